@@ -1,0 +1,46 @@
+# Every target works in a fresh clone on a machine with make and python3 >= 3.11: uv is fetched when it is missing.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean sync
+
+# A `uv` on PATH may be a shim that leads nowhere, so it has to answer before it is used.
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstrap/bin/uv)
+BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
+# --inexact: what another target has installed stays, so that the order of the targets does not matter.
+SYNC := $(UV) sync --frozen --inexact
+TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra examples
+TESTS := tests/unit tests/packaging tests/store tests/ray
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# The tools are called by their path, not through `uv run`: Ray notices a `uv run` above it and would
+# start its workers through uv as well.
+demo: $(UV)  ## train on 336,776 flights, then load the model back and predict
+	$(SYNC) --no-dev --extra examples
+	$(BIN)/rayml run examples/flight_delays.py:train
+	$(BIN)/python examples/predict_delays.py
+
+test: check  ## all checks, then all tests
+	$(BIN)/pytest rayml $(TESTS)
+
+check: sync  ## ruff, mypy and import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: sync  ## the figures of benchmarks/, which print what benchmarks/results.md records
+	@for file in benchmarks/bench_*.py; do echo "# $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:  ## remove what the targets made, but for the runs in .rayml
+	rm -rf .venv .uv-bootstrap build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+sync: $(UV)
+	$(SYNC) $(TEST_EXTRAS)
+
+.uv-bootstrap/bin/uv:
+	python3 -m venv .uv-bootstrap
+	.uv-bootstrap/bin/pip install --quiet uv

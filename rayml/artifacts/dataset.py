@@ -1,0 +1,249 @@
+"""Datasets: a pandas, Arrow, Polars or Ray table, kept as Parquet with a description of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayml.artifacts.describe import Description
+from rayml.artifacts.record import (
+    ArtifactRecord,
+    FileRecord,
+    add_file,
+    check_name,
+    is_a,
+    type_name,
+)
+from rayml.errors import SpecError
+from rayml.store import read_blob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pandas as pd
+    import pyarrow as pa
+    from ray.data import Dataset
+
+    from rayml.store import Store
+
+_BATCH_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 256 * 1024 * 1024
+_SOURCES = {
+    "pandas.DataFrame": "pandas",
+    "pyarrow.Table": "arrow",
+    "polars.DataFrame": "polars",
+    "polars.LazyFrame": "polars",
+    "ray.data.Dataset": "ray",
+}
+
+
+def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
+    """Store a table as Parquet and return its record, with schema, statistics and first rows.
+
+    A Ray dataset is streamed: memory and temporary disk stay constant, and it may become several
+    files. Columns are named by strings in Parquet; a DataFrame whose columns had other names gets
+    them back when it is read as pandas. A DataFrame's index is kept as pyarrow keeps it.
+
+    Args:
+        store: Where the bytes go; nothing is recorded unless all of them got there.
+        name: The artifact's name.
+        data: A pandas or Polars DataFrame, a Polars LazyFrame, a pyarrow Table or a Ray Dataset.
+
+    Raises:
+        SpecError: It is no table, has no columns, two columns of one name, or one of mixed types.
+    """
+    check_name(name)
+    source = source_of(data)
+    if source is None:
+        raise SpecError(
+            f"dataset {name!r} is a {type_name(data)}; "
+            "pass a pandas or Polars DataFrame, a pyarrow Table or a Ray Dataset"
+        )
+    tables = ray_tables(data) if source == "ray" else iter([arrow_table(name, data)])
+    return save_tables(store, name, "dataset", source, tables)
+
+
+def save_tables(
+    store: Store, name: str, kind: str, source: str, tables: Iterator[pa.Table]
+) -> ArtifactRecord:
+    """Store tables, which are consumed once, as the parts of one artifact."""
+    description, files = Description(), []
+    with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
+        path = Path(folder) / "part"
+        for number, part in groupby(tables, _part_number()):
+            _write_part(name, path, part, description)
+            files.append(add_file(store, path, f"part-{number:05}.parquet"))
+    if len(files) == 1:
+        files = [FileRecord(path="data.parquet", digest=files[0].digest, size=files[0].size)]
+    meta = description.meta(source)
+    return ArtifactRecord(name=name, kind=kind, format="parquet", files=files, meta=meta)
+
+
+def source_of(data: object) -> str | None:
+    """Return a table's library: `pandas`, `arrow`, `polars`, `ray`, or None if it is no table."""
+    return next((source for kind, source in _SOURCES.items() if is_a(data, kind)), None)
+
+
+def arrow_table(name: str, data: Any) -> pa.Table:  # noqa: ANN401
+    """Return a table of any of the libraries as Arrow, without a copy where the library allows it.
+
+    Raises:
+        SpecError: Arrow cannot hold a column; the message names it.
+    """
+    source = source_of(data)
+    if source == "pandas":
+        return _from_pandas(name, data)
+    if source == "ray":
+        return joined(ray_tables(data))
+    if source == "polars":
+        return _from_polars(name, data)
+    if source is None:
+        raise SpecError(f"{name!r} is a {type_name(data)}, which is no table; pass a DataFrame")
+    return data
+
+
+def ray_tables(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401
+    """Yield a Ray dataset's rows in tables of some 16 MiB; one empty table if it has none."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    rows = 0
+    for tables in _gather(data.iter_batches(batch_size=None, batch_format="pyarrow")):
+        rows += sum(table.num_rows for table in tables)
+        yield pa.concat_tables(tables)
+    if not rows:
+        schema = data.schema()
+        fields = zip(schema.names, schema.types, strict=True) if schema else ()
+        yield pa.schema(list(fields)).empty_table()
+
+
+def read_tables(store: Store, record: ArtifactRecord) -> Iterator[pa.Table]:
+    """Yield the parts of a stored dataset, one in memory at a time, each of them checked."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    for file in record.files:
+        whole = b"".join(read_blob(store, file.digest))
+        yield pq.read_table(pa.BufferReader(whole))
+
+
+def read_table(store: Store, record: ArtifactRecord) -> pa.Table:
+    """Return a stored dataset as one Arrow table."""
+    return joined(read_tables(store, record))
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return the tables as one; a column that is null in some takes its type from the others."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def ray_dataset(tables: Iterable[pa.Table]) -> Dataset:
+    """Return tables as a Ray dataset that every node can read; one at a time is held here."""
+    import ray  # noqa: PLC0415
+    import ray.data  # noqa: PLC0415
+
+    return ray.data.from_arrow_refs([ray.put(table) for table in tables])  # type: ignore[misc]
+
+
+def _write_part(
+    name: str, path: Path, tables: Iterator[pa.Table], description: Description
+) -> None:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    first = next(tables)
+    if not first.column_names:
+        raise SpecError(f"{name!r} has no columns; log a table that has some")
+    _check_unique(name, first.column_names)
+    try:
+        # Both sides are C++ that lets go of the interpreter: the statistics take no time.
+        with pq.ParquetWriter(path, first.schema) as writer, ThreadPoolExecutor(1) as beside:
+            for table in chain([first], tables):
+                described = beside.submit(description.add, table)
+                writer.write_table(table)
+                described.result()
+    except pa.ArrowNotImplementedError as exc:
+        raise SpecError(f"{name!r} does not fit Parquet: {exc}; cast that column first") from exc
+
+
+def _part_number() -> Callable[[pa.Table], int]:
+    """Return the key that puts tables of one schema together, up to a part's size."""
+    number, size = 0, 0
+    schema: pa.Schema | None = None
+
+    def key(table: pa.Table) -> int:
+        nonlocal number, size, schema
+        if schema is not None and (size > _PART_BYTES or not schema.equals(table.schema)):
+            number, size = number + 1, 0
+        schema, size = table.schema, size + table.nbytes
+        return number
+
+    return key
+
+
+def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
+    """Yield neighbours of one schema together: row groups of a few rows are slow to read."""
+    held: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        if held and (size > _BATCH_BYTES or not held[0].schema.equals(table.schema)):
+            yield held
+            held, size = [], 0
+        held.append(table)
+        size += table.nbytes
+    if held:
+        yield held
+
+
+def _from_pandas(name: str, data: pd.DataFrame) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415
+
+    _check_unique(name, map(str, data.columns))
+    try:
+        return pa.Table.from_pandas(data)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
+        column = next((c for c in data.columns if not _fits(data[c])), "its index")
+        raise SpecError(
+            f"column {column!r} of {name!r} does not fit one Arrow type: {_reason(exc)}; "
+            "convert it, for example with .astype(str)"
+        ) from exc
+
+
+def _fits(column: pd.Series[Any]) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    try:
+        pa.array(column, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _from_polars(name: str, data: Any) -> pa.Table:  # noqa: ANN401
+    import polars as pl  # noqa: PLC0415
+
+    frame = data.collect() if is_a(data, "polars.LazyFrame") else data
+    for column, kind in frame.schema.items():
+        if kind == pl.Object:
+            raise SpecError(
+                f"column {column!r} of {name!r} holds Python objects, which Arrow cannot; "
+                "convert it to a Polars type"
+            )
+    return frame.to_arrow()
+
+
+def _check_unique(name: str, columns: Iterable[str]) -> None:
+    twice = [column for column, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise SpecError(
+            f"{name!r} has two columns called {twice[0]!r} as text; rename one of them"
+        )
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc.args[0]) if exc.args else type(exc).__name__

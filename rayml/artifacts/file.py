@@ -1,0 +1,142 @@
+"""Files: any file, folder or bytes, kept as they are; and local copies of any artifact."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import shutil
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rayml.artifacts.record import ArtifactRecord, FileRecord, add_file, check_name, type_name
+from rayml.errors import SpecError
+from rayml.store import fetch_blob, read_blob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rayml.store import Store
+
+_COPYING = threading.Lock()
+
+
+def save_file(store: Store, name: str, source: str | Path | bytes) -> ArtifactRecord:
+    """Store a file, a folder with all that is below it, or bytes, and return the record.
+
+    Each file is read once, in constant memory. A link in a folder is followed if it stays there.
+
+    Args:
+        store: Where the bytes go; nothing is recorded unless all of them got there.
+        name: The artifact's name; bytes are also called by its last segment.
+        source: A path, or the bytes themselves.
+
+    Raises:
+        SpecError: There is no such file, the folder is empty, a link leads out of it or in a
+            circle, or something in it is no file.
+    """
+    check_name(name)
+    if isinstance(source, bytes | bytearray | memoryview):
+        blob = store.add(io.BytesIO(source))
+        file = FileRecord(path=name.rpartition("/")[2], digest=blob.digest, size=blob.size)
+        return ArtifactRecord(name=name, kind="file", format="bytes", files=[file], meta={})
+    if not isinstance(source, str | Path):
+        raise SpecError(f"file {name!r} is a {type_name(source)}; pass a path or bytes")
+    path = Path(source).expanduser().absolute()
+    meta: dict[str, object] = {"source": str(path).encode("utf-8", "replace").decode()}
+    if path.is_dir():
+        files = [add_file(store, found, inner) for inner, found in _walk(path)]
+        return ArtifactRecord(name=name, kind="file", format="folder", files=files, meta=meta)
+    if not path.is_file():
+        raise SpecError(f"file {name!r}: there is no file {str(path)!r}; check the path")
+    files = [add_file(store, path, path.name)]
+    return ArtifactRecord(name=name, kind="file", format="file", files=files, meta=meta)
+
+
+def load_file(store: Store, record: ArtifactRecord) -> bytes:
+    """Return the bytes of an artifact's first file, checked against their digest."""
+    return b"".join(read_blob(store, record.files[0].digest))
+
+
+def copy_files(store: Store, record: ArtifactRecord, target: Path) -> Path:
+    """Copy an artifact's files to a new path: all of them, checked, or nothing.
+
+    One file becomes that path itself; several, or a folder's, lie below it.
+
+    Raises:
+        ArtifactCorrupt: The stored bytes are not those that were logged.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".rayml-") as beside:
+        copy = Path(beside) / "copy"
+        if is_folder(record):
+            _copy_each(store, record.files, copy)
+        else:
+            fetch_blob(store, record.files[0].digest, copy)
+        copy.rename(target)
+    return target
+
+
+def local_copy(store: Store, record: ArtifactRecord, digest: str) -> Path:
+    """Return this process's own copy of an artifact's files, made at the first call.
+
+    Do not change it: later calls return the same files. It is gone when the process ends.
+    """
+    kept = local_folder() / digest
+    target = kept if is_folder(record) else kept / Path(record.files[0].path).name
+    with _COPYING:
+        return target if target.exists() else copy_files(store, record, target)
+
+
+def is_folder(record: ArtifactRecord) -> bool:
+    """Whether a copy of the artifact is a folder, not one file."""
+    return record.format == "folder" or len(record.files) > 1
+
+
+@lru_cache(maxsize=1)
+def local_folder() -> Path:
+    """Return the folder of this process's local copies, which is removed at exit."""
+    folder = Path(tempfile.mkdtemp(prefix="rayml-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _copy_each(store: Store, files: Sequence[FileRecord], folder: Path) -> None:
+    fetched = folder.with_name("file")
+    for file in files:
+        target = folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Through a short name: that of the copy may be as long as the file system allows.
+        fetch_blob(store, file.digest, fetched)
+        fetched.rename(target)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what lies below a folder: paths relative to it, in order, and where to read them."""
+    found = sorted(_below(root, root.resolve(), (root.resolve(),)))
+    if not found:
+        raise SpecError(f"folder {str(root)!r} holds no file; log it when it does")
+    for path in found:
+        yield path.relative_to(root).as_posix(), path
+
+
+def _below(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(root):
+            raise SpecError(
+                f"link {str(path)!r} leads out of {str(root)!r}; copy what it means instead"
+            )
+        if real in above:
+            raise SpecError(f"link {str(path)!r} leads in a circle; remove it")
+        if real.is_dir():
+            yield from _below(path, root, (*above, real))
+        elif real.is_file():
+            yield path
+        else:
+            raise SpecError(
+                f"{str(path)!r} is neither a file nor a folder; log the others one by one"
+            )

@@ -1,0 +1,180 @@
+"""What a job asks for, and where settings come from.
+
+`Resources` and `Retry` are plain values that check themselves. `setting()` is the one place that
+reads the environment and the project's files. Order: argument, `RAYML_*` variable, `[tool.rayml]`
+in pyproject.toml (or rayml.toml), default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from rayml.errors import SpecError, suggestion
+
+_MEMORY_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+Failure = Literal["node_lost", "oom", "error"]
+
+
+def parse_memory(quantity: str | int) -> int:
+    """Return a Kubernetes memory quantity in bytes.
+
+    >>> parse_memory("4Gi"), parse_memory("1.5G"), parse_memory(1024)
+    (4294967296, 1500000000, 1024)
+
+    Raises:
+        SpecError: It is not a positive quantity with a known unit.
+    """
+    match = _MEMORY.fullmatch(str(quantity).strip())
+    if isinstance(quantity, bool) or match is None or match[2] not in _MEMORY_UNITS:
+        raise SpecError(
+            f"memory={quantity!r} is not a quantity; write bytes as an integer, or a number with "
+            "one of k M G T Ki Mi Gi Ti, such as '4Gi'"
+        )
+    size = int(float(match[1]) * _MEMORY_UNITS[match[2]])
+    if size <= 0:
+        raise SpecError(f"memory={quantity!r} is nothing; leave it out to set no demand")
+    return size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What each worker of a job gets, as Ray resources.
+
+    Ray schedules by these numbers and does not enforce them: a job that uses more memory than it
+    asked for competes with its neighbours.
+
+    Attributes:
+        cpus: CPU cores; fractions are allowed, 0 means that the job only coordinates.
+        memory: Bytes, or a Kubernetes quantity such as `"4Gi"`; None makes no demand.
+        gpus: GPUs; fractions below 1 share one.
+        gpu_type: Ray's accelerator type, such as `"A100"`; None takes any.
+        workers: Workers of this size that are reserved together: all of them or none.
+
+    Raises:
+        SpecError: A value is negative, not a number, or not a quantity.
+    """
+
+    cpus: float = 1
+    memory: str | int | None = None
+    gpus: float = 0
+    gpu_type: str | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "gpus"):
+            _check_amount(name, getattr(self, name))
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise SpecError(f"workers={self.workers!r} is not a count; give an integer from 1 up")
+        if self.memory is not None:
+            parse_memory(self.memory)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory demand in bytes, or None."""
+        return None if self.memory is None else parse_memory(self.memory)
+
+
+def _check_amount(name: str, value: object) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < float("inf"):  # type: ignore[operator]
+        raise SpecError(f"{name}={value!r} is not an amount; give a number from 0 up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How often and after what a job is tried again.
+
+    Attributes:
+        attempts: Tries in all, the first one included.
+        backoff_s: Seconds before the second attempt; doubled for each further one, at most 600.
+        on: Which failures are tried again: `node_lost` (its node or Ray went away), `oom` (killed
+            for memory), `error` (it raised, exited or crashed). A cancelled or timed-out run is
+            not.
+    """
+
+    attempts: int = 3
+    backoff_s: float = 10
+    on: tuple[Failure, ...] = get_args(Failure)
+
+    def __post_init__(self) -> None:
+        _check_amount("backoff_s", self.backoff_s)
+        if (
+            isinstance(self.attempts, bool)
+            or not isinstance(self.attempts, int)
+            or self.attempts < 1
+        ):
+            raise SpecError(
+                f"attempts={self.attempts!r} is not a count; give an integer from 1 up"
+            )
+        for kind in self.on:
+            if kind not in get_args(Failure):
+                known = suggestion(str(kind), get_args(Failure))
+                raise SpecError(
+                    f"retry on={kind!r} is not a failure that rayml tells apart; {known}"
+                )
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` with pyproject.toml or .git, else `start`."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def setting(name: str, argument: str | None = None) -> str | None:
+    """Return a setting: the argument, else `RAYML_<NAME>`, else the project's file, else None."""
+    if argument is not None:
+        return argument
+    if from_environment := os.environ.get(f"RAYML_{name.upper()}"):
+        return from_environment
+    value = _project_settings(project_root()).get(name)
+    if value is not None and not isinstance(value, str):
+        raise SpecError(
+            f"setting {name!r} is {value!r} in the project's file; write it as a string"
+        )
+    return value
+
+
+def default_store() -> str:
+    """Return the store of the project that the current folder belongs to: its `.rayml` folder."""
+    return str(project_root() / ".rayml")
+
+
+@lru_cache(maxsize=8)
+def _project_settings(root: Path) -> dict[str, object]:
+    own, shared = root / "rayml.toml", root / "pyproject.toml"
+    settings: dict[str, object] = {}
+    if shared.exists():
+        settings |= _read_toml(shared).get("tool", {}).get("rayml", {})
+    if own.exists():
+        settings |= _read_toml(own)
+    return settings
+
+
+def _read_toml(path: Path) -> dict:  # type: ignore[type-arg]
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SpecError(
+            f"{path} is not valid TOML: {exc}; mend it or set RAYML_* instead"
+        ) from exc

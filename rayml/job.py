@@ -1,0 +1,291 @@
+"""`submit()`, and `Run`: the handle of what was submitted."""
+
+from __future__ import annotations
+
+import atexit
+import linecache
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cloudpickle
+
+from rayml.config import Resources, Retry, setting
+from rayml.errors import RaymlError, SpecError
+from rayml.function import check_values, find_target, read_signature
+from rayml.inputs import describe_input
+from rayml.origin import new_run_id, read_origin
+from rayml.run import Run
+from rayml.runner import Payload
+from rayml.spec import Spec, describe_params
+from rayml.store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rayml.spec import Target
+
+_MIN_SECRET = 4
+_unfinished: dict[str, Run] = {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A validated job and what travels with it."""
+
+    spec: Spec
+    payload: Payload
+    secrets: dict[str, str] = field(repr=False)
+    store: Store
+
+
+def submit(
+    function: Callable[..., object] | str | Path,
+    *,
+    params: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
+    args: Sequence[str] = (),
+    name: str | None = None,
+    experiment: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    resources: Resources | None = None,
+    requirements: Sequence[str] | str | Path | None = None,
+    working_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | Sequence[str] | None = None,
+    retry: Retry | None = None,
+    timeout_s: float | None = None,
+    start_timeout_s: float | None = None,
+    cluster: str | None = None,
+    store: str | Path | Store | None = None,
+    dry_run: bool = False,
+) -> Run | Spec:
+    """Submit a job and return its run, once that is durably recorded; the job goes on by itself.
+
+    Args:
+        function: A callable, `"file.py:function"`, `"file.py"` (a script, run unchanged), or
+            `"package.module:function"`.
+        params: Plain values for the function's parameters, by name; they arrive as they are.
+        inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A parameter
+            annotated `pandas.DataFrame`, `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path` gets
+            its input in that form.
+        args: The command line of a script.
+        name: For people; the function's name by default.
+        experiment: What the run belongs to; `"default"` by default.
+        labels: Words to find the run by.
+        resources: What each worker needs; one CPU by default.
+        requirements: Packages for this job alone, on top of the environment: a list, or the path of
+            a requirements.txt. uv installs them once and keeps them.
+        working_dir: The folder that the job runs in; by default the current one.
+        env: Environment variables. They are recorded; secrets do not belong here.
+        secrets: Environment variables that are never written down: a mapping, or names to take from
+            this process's environment.
+        retry: What to do when an attempt fails; by default there is only one.
+        timeout_s: Seconds that one attempt may run.
+        start_timeout_s: Seconds that it may wait for a place to run.
+        cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this machine,
+            else a new one; `"local"` always starts one; `"ray://host:port"`; `"http://host:8265"`
+            for any cluster's Jobs API.
+        store: A folder, or an `s3:// gs:// az:// file://` URI; `.rayml` in the project by default.
+        dry_run: Validate only, and return the job as it would be submitted.
+
+    Raises:
+        SpecError: The call is wrong; nothing was started or recorded.
+        CapacityError: The cluster can never give what the job asks for.
+        ClusterUnreachable: No cluster answers.
+        StoreError: The submission could not be recorded.
+    """
+    job = prepare(
+        function,
+        params=dict(params or {}),
+        inputs=dict(inputs or {}),
+        args=[str(word) for word in args],
+        name=name,
+        experiment=setting("experiment", experiment) or "default",
+        labels={str(k): str(v) for k, v in (labels or {}).items()},
+        resources=resources or Resources(),
+        requirements=_read_requirements(requirements),
+        working_dir=Path(working_dir or Path.cwd()),
+        env={str(k): str(v) for k, v in (env or {}).items()},
+        secrets=_read_secrets(secrets),
+        retry=retry,
+        timeout_s=_check_time("timeout_s", timeout_s),
+        start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
+        cluster=setting("cluster", cluster),
+        store=open_store(store),
+    )
+    if dry_run:
+        return job.spec
+    address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        from rayml.remote import submit_remotely  # noqa: PLC0415 - loads Ray
+
+        return submit_remotely(job, address)
+    return _submit_here(job)
+
+
+def prepare(
+    function: Callable[..., object] | str | Path,
+    *,
+    params: dict[str, object],
+    inputs: dict[str, object],
+    working_dir: Path,
+    secrets: dict[str, str],
+    cluster: str | None,
+    store: Store,
+    name: str | None,
+    **rest: object,
+) -> Job:
+    """Validate a job and return it with all that it needs to travel.
+
+    Raises:
+        SpecError: Something about it is wrong.
+    """
+    folder = working_dir.resolve()
+    if not folder.is_dir():
+        raise SpecError(f"working_dir {folder} is not a folder; check its path")
+    target = find_target(function, folder)
+    signature = read_signature(target, function)
+    if signature is not None:
+        check_values(signature, params, inputs)
+    records = {key: describe_input(key, value, folder) for key, value in inputs.items()}
+    spec = Spec(
+        run=new_run_id(),
+        name=name or _default_name(target),
+        target=target,
+        origin=read_origin(folder),
+        submitted_at=time.time(),
+        store=store.uri,
+        cluster=cluster or "",
+        working_dir=str(folder),
+        params=describe_params(params),
+        inputs=records,
+        secrets=sorted(secrets),
+        **rest,  # type: ignore[arg-type]
+    )
+    carried = {key: inputs[key] for key, record in records.items() if record.kind == "memory"}
+    live = function if target.kind == "callable" else None
+    payload = Payload(live, params, carried, list(sys.path), _sources(target))  # type: ignore[arg-type]
+    return Job(spec, payload, secrets, store)
+
+
+def pack(payload: Payload) -> bytes:
+    """Return a payload as bytes.
+
+    Raises:
+        SpecError: Something in it cannot be sent to another process.
+    """
+    try:
+        return cloudpickle.dumps(payload)
+    except Exception as exc:  # any object's own pickling code may raise anything
+        raise SpecError(
+            f"the function or one of its values cannot be sent to a worker: {exc}; make the object "
+            "inside the function instead of outside of it"
+        ) from exc
+
+
+def _submit_here(job: Job) -> Run:
+    packed = pack(job.payload)
+    from rayml import _ray  # noqa: PLC0415 - Ray loads here, not with rayml
+    from rayml.supervisor import Supervisor  # noqa: PLC0415
+    from rayml.tracker.abandoned import close_abandoned  # noqa: PLC0415
+
+    was_connected = _ray.is_connected()
+    connection = _ray.connect(job.spec.cluster or None)
+    if not was_connected:
+        print(f"rayml: using {connection.description}", file=sys.stderr)  # noqa: T201
+        close_abandoned(job.store)
+    _ray.check_capacity(job.spec.resources)
+    supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
+    run = Run(job.spec, job.store, driver=supervisor)
+    supervisor.start()
+    _await_at_exit(run)
+    return run
+
+
+def _await_at_exit(run: Run) -> None:
+    if not _unfinished:
+        atexit.unregister(wait_for_unfinished)
+        # Registered after Ray's own handler, so that it is called before Ray goes away.
+        atexit.register(wait_for_unfinished)
+    for ended in [run_id for run_id, other in _unfinished.items() if other.is_over]:
+        del _unfinished[ended]
+    _unfinished[run.id] = run
+
+
+def wait_for_unfinished() -> None:
+    """Wait for the runs that end with this process, and say so; Ctrl-C cancels them."""
+    waiting = [run for run in _unfinished.values() if not run.is_over]
+    if waiting:
+        names = ", ".join(f"{run.name} ({run.id})" for run in waiting)
+        print(  # noqa: T201 - the process would seem to hang
+            f"rayml: waiting for {len(waiting)} unfinished run(s): {names}; Ctrl-C cancels",
+            file=sys.stderr,
+        )
+    try:
+        _join(waiting)
+    except KeyboardInterrupt:
+        for run in waiting:
+            run.cancel(grace_s=2)
+        _join(waiting)
+    _unfinished.clear()
+
+
+def _join(runs: list[Run]) -> None:
+    for run in runs:
+        try:
+            run.wait()
+        except RaymlError as exc:
+            print(f"rayml: {exc}", file=sys.stderr)  # noqa: T201 - nobody else will report it
+
+
+def _default_name(target: Target) -> str:
+    return target.function.strip("<>") or Path(target.file).stem or "run"
+
+
+def _read_requirements(requirements: Sequence[str] | str | Path | None) -> list[str]:
+    if requirements is None:
+        return []
+    if not isinstance(requirements, str | Path):
+        return [str(line) for line in requirements]
+    try:
+        lines = Path(requirements).read_text("utf-8").splitlines()
+    except OSError as exc:
+        raise SpecError(
+            f"requirements {str(requirements)!r} is not a file that can be read; give a list of "
+            "packages, or the path of a requirements.txt"
+        ) from exc
+    stripped = (line.partition(" #")[0].strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _read_secrets(secrets: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+    if isinstance(secrets, str):
+        raise SpecError(f"secrets={secrets!r} is text; give a list of names or a mapping")
+    values = {n: os.environ.get(n) for n in secrets or ()} if not hasattr(secrets, "items") else secrets
+    for name, value in dict(values).items():  # type: ignore[arg-type]
+        if value is None:
+            raise SpecError(f"secret {name!r} is not in the environment; export it, or give its value")
+        if len(value) < _MIN_SECRET:
+            raise SpecError(
+                f"secret {name!r} has {len(value)} characters and rayml can hide those with "
+                f"{_MIN_SECRET} or more; use a longer one, or pass it in env="
+            )
+    return {str(n): str(v) for n, v in dict(values).items()}  # type: ignore[arg-type]
+
+
+def _check_time(name: str, seconds: float | None) -> float | None:
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise SpecError(f"{name}={seconds!r} is not a time; give seconds above 0, or None")
+    return seconds
+
+
+def _sources(target: Target) -> dict[str, str]:
+    """Return the source of a function that no file holds, such as a notebook cell's."""
+    if target.kind != "callable" or not target.file or Path(target.file).exists():
+        return {}
+    lines = linecache.getlines(target.file)
+    return {target.file: "".join(lines)} if lines else {}

@@ -1,0 +1,211 @@
+"""What a job prints: captured whole, kept in the store in parts, readable while it is written.
+
+Both output streams of the process are pointed at a private file, so that output of C code and of child
+processes is caught too, and nothing is lost when the process is killed: whoever finds the file later
+stores the rest of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rayml.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rayml.redaction import Redactor
+    from rayml.store import Store
+
+_FIRST_INTERVAL_S = 0.25
+_LAST_INTERVAL_S = 5.0
+_PART_BYTES = 4 * 1024 * 1024
+
+
+def capture_path(run: str, attempt: int) -> Path:
+    """Return the file that catches an attempt's output on the machine that executes it."""
+    folder = Path(tempfile.gettempdir()) / f"rayml-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{run}-{attempt}.out"
+
+
+class LogShipper:
+    """Moves a capture file's bytes to the store, in order, without secrets.
+
+    What is in the store already is not stored again: a second shipper goes on where the first was killed.
+    """
+
+    def __init__(self, store: Store, run: str, attempt: int, redactor: Redactor) -> None:
+        self._store = store
+        self._run = run
+        self._attempt = attempt
+        self._redactor = redactor
+        self._mark = capture_path(run, attempt).with_suffix(".mark")
+        self._position = self._part = 0
+        self._resume()
+
+    def ship(self, *, is_last: bool) -> bool:
+        """Store what was printed since the last call, and tell whether there was anything.
+
+        Args:
+            is_last: Nothing more will come; store the rest even if it may be half a secret.
+
+        Raises:
+            StoreError: The store refused; the next call tries the same bytes again.
+        """
+        data = self._read()
+        if not is_last:
+            data = data[: len(data) - self._redactor.held_back(data)]
+        if not data:
+            return False
+        # The mark goes first: whoever takes over sees from the store whether this part arrived.
+        self._mark.write_text(f"{self._position} {self._part} {len(data)}")
+        self._store.create(self._key, self._redactor.redact(data))
+        self._position, self._part = self._position + len(data), self._part + 1
+        return True
+
+    def remove(self) -> None:
+        """Delete the capture file; call it when all of it is in the store."""
+        capture_path(self._run, self._attempt).unlink(missing_ok=True)
+        self._mark.unlink(missing_ok=True)
+
+    def _read(self) -> bytes:
+        try:
+            with capture_path(self._run, self._attempt).open("rb") as file:
+                file.seek(self._position)
+                return file.read(_PART_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    @property
+    def _key(self) -> str:
+        return f"logs/{self._run}/{self._attempt:04d}/{self._part:08d}.log"
+
+    def _resume(self) -> None:
+        try:
+            position, part, count = map(int, self._mark.read_text().split())
+        except (FileNotFoundError, ValueError):
+            return
+        self._position, self._part = position, part
+        if self._store.size(self._key) is not None:
+            self._position, self._part = position + count, part + 1
+
+
+def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor) -> None:
+    """Store what a process printed before it died, and delete its capture file.
+
+    Raises:
+        StoreError: The store refused.
+    """
+    shipper = LogShipper(store, run, attempt, redactor)
+    while shipper.ship(is_last=True):
+        pass
+    shipper.remove()
+
+
+class Capture:
+    """Points this process's output at the capture file while a job runs, and ships it meanwhile."""
+
+    def __init__(self, shipper: LogShipper, path: Path) -> None:
+        self._shipper = shipper
+        self._path = path
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ship_all, name="rayml-logs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to catch what is printed."""
+        self._streams = sys.stdout, sys.stderr
+        _flush(*self._streams)
+        self._saved = os.dup(1), os.dup(2)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        for number in (1, 2):
+            os.dup2(descriptor, number)
+        os.close(descriptor)
+        sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Point the output back where it went before."""
+        _flush(sys.stdout, sys.stderr)
+        sys.stdout, sys.stderr = self._streams
+        for number, saved in zip((1, 2), self._saved, strict=True):
+            os.dup2(saved, number)
+            os.close(saved)
+
+    def finish(self) -> None:
+        """Return once everything that was caught is in the store.
+
+        Raises:
+            StoreError: The store refused.
+        """
+        self._ended.set()
+        self._thread.join()
+        while self._shipper.ship(is_last=True):
+            pass
+        self._shipper.remove()
+
+    def _ship_all(self) -> None:
+        started, interval_s = time.monotonic(), _FIRST_INTERVAL_S
+        while not self._ended.wait(interval_s):
+            try:
+                self._shipper.ship(is_last=False)
+            except StoreError:
+                continue  # the bytes stay in the file; `finish` raises if the store stays away
+            # A long run prints for days: fewer, larger parts as it grows older.
+            interval_s = min(_LAST_INTERVAL_S, max(interval_s, (time.monotonic() - started) / 120))
+
+
+def _text_stream(descriptor: int) -> io.TextIOWrapper:
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+def _flush(*streams: object) -> None:
+    for stream in streams:
+        flush: Callable[[], None] = getattr(stream, "flush", lambda: None)
+        flush()
+
+
+class LogReader:
+    """Reads one run's output from the store, all attempts in order, and remembers how far it came."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._prefix = f"logs/{run}/"
+        self._last = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def read(self) -> str:
+        """Return what was stored since the last call; a character is never cut in two."""
+        text = []
+        for entry in self._store.list(self._prefix, after=self._last):
+            text.append(self._decoder.decode(self._store.get(entry.key)))
+            self._last = entry.key
+        return "".join(text)
+
+
+def follow(read: Callable[[], str], is_over: Callable[[], bool], interval_s: float) -> Iterator[str]:
+    """Yield complete lines as they come, with their ends, until the run is over and all is read."""
+    rest = ""
+    while True:
+        over = is_over()
+        *lines, rest = (rest + read()).splitlines(keepends=True) or [""]
+        if rest.endswith("\n"):
+            lines, rest = [*lines, rest], ""
+        yield from lines
+        if over:
+            break
+        time.sleep(interval_s)
+    if rest:
+        yield rest

@@ -1,0 +1,402 @@
+"""`Run`: one tracked execution of a job, to wait for, look at, and read from later."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import UserList
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from rayml.errors import (
+    JobCancelled,
+    JobFailed,
+    JobTimeout,
+    NotFound,
+    RaymlError,
+    SpecError,
+    StoreError,
+    suggestion,
+)
+from rayml.logs import LogReader, follow
+from rayml.result import decode_result
+from rayml.store import open_store
+from rayml.tracker.reader import artifact_of, find_artifact, read_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pandas as pd
+
+    from rayml.artifacts import Artifact
+    from rayml.spec import InputRecord, Spec
+    from rayml.store import Store
+    from rayml.tracker.records import Problem
+    from rayml.tracker.runs import RunRecord
+
+_POLL_S = 0.2
+_REMOTE_POLL_S = 1.0
+
+
+class Driver(Protocol):
+    """Whoever sees a run through: this process, or a job on a cluster."""
+
+    def cancel(self, grace_s: float, by: str) -> None:
+        """Ask for the run's end."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, or for `timeout` seconds."""
+
+    def is_alive(self) -> bool:
+        """Tell whether it still works on the run."""
+
+    @property
+    def failure(self) -> RaymlError | None:
+        """Why the run's end could not be recorded, if so."""
+
+
+class Run:
+    """One tracked execution of a job.
+
+    Attributes are read from the store whenever they are used, so they are always of now; those of an
+    ended run never change.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        store: Store,
+        *,
+        driver: Driver | None = None,
+    ) -> None:
+        """Not for users: `submit`, `get_run` and `runs` make runs."""
+        self._spec = spec
+        self._store = store
+        self._driver = driver
+        self._ended: RunRecord | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique, and sorts by time of submission."""
+        return self._spec.run
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._spec.name
+
+    @property
+    def experiment(self) -> str:
+        """What it belongs to."""
+        return self._spec.experiment
+
+    @property
+    def spec(self) -> Spec:
+        """The job as it was submitted."""
+        return self._spec
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Words to find it by."""
+        return dict(self._record().labels)
+
+    @property
+    def state(self) -> str:
+        """`submitted`, `waiting`, `running`, `retrying`, `succeeded`, `failed` or `cancelled`."""
+        return self._record().state
+
+    @property
+    def reason(self) -> str:
+        """What it waits for, in words; empty if it does not wait."""
+        return self._record().reason
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt, counted from 1."""
+        return self._record().attempt
+
+    @property
+    def params(self) -> dict[str, object]:
+        """What it was given, and what its code logged."""
+        return dict(self._record().params)
+
+    @property
+    def inputs(self) -> dict[str, InputRecord]:
+        """The data it was given: name, URI, digest and size where known."""
+        return dict(self._spec.inputs)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Each metric's value at its highest step."""
+        return dict(self._record().last_values())
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The newest artifact of each name."""
+        record = self._record()
+        return {name: artifact_of(record, name, self._store) for name in record.artifacts}
+
+    @property
+    def submitted_at(self) -> datetime:
+        """When it was submitted, in UTC."""
+        return datetime.fromtimestamp(self._spec.submitted_at, UTC)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its first attempt began, in UTC."""
+        return _utc(self._record().started_at)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended, in UTC."""
+        return _utc(self._record().ended_at)
+
+    @property
+    def result(self) -> object:
+        """What its function returned.
+
+        Raises:
+            SpecError: It has not ended yet, or its result is a pickle from elsewhere: see `load_result`.
+            JobFailed, JobCancelled, JobTimeout: It has no result.
+        """
+        return self.load_result(trusted=self._driver is not None)
+
+    @property
+    def error(self) -> RaymlError | None:
+        """Why it failed, or None."""
+        record = self._record()
+        if record.state == "cancelled":
+            reason = record.problem.message if record.problem else "it was cancelled"
+            return JobCancelled(f"run {self.id}: {reason}; what it had logged is kept")
+        if record.state != "failed" or record.problem is None:
+            return None
+        return _error(self.id, record.attempt, record.problem)
+
+    def load_result(self, *, trusted: bool = False) -> object:
+        """Return what its function returned, also if that is stored as a pickle.
+
+        Args:
+            trusted: Loading a pickle runs the code in it. Say yes if you trust whoever ran it.
+
+        Raises:
+            SpecError: It has not ended yet, or the result is a pickle and not trusted.
+            JobFailed, JobCancelled, JobTimeout: It has no result.
+        """
+        record = self._record()
+        if not record.is_terminal:
+            raise SpecError(f"run {self.id} is {record.state} and has no result yet; wait() for it")
+        if (error := self.error) is not None:
+            raise error
+        return decode_result(record.result, self._store, trusted=trusted) if record.result else None
+
+    def wait(self, timeout_s: float | None = None) -> Run:
+        """Return this run once it has ended well.
+
+        Raises:
+            JobFailed, JobCancelled, JobTimeout: It ended otherwise.
+            TimeoutError: It has not ended after `timeout_s` seconds; it goes on.
+            StoreError: Its end could not be recorded.
+        """
+        if self._driver is not None:
+            self._driver.join(timeout_s)
+            if not self._driver.is_alive() and self._driver.failure is not None:
+                raise self._driver.failure
+        else:
+            self._poll(timeout_s)
+        record = self._record()
+        if not record.is_terminal:
+            waits = f" ({record.reason})" if record.reason else ""
+            raise TimeoutError(
+                f"run {self.id} is still {record.state}{waits} after {timeout_s} s; it goes on"
+            )
+        if (error := self.error) is not None:
+            raise error
+        return self
+
+    def logs(self, follow: bool = False) -> str | Iterator[str]:  # noqa: FBT001, FBT002 - the contract
+        """Return what it has printed, or yield it line by line until it ends.
+
+        Args:
+            follow: Yield complete lines, with their ends, as they come.
+        """
+        reader = LogReader(self._store, self.id)
+        if not follow:
+            return reader.read()
+        return self._follow(reader)
+
+    def cancel(self, grace_s: float = 10) -> None:
+        """Ask for its end: its code gets KeyboardInterrupt, and after `grace_s` all its processes end.
+
+        Returns when the request is recorded; `wait` tells when it has ended. A run that has ended
+        stays as it is.
+
+        Raises:
+            ClusterUnreachable: The process that sees it through cannot be reached.
+        """
+        if self._record().is_terminal:
+            return
+        driver = self._driver
+        if driver is None:
+            from rayml.remote import find_driver  # noqa: PLC0415 - loads Ray
+
+            driver = find_driver(self._spec, self._store)
+        driver.cancel(grace_s, by="its user")
+
+    def history(self, metric: str) -> pd.DataFrame:
+        """Return a metric's points as a DataFrame with the columns step, time (UTC) and value.
+
+        Raises:
+            NotFound: It has logged no such metric.
+        """
+        import pandas as pd  # noqa: PLC0415 - not needed to submit
+
+        record = self._record()
+        if metric not in record.attempts:
+            known = suggestion(metric, record.attempts)
+            raise NotFound(f"run {self.id} has no metric {metric!r}; {known}")
+        frame = pd.DataFrame(record.points(metric), columns=["step", "time", "value"])
+        frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
+        return frame
+
+    def artifact(self, name: str) -> Artifact:
+        """Return its newest artifact of this name.
+
+        Raises:
+            NotFound: It has logged none.
+        """
+        return artifact_of(self._record(), name, self._store)
+
+    @property
+    def is_over(self) -> bool:
+        """It has ended, and whoever saw it through has nothing left to do."""
+        return self._driver is None or not self._driver.is_alive()
+
+    def __repr__(self) -> str:
+        record = self._record()
+        parts = [f"<rayml.Run {self.id} {self.name!r} {record.state}"]
+        if record.reason:
+            parts.append(f"({record.reason})")
+        parts += [f"{name}={value:.6g}" for name, value in list(record.last_values())[:5]]
+        return " ".join(parts) + ">"
+
+    def _repr_html_(self) -> str:
+        record = self._record()
+        rows = {
+            "state": f"{record.state} {record.reason}".strip(),
+            "params": ", ".join(f"{k}={v}" for k, v in record.params.items()),
+            "metrics": ", ".join(f"{k}={v:.6g}" for k, v in record.last_values()),
+            "artifacts": ", ".join(record.artifacts),
+        }
+        cells = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items()
+        )
+        title = html.escape(f"{self.name} ({self.id})")
+        return f"<table><caption>{title}</caption>{cells}</table>"
+
+    def _record(self) -> RunRecord:
+        if self._ended is not None:
+            return self._ended
+        record = read_runs(self._store).find(self.id)
+        if record.is_terminal:
+            self._ended = record
+        return record
+
+    def _is_ended(self) -> bool:
+        return self._record().is_terminal or (self._driver is not None and self.is_over)
+
+    def _poll(self, timeout_s: float | None) -> None:
+        deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        while not self._is_ended() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(self._poll_s, left))
+
+    @property
+    def _poll_s(self) -> float:
+        return _POLL_S if self._store.is_local else _REMOTE_POLL_S
+
+    def _follow(self, reader: LogReader) -> Iterator[str]:
+        yield from follow(reader.read, self._is_ended, self._poll_s)
+
+
+class RunList(UserList[Run]):
+    """Runs, the newest first."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with one row a run; params and metrics are columns with a prefix."""
+        import pandas as pd  # noqa: PLC0415 - not needed to list
+
+        return pd.DataFrame([_row(run) for run in self.data])
+
+
+def get_run(run_id: str, *, store: str | Path | Store | None = None) -> Run:
+    """Return a run by its id, by an unambiguous beginning of it, or the newest by `"latest"`.
+
+    Raises:
+        NotFound: The store has no such run.
+        StoreError: The store cannot be read.
+    """
+    opened = open_store(store)
+    reader = read_runs(opened)
+    return Run(reader.find(run_id).spec, opened)
+
+
+def runs(
+    experiment: str | None = None,
+    *,
+    limit: int | None = None,
+    store: str | Path | Store | None = None,
+) -> RunList:
+    """Return the runs of a store, the newest first: all of them, unless limited.
+
+    Args:
+        experiment: Only those that belong to it.
+        limit: At most so many.
+        store: Where; the project's own by default.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    opened = open_store(store)
+    reader = read_runs(opened)
+    specs = [r.spec for r in reader.runs.values() if experiment in (None, r.spec.experiment)]
+    specs.sort(key=lambda spec: spec.submitted_at, reverse=True)
+    return RunList(Run(spec, opened) for spec in specs[:limit])
+
+
+def _row(run: Run) -> dict[str, object]:
+    row: dict[str, object] = {
+        "id": run.id,
+        "name": run.name,
+        "experiment": run.experiment,
+        "state": run.state,
+        "attempt": run.attempt,
+        "submitted_at": run.submitted_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+    }
+    row |= {f"params.{k}": v for k, v in run.params.items()}
+    return row | {f"metrics.{k}": v for k, v in run.metrics.items()}
+
+
+def _error(run_id: str, attempt: int, problem: Problem) -> RaymlError:
+    if problem.kind in ("timeout", "start_timeout"):
+        return JobTimeout(f"run {run_id}: {problem.message}; give it longer, or make it do less")
+    if problem.kind == "store":
+        return StoreError(f"run {run_id}: {problem.message}")
+    return JobFailed(
+        run_id, problem.message, problem.traceback, attempt, problem.rank, problem.kind
+    )
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def artifact(uri: str, *, store: str | Path | Store | None = None) -> Artifact:
+    """Return the artifact that a `rayml://runs/<run>/<name>` URI names.
+
+    Raises:
+        SpecError: It is not such a URI.
+        NotFound: The store has no such run, or the run no such artifact.
+    """
+    return find_artifact(open_store(store), uri)

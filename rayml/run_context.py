@@ -1,0 +1,293 @@
+"""What user code sees inside a run: its parameters and inputs, and where it logs to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, SupportsFloat
+
+import cloudpickle
+import msgspec
+
+from rayml.artifacts import Artifact
+from rayml.errors import RaymlError, SpecError
+from rayml.spec import describe_value
+from rayml.tracker import relay
+from rayml.tracker.client import Client, Producer
+from rayml.tracker.records import Labels, Logged, Params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from rayml.artifacts.record import ArtifactRecord
+    from rayml.inputs import Input
+    from rayml.store import Store
+    from rayml.tracker.client import Transport
+
+_MAX_NAME = 250
+
+
+class Context:
+    """One attempt of a run, as its code sees it.
+
+    The `log_*` methods return at once: values are gathered and made durable in the background, about
+    twice a second, and all of them before the run may end as `succeeded`. Artifacts are uploaded
+    before the call returns. Safe to use from several threads; picklable, so that it can be handed to
+    Ray tasks and actors of the same job.
+
+    Attributes:
+        run_id: The run's id.
+        attempt: Counted from 1.
+        params: What the job was given, defaults included where the function is known.
+        inputs: What the job was given, by name: `.uri .path() .to_pandas() .to_arrow() .to_ray()`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        transport: Transport,
+        store: Store,
+        run_id: str,
+        attempt: int,
+        params: Mapping[str, object],
+        inputs: Mapping[str, Input],
+    ) -> None:
+        self.run_id = run_id
+        self.attempt = attempt
+        self.params = dict(params)
+        self.inputs = dict(inputs)
+        self._client = client
+        self._transport = transport
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"<rayml.Context of run {self.run_id}, attempt {self.attempt}>"
+
+    def __reduce__(self) -> tuple[Callable[..., Context], tuple[object, ...]]:
+        rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
+        return _rebuild, (self._transport, *rest)
+
+    def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
+        """Log one number; NaN and infinities are kept.
+
+        Args:
+            name: Any text up to 250 characters; `train/loss` groups.
+            value: Anything that `float()` takes: a number, a numpy scalar, a tensor of one element.
+            step: Where on the metric's axis; without it, one after the metric's last. Any order.
+
+        Raises:
+            SpecError: The name, value or step is not such a thing.
+        """
+        try:
+            number, position = float(value), None if step is None else int(step)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise SpecError(
+                f"metric {name!r} got the value {value!r} at step {step!r}; a value is a number, "
+                "a step an integer"
+            ) from exc
+        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+            _check_name(name)
+        self._client.point(name, number, position)
+
+    def log_metrics(self, values: Mapping[str, SupportsFloat], step: int | None = None) -> None:
+        """Log several numbers of one step, as `log_metric` does each."""
+        for name, value in values.items():
+            self.log_metric(name, value, step)
+
+    def log_param(self, name: str, value: object) -> None:
+        """Record a parameter that the job was not submitted with; a later value takes its place."""
+        self.log_params({name: value})
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record several parameters, as `log_param` does each.
+
+        Raises:
+            SpecError: A value is larger than 64 MiB.
+        """
+        described = {_check_name(name): describe_value(name, v) for name, v in params.items()}
+        self._client.add(
+            Params(run=self.run_id, time=time.time(), attempt=self.attempt, params=described)
+        )
+
+    def log_label(self, name: str, value: str) -> None:
+        """Set a label of the run; a later value takes its place."""
+        labels = {_check_name(name): str(value)}
+        self._client.add(
+            Labels(run=self.run_id, time=time.time(), attempt=self.attempt, labels=labels)
+        )
+
+    def log_model(self, name: str, model: object, *, format: str | None = None) -> Artifact:  # noqa: A002 - the field's word
+        """Store a model.
+
+        Args:
+            name: Of the artifact.
+            model: A scikit-learn estimator, stored by skops; others by `format="pickle"`.
+            format: `"skops"` or `"pickle"`. A pickle runs code when it is loaded, so it must be asked
+                for by name here and trusted by name when it is loaded.
+
+        Raises:
+            SpecError: The model cannot be stored in that format.
+            StoreError: The store refused; nothing was logged.
+        """
+        from rayml.artifacts.model import save_model  # noqa: PLC0415 - loads scikit-learn
+
+        return self._log(save_model(self._store, name, model, format=format))
+
+    def log_dataset(self, name: str, data: object) -> Artifact:
+        """Store a table as Parquet, with its schema, row count, column statistics and a preview.
+
+        Args:
+            name: Of the artifact.
+            data: A pandas or polars DataFrame, pyarrow Table, or Ray Dataset.
+
+        Raises:
+            SpecError: It is none of these, or a column has no Parquet type.
+            StoreError: The store refused; nothing was logged.
+        """
+        from rayml.artifacts.dataset import save_dataset  # noqa: PLC0415 - loads pyarrow
+
+        return self._log(save_dataset(self._store, name, data))
+
+    def log_plot(self, name: str, figure: object) -> Artifact:
+        """Store a matplotlib figure as PNG and SVG, or a plotly figure as its JSON.
+
+        Raises:
+            SpecError: It is no such figure.
+            StoreError: The store refused; nothing was logged.
+        """
+        from rayml.artifacts.plot import save_plot  # noqa: PLC0415 - loads matplotlib
+
+        return self._log(save_plot(self._store, name, figure))
+
+    def log_table(self, name: str, rows: object) -> Artifact:
+        """Store a small table: a DataFrame, a list of dicts, or a dict of columns.
+
+        Raises:
+            SpecError: It is no such table.
+            StoreError: The store refused; nothing was logged.
+        """
+        from rayml.artifacts.table import save_table  # noqa: PLC0415 - loads pyarrow
+
+        return self._log(save_table(self._store, name, rows))
+
+    def log_artifact(self, name: str, source: str | Path | bytes) -> Artifact:
+        """Store a file, a folder with all that is in it, or bytes.
+
+        Raises:
+            SpecError: There is no such file, or the name is not a plain relative one.
+            StoreError: The store refused; nothing was logged.
+        """
+        from rayml.artifacts.file import save_file  # noqa: PLC0415 - beside the others
+
+        return self._log(save_file(self._store, name, source))
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Return once everything that was logged so far is durable.
+
+        Raises:
+            StoreError: It is not, `timeout_s` seconds later.
+        """
+        self._client.flush(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Flush, and log nothing any more; for whoever made this context.
+
+        Raises:
+            StoreError: Not all was durable in time; the rest is lost.
+        """
+        self._client.close(timeout_s)
+
+    def _log(self, saved: ArtifactRecord) -> Artifact:
+        now = time.time()
+        record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
+        self._client.add(
+            Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
+        )
+        return Artifact(record, self._store)
+
+
+def _check_name(name: object) -> str:
+    if isinstance(name, str) and 0 < len(name) <= _MAX_NAME:
+        return name
+    raise SpecError(f"{name!r} is not a name; give text of 1 to {_MAX_NAME} characters")
+
+
+def _rebuild(
+    transport: Transport,
+    store: Store,
+    run_id: str,
+    attempt: int,
+    params: Mapping[str, object],
+    inputs: Mapping[str, Input],
+) -> Context:
+    """Make a context in another process of the same job; what it logs is flushed when that exits."""
+    client = Client(Producer(transport, run_id, attempt))
+    atexit.register(_flush_quietly, client)
+    return Context(client, transport, store, run_id, attempt, params, inputs)
+
+
+def _flush_quietly(client: Client) -> None:
+    try:
+        client.close(10)
+    except RaymlError as exc:
+        os.write(2, f"rayml: {exc}\n".encode())
+
+
+_of_task: ContextVar[Context | None] = ContextVar("rayml_context", default=None)
+_of_process: list[Context] = []
+_lock = threading.Lock()
+
+
+def enter(context: Context) -> None:
+    """Make a context the current one: in this thread, and in all that have none of their own."""
+    _of_task.set(context)
+    with _lock:
+        _of_process.append(context)
+
+
+def leave(context: Context) -> None:
+    """Undo `enter`."""
+    _of_task.set(None)
+    with _lock:
+        _of_process.remove(context)
+
+
+def find_context() -> Context | None:
+    """Return the current context, or None outside of a run.
+
+    A thread that entered none uses the process's newest; a child process, its parent's.
+    """
+    if (own := _of_task.get()) is not None and own in _of_process:
+        return own
+    with _lock:
+        if _of_process:
+            return _of_process[-1]
+        address = os.environ.get(relay.VARIABLE)
+        if address is None:
+            return None
+        _of_process.append(_join(address))
+        return _of_process[-1]
+
+
+def _join(address: str) -> Context:
+    transport = relay.RelayTransport(address)
+    store, run_id, attempt, params, inputs = cloudpickle.loads(transport.job())
+    return _rebuild(transport, store, run_id, attempt, params, inputs)
+
+
+def current_context() -> Context:
+    """Return the context of the run that this code is part of, from any thread or child process.
+
+    Raises:
+        SpecError: This code is not part of a run.
+    """
+    context = find_context()
+    if context is None:
+        raise SpecError(
+            "this code is not part of a run; submit it, or wrap it in `with rayml.start_run():`"
+        )
+    return context

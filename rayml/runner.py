@@ -1,0 +1,350 @@
+"""The one entry point in which every attempt executes, on this machine or on a cluster.
+
+It runs inside a Ray task. A function runs in the task's own process, so that what it starts on Ray
+counts as the job's; a script runs as a process of its own, so that it really is unchanged.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cloudpickle
+import msgspec
+
+from rayml import processes
+from rayml.run_context import Context, enter, leave
+from rayml.errors import JournalFenced, SpecError, StoreError
+from rayml.function import call, callable_signature, is_context, load_function
+from rayml.inputs import Input, convert
+from rayml.logs import Capture, LogShipper, capture_path
+from rayml.redaction import Redactor
+from rayml.result import encode_result, result_metrics
+from rayml.tracker.client import Client, Producer
+from rayml.tracker.reader import find_artifact
+from rayml.tracker.records import Problem, Result, Started
+from rayml.tracker.relay import VARIABLE, Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rayml.artifacts import Artifact
+    from rayml.spec import Spec
+    from rayml.store import Store
+    from rayml.tracker.client import Transport
+
+_FLUSH_S = 60.0
+_PACKAGE = str(Path(__file__).parent)
+_OWN_MODULES = frozenset(
+    "rayml ray msgspec obstore pyarrow numpy pandas psutil cloudpickle _cython_3 google grpc yaml".split()
+)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a job carries that JSON cannot: objects, and the source of code that is in no file.
+
+    Attributes:
+        function: The callable itself, or None where the target names a file or module.
+        params: The values as they were given.
+        inputs: Those that were handed over as objects, by name.
+        path: The submitter's module search path.
+        sources: Source text by file name, so that tracebacks show notebook cells.
+    """
+
+    function: Callable[..., object] | None = None
+    params: dict[str, object] = field(default_factory=dict)
+    inputs: dict[str, object] = field(default_factory=dict)
+    path: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt to execute: all that the runner needs, and nothing that it has to look up."""
+
+    spec: Spec
+    attempt: int
+    transport: Transport
+    store: Store
+    secrets: dict[str, str]
+    node: str = ""
+    ray_address: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended."""
+
+    problem: Problem | None = None
+    result: Result | None = None
+
+
+def execute(order: Order, payload: bytes) -> tuple[bytes, bool]:
+    """Run an attempt to its end; return its encoded `Outcome`, and whether the process is as before.
+
+    Everything that the job logged and printed is durable when this returns; if it could not be made
+    so, the outcome is a failure. Never raises for what user code does.
+    """
+    before = set(sys.modules), threading.active_count()
+    attempt = _Attempt(order)
+    outcome = attempt.run(payload)
+    is_clean = outcome.problem is None and not attempt.killed_children
+    return msgspec.json.encode(outcome), is_clean and _is_unchanged(*before)
+
+
+def _is_unchanged(modules: set[str], threads: int) -> bool:
+    new = {name.partition(".")[0] for name in sys.modules.keys() - modules}
+    return threading.active_count() <= threads and new <= _OWN_MODULES | sys.stdlib_module_names
+
+
+class _Attempt:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._spec = order.spec
+        self._redactor = Redactor(order.secrets.values())
+        producer = Producer(order.transport, order.spec.run, order.attempt)
+        self._client = Client(producer, redact=self._redactor.redact)
+        self.killed_children = 0
+
+    def run(self, payload: bytes) -> Outcome:
+        order, spec = self._order, self._spec
+        path = capture_path(spec.run, order.attempt)
+        capture = Capture(LogShipper(order.store, spec.run, order.attempt, self._redactor), path)
+        capture.start()
+        try:
+            self._client.add(self._started(), urgent=True)
+            outcome = self._run_user_code(payload)
+        finally:
+            self.killed_children = processes.kill_children()
+            capture.stop()
+        return self._make_durable(outcome, capture)
+
+    def _started(self) -> Started:
+        return Started(
+            run=self._spec.run,
+            time=time.time(),
+            attempt=self._order.attempt,
+            node=self._order.node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def _run_user_code(self, payload: bytes) -> Outcome:
+        try:
+            value = self._call(payload)
+            for name, number in result_metrics(value):
+                self._client.point(name, number, None)
+            result = encode_result(value, self._order.store, self._redactor.redact)
+        except _ScriptFailed as exc:
+            return Outcome(problem=self._redacted(exc.problem))
+        except SystemExit as exc:
+            return _exit_outcome(exc)
+        except BaseException as exc:  # noqa: BLE001 - whatever user code raises ends the attempt
+            return Outcome(problem=self._redacted(describe_exception(exc)))
+        return Outcome(result=result)
+
+    def _call(self, payload: bytes) -> object:
+        spec = self._spec
+        with ExitStack() as stack:
+            stack.enter_context(_process_state(spec, self._order.secrets))
+            loaded = _load_payload(payload)
+            context = self._context(loaded)
+            stack.callback(leave, context)
+            enter(context)
+            relay = Relay(self._order.transport, self._child_job(context))
+            stack.callback(relay.close)
+            os.environ[VARIABLE] = relay.address
+            # Whoever watches must know this process before user code can take it down.
+            self._client.flush(_FLUSH_S)
+            if spec.target.kind == "script":
+                return _run_script(self._order)
+            function = loaded.function or load_function(spec.target, Path(spec.working_dir))
+            values = _values(function, context)
+            return call(function, values, context)
+
+    def _context(self, payload: Payload) -> Context:
+        order = self._order
+        inputs = {
+            name: Input(record, payload.inputs.get(name), self._find_artifact)
+            for name, record in order.spec.inputs.items()
+        }
+        return Context(
+            self._client, order.transport, order.store, order.spec.run, order.attempt,
+            payload.params, inputs,
+        )  # fmt: skip
+
+    def _find_artifact(self, uri: str) -> Artifact:
+        return find_artifact(self._order.store, uri)
+
+    def _child_job(self, context: Context) -> bytes:
+        return cloudpickle.dumps(
+            (self._order.store, context.run_id, context.attempt, context.params, {})
+        )
+
+    def _redacted(self, problem: Problem) -> Problem:
+        redact = self._redactor.redact_text
+        return msgspec.structs.replace(
+            problem, message=redact(problem.message), traceback=redact(problem.traceback)
+        )
+
+    def _make_durable(self, outcome: Outcome, capture: Capture) -> Outcome:
+        try:
+            self._client.close(_FLUSH_S)
+            capture.finish()
+        except (StoreError, JournalFenced, SpecError) as exc:
+            message = f"the code ended, but not all that it logged could be stored: {exc}"
+            return Outcome(problem=outcome.problem or Problem(kind="store", message=message))
+        return outcome
+
+
+def _values(function: Callable[..., object], context: Context) -> dict[str, object]:
+    """Return the arguments: parameters as they are, inputs in the form that annotations ask for."""
+    signature = callable_signature(function)
+    annotations = signature.named if signature else {}
+    values = dict(context.params)
+    for name, given in context.inputs.items():
+        parameter = annotations.get(name)
+        values[name] = convert(given, parameter.annotation if parameter else None)
+    if signature is not None:
+        context.params |= {
+            p.name: p.default
+            for p in signature.named.values()
+            if p.default is not p.empty and p.name not in values and not is_context(p)
+        }
+    return values
+
+
+def _load_payload(payload: bytes) -> Payload:
+    try:
+        loaded = cloudpickle.loads(payload)
+    except Exception as exc:
+        raise SpecError(
+            f"the function or its values could not be unpickled where they run: {exc!r}; is "
+            "everything they use installed there?"
+        ) from exc
+    for name, text in loaded.sources.items():
+        lines = text.splitlines(keepends=True)
+        linecache.cache[name] = (len(text), None, lines, name)
+    return loaded
+
+
+@contextmanager
+def _process_state(spec: Spec, secrets: Mapping[str, str]) -> Iterator[None]:
+    """Give the process the job's folder, environment and words; put its own back afterwards."""
+    environment, folder, path, argv = dict(os.environ), Path.cwd(), list(sys.path), sys.argv
+    # The supervisor interrupts by SIGINT: unlike Ray's own way, it also ends a sleep or a read.
+    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ |= secrets
+    os.environ[processes.VARIABLE] = spec.run
+    os.chdir(spec.working_dir)
+    sys.path.insert(0, spec.working_dir)
+    sys.argv = [spec.target.file or spec.name, *spec.args]
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
+        sys.path[:], sys.argv = path, argv
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+
+
+class _ScriptFailed(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def _run_script(order: Order) -> None:
+    """Run a script as `python script.py args` would, and wait for it.
+
+    Raises:
+        _ScriptFailed: It exited with another code than 0, or was killed.
+    """
+    spec = order.spec
+    script = str(Path(spec.working_dir, spec.target.file))
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    if order.ray_address:
+        environment["RAY_ADDRESS"] = order.ray_address
+    child = subprocess.Popen(
+        [sys.executable, script, *spec.args],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait()
+        raise
+    if code != 0:
+        raise _ScriptFailed(_script_problem(spec, code, order.attempt))
+
+
+def _script_problem(spec: Spec, code: int, attempt: int) -> Problem:
+    name = Path(spec.target.file).name
+    if code < 0:
+        reason = signal.Signals(-code).name
+        return Problem(kind="killed", message=f"{name} was killed by {reason}")
+    shown = last_traceback(capture_path(spec.run, attempt))
+    kind = "error" if shown else "exit"
+    return Problem(kind=kind, message=f"{name} exited with code {code}", traceback=shown)
+
+
+def last_traceback(path: Path) -> str:
+    """Return the traceback that ends a script's output, or nothing."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64 * 1024))
+        text = file.read().decode(errors="replace")
+    _, found, tail = text.rpartition("Traceback (most recent call last):\n")
+    return found + tail.rstrip() if found else ""
+
+
+def _exit_outcome(exc: SystemExit) -> Outcome:
+    if exc.code in (None, 0):
+        return Outcome(result=Result(format="json", inline=b"null"))
+    shown = f"code {exc.code}" if isinstance(exc.code, int) else repr(exc.code)
+    return Outcome(problem=Problem(kind="exit", message=f"the function exited with {shown}"))
+
+
+def describe_exception(exc: BaseException) -> Problem:
+    """Return what user code raised as a problem, with the traceback as its author would see it."""
+    if isinstance(exc, KeyboardInterrupt):
+        return Problem(kind="cancelled", message="it was interrupted")
+    text = "".join(_user_traceback(exc).format())
+    kind = "result" if isinstance(exc, SpecError) and "returned" in str(exc) else "error"
+    summary = traceback.format_exception_only(exc)[-1].strip()
+    return Problem(kind=kind, message=_short(summary), traceback=text)
+
+
+def _user_traceback(exc: BaseException) -> traceback.TracebackException:
+    """Return an exception's traceback, causes included, without the frames that are not the user's."""
+    whole = traceback.TracebackException.from_exception(exc)
+    pending = [whole]
+    while pending:
+        part = pending.pop()
+        part.stack[:] = [frame for frame in part.stack if not _is_ours(frame.filename)]
+        pending += [p for p in (part.__cause__, part.__context__) if p is not None]
+        pending += part.exceptions or []
+    return whole
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_PACKAGE, "<frozen importlib", "<frozen runpy"))
+
+
+def _short(text: str) -> str:
+    limit = 2000
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters in all)"

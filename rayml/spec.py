@@ -1,0 +1,171 @@
+"""A job as plain data: validated, printable, and enough to tell later what was run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rayml.config import Resources, Retry
+from rayml.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_PARAM_BYTES = 64 * 1024 * 1024
+_SHOWN_CHARACTERS = 4096
+
+
+class InputRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run was given: recorded as lineage.
+
+    Attributes:
+        name: The parameter that takes it.
+        uri: Where it is; `memory://<type>` for an object that was handed over directly.
+        kind: `path`, `uri`, `artifact` or `memory`.
+        digest: SHA-256 of its bytes, where it was cheap to know.
+        size: Its size in bytes, where known.
+    """
+
+    name: str
+    uri: str
+    kind: str
+    digest: str | None = None
+    size: int | None = None
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user wrote and where it is.
+
+    Attributes:
+        kind: `callable`, `file` (a function in a file), `script`, or `module` (a function in a module).
+        text: As the user named it.
+        file: The Python file, absolute or relative to the job's working folder; empty if there is none.
+        module: The module's dotted name, for `module`.
+        function: The function's name; empty for scripts.
+    """
+
+    kind: str
+    text: str
+    file: str = ""
+    module: str = ""
+    function: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Who submitted a run, from where, and from which code."""
+
+    user: str
+    host: str
+    command: str
+    python: str
+    rayml: str
+    commit: str | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated job: what will run, with what, where. It never holds a secret's value.
+
+    Attributes:
+        run: The run's id.
+        params: Their values as JSON; what JSON cannot hold is described by its text.
+        secrets: The names of the secrets only.
+        working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
+    """
+
+    run: str
+    name: str
+    experiment: str
+    target: Target
+    origin: Origin
+    submitted_at: float
+    store: str
+    cluster: str
+    working_dir: str
+    params: dict[str, object] = {}
+    inputs: dict[str, InputRecord] = {}
+    args: list[str] = []
+    labels: dict[str, str] = {}
+    resources: Resources = Resources()
+    requirements: list[str] = []
+    env: dict[str, str] = {}
+    secrets: list[str] = []
+    retry: Retry | None = None
+    timeout_s: float | None = None
+    start_timeout_s: float | None = None
+
+    def __str__(self) -> str:
+        """Return the job as indented JSON: what `dry_run=True` and `--dry-run` show."""
+        return msgspec.json.format(msgspec.json.encode(self)).decode()
+
+
+def describe_params(params: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters as JSON can hold them, each within a few KiB.
+
+    >>> describe_params({"depth": 4, "rate": float("nan"), "on": None})
+    {'depth': 4, 'rate': 'nan', 'on': None}
+
+    Raises:
+        SpecError: A value is larger than 64 MiB.
+    """
+    return {name: describe_value(name, value) for name, value in params.items()}
+
+
+def describe_value(name: str, value: object) -> object:
+    """Return one value as JSON can hold it; a long one is cut and says so.
+
+    Raises:
+        SpecError: The value is larger than 64 MiB.
+    """
+    _check_size(name, value)
+    plain = plain_value(value)
+    if len(text := msgspec.json.encode(plain)) <= _SHOWN_CHARACTERS:
+        return plain
+    return f"{text[:_SHOWN_CHARACTERS].decode(errors='ignore')}… ({len(text):,} bytes in all)"
+
+
+def plain_value(value: object) -> object:
+    """Return a value as strict JSON: numpy scalars as numbers, NaN and infinities as text.
+
+    What has no JSON form becomes its `repr`, cut at a few KiB.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value[:_SHOWN_CHARACTERS * 4] if isinstance(value, str) else value
+    if isinstance(value, int):
+        return int(value) if abs(value) < 2**63 else str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, dict):
+        return {str(k): plain_value(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if is_numpy_scalar(value):
+        return plain_value(value.item())  # type: ignore[attr-defined]
+    return repr(value)[:_SHOWN_CHARACTERS]
+
+
+def is_numpy_scalar(value: object) -> bool:
+    """Tell whether a value is a numpy scalar, without importing numpy."""
+    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+
+
+def _check_size(name: str, value: object) -> None:
+    size = value_bytes(value)
+    if size > MAX_PARAM_BYTES:
+        raise SpecError(
+            f"parameter {name!r} has {size:,} bytes and a parameter may have {MAX_PARAM_BYTES:,}; "
+            f"write it to a file or log it as a dataset, and pass it as inputs={{{name!r}: …}}"
+        )
+
+
+def value_bytes(value: object) -> int:
+    """Return about how many bytes a value's content has, without copying it."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(value_bytes(item) for item in value.values())
+    if isinstance(value, list | tuple | set):
+        return sum(value_bytes(item) for item in value)
+    size = getattr(value, "nbytes", 0)
+    return size if isinstance(size, int) else 0

@@ -1,0 +1,101 @@
+"""What a store promises; `folder` and `bucket` keep it, and one contract test checks both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object: its key and its size in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes stored under their own digest: lower-case hex SHA-256, and the size in bytes."""
+
+    digest: str
+    size: int
+
+
+def blob_key(digest: str) -> str:
+    """Return the key under which the blob of this digest lies."""
+    return f"blobs/sha256/{digest[:2]}/{digest}"
+
+
+class Store(ABC):
+    """A flat map from keys to bytes, in which an object is there whole or not at all.
+
+    What a call has stored when it returns is durable: on a folder after fsync of the file and of
+    its folder, in a bucket by the provider's own promise. Safe to use from several threads;
+    pickles with all that is needed to open it again on another machine.
+
+    Attributes:
+        uri: Where it is, as a user would write it.
+        is_local: Only this machine can see it.
+
+    All methods raise `StoreError` when the store refuses, and `StoreUnreachable` when it is
+    silent.
+    """
+
+    uri: str
+    is_local: bool
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """Return an object's bytes.
+
+        Raises:
+            NotFound: There is no such object.
+        """
+
+    @abstractmethod
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes in pieces of a few MiB, so that memory stays constant.
+
+        Raises:
+            NotFound: There is no such object; raised at the first piece.
+        """
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Return an object's size in bytes, or None if there is no such object."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a new object; of several writers one gets True, and the others change nothing."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object, in place of the one that may be there."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+    @abstractmethod
+    def list(self, prefix: str, after: str = "") -> list[Entry]:
+        """Return all objects below `prefix` (which ends with a slash), in the order of their keys.
+
+        Args:
+            prefix: A "folder", such as `shards/`.
+            after: Leave out this key and those before it.
+        """
+
+    @abstractmethod
+    def add(self, source: BinaryIO) -> Blob:
+        """Store the rest of a binary file as a blob, in constant memory.
+
+        Equal bytes are stored once. The file must be seekable.
+        """

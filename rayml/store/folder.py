@@ -1,0 +1,189 @@
+"""A store in a local folder.
+
+obstore's local store never calls fsync, so that an acknowledged write could be lost with the
+power. Hence this one: write aside, fsync, link into place (which fails if the name is taken), and
+fsync the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rayml.errors import NotFound, SpecError, StoreError
+from rayml.store.base import CHUNK_BYTES, Blob, Entry, Store, blob_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+_CAUSES = {
+    errno.ENOSPC: "its disk is full; free some space and try again",
+    errno.EDQUOT: "its disk quota is used up; free some space and try again",
+    errno.EROFS: "it is on a read-only file system; choose another store",
+    errno.EACCES: "this user may not write there; choose another store or mend its permissions",
+    errno.EPERM: "this user may not write there; choose another store or mend its permissions",
+    errno.ENOTDIR: "part of that path is a file; choose another store",
+}
+
+
+class Folder(Store):
+    """A store in a local folder, which is made when something is first written."""
+
+    is_local = True
+
+    def __init__(self, root: Path) -> None:
+        """Take the folder as the root of the store."""
+        self.root = root.resolve()
+        self.uri = str(self.root)
+
+    def get(self, key: str) -> bytes:
+        with self._reading(key):
+            return self._path(key).read_bytes()
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        with self._reading(key), self._path(key).open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def size(self, key: str) -> int | None:
+        try:
+            return self._path(key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        with self._writing(), self._staged(path.parent) as (staged, descriptor):
+            _write_all(descriptor, data)
+            return _publish(staged, descriptor, path)
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with self._writing(), self._staged(path.parent) as (staged, descriptor):
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+            staged.rename(path)
+            _sync_folder(path.parent)
+
+    def delete(self, key: str) -> None:
+        with self._writing():
+            self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str, after: str = "") -> list[Entry]:
+        start = self._path(prefix.rstrip("/"))
+        entries = (Entry(prefix + name, size) for name, size in _walk(start, ""))
+        return sorted((e for e in entries if e.key > after), key=lambda e: e.key)
+
+    def add(self, source: BinaryIO) -> Blob:
+        checksum, size = hashlib.sha256(), 0
+        with self._writing(), self._staged(self.root / "blobs") as (staged, descriptor):
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            while count := source.readinto(buffer):  # type: ignore[attr-defined]
+                checksum.update(buffer[:count])
+                _write_all(descriptor, buffer[:count])
+                size += count
+            blob = Blob(checksum.hexdigest(), size)
+            path = self._path(blob_key(blob.digest))
+            self._make(path.parent)
+            _publish(staged, descriptor, path)
+            return blob
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in key:
+            raise SpecError(f"{key!r} is not a key of a store; use plain names joined by slashes")
+        return self.root.joinpath(*parts)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+            raise NotFound(
+                f"store {self.uri} has no {key!r}; check the name and the store"
+            ) from exc
+        except OSError as exc:
+            raise StoreError(f"store {self.uri} could not be read: {exc}; check the disk") from exc
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            cause = _CAUSES.get(exc.errno or 0, f"{exc}; check the disk")
+            raise StoreError(f"store {self.uri} could not be written: {cause}") from exc
+
+    @contextmanager
+    def _staged(self, folder: Path) -> Iterator[tuple[Path, int]]:
+        """Open a file for writing beside its final place; it never outlives the block."""
+        self._make(folder)
+        staged = folder / f".{uuid.uuid4().hex}"
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            yield staged, descriptor
+        finally:
+            os.close(descriptor)
+            staged.unlink(missing_ok=True)
+
+    def _make(self, folder: Path) -> None:
+        if folder.exists():
+            return
+        if not self.root.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            # A store inside a project is data, not source.
+            (self.root / ".gitignore").write_text("*\n")
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            _sync_folder(made.parent)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _publish(staged: Path, descriptor: int, path: Path) -> bool:
+    os.fsync(descriptor)
+    try:
+        path.hardlink_to(staged)
+    except FileExistsError:
+        return False
+    _sync_folder(path.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        elif (size := _size(entry)) is not None:
+            yield prefix + entry.name, size
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # deleted since the folder was listed
+        return None

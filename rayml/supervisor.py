@@ -1,0 +1,378 @@
+"""Sees one run through: starts attempts, waits, explains waiting, times out, cancels, retries, ends.
+
+It lives in a thread of the process that submitted the run, or in the driver of its Ray job: the same
+code in both. Whatever happens, the run's end is recorded, if need be without Ray.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RaySystemError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+
+from rayml import _ray, logs, policy, processes, runner
+from rayml.errors import JournalFenced, NotFound, RaymlError
+from rayml.redaction import Redactor
+from rayml.tracker.abandoned import close_shard_of
+from rayml.tracker.client import ActorTransport, Producer
+from rayml.tracker.records import CancelRequested, Ended, Problem, Retrying, Submitted, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rayml.runner import Outcome
+    from rayml.spec import Spec
+    from rayml.store import Store
+    from rayml.tracker.tracker import Status
+
+_TICK_S = 1.0
+_QUIET_S = 0.5
+_CANCEL_GRACE_S = 10.0
+_ANY_ATTEMPT = 2**31
+
+
+class _Stopped(Exception):
+    """The attempt was ended from outside: cancelled, or out of time."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+@dataclass
+class _Running:
+    """What is known about the attempt in hand."""
+
+    attempt: int
+    task: ray.ObjectRef
+    submitted: float
+    started: float | None = None
+    node: str = ""
+    pid: int = 0
+    reason: str = ""
+    oom_kills: int = 0
+
+
+class Supervisor(threading.Thread):
+    """One run, from its submission to its recorded end."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        payload: bytes,
+        secrets: Mapping[str, str],
+        store: Store,
+        connection: _ray.Connection,
+    ) -> None:
+        """Record the submission durably; `start` does the rest.
+
+        Raises:
+            StoreError: The submission could not be recorded.
+            SpecError: The run's id is taken.
+        """
+        super().__init__(name=f"rayml-{spec.run}", daemon=True)
+        self._spec = spec
+        self._secrets = dict(secrets)
+        self._store = store
+        self._connection = connection
+        self._actor = _ray.tracker_actor(store)
+        self._producer = Producer(ActorTransport(self._actor), spec.run, 1)
+        self._redactor = Redactor(secrets.values())
+        self._payload = ray.put(payload)
+        self._version = 0
+        self._watch: ray.ObjectRef | None = None
+        self._cancel_at: float | None = None
+        self.ended: Ended | None = None
+        self.failure: RaymlError | None = None
+        self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
+
+    def cancel(self, grace_s: float, by: str) -> None:
+        """Record that the run is to end; the supervisor hears of it from the tracker."""
+        request_cancel(self._actor, self._spec.run, grace_s, by)
+
+    def run(self) -> None:
+        """Execute the run; afterwards `ended` says how it ended, or `failure` why that is not recorded."""
+        try:
+            self._end(self._execute())
+        except RaymlError as exc:
+            self.failure = exc
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave the run open
+            self._end_without_ray(Problem(kind="lost", message=f"rayml itself failed: {exc!r}"))
+
+    def _execute(self) -> Ended:
+        attempt = 1
+        while True:
+            outcome = self._attempt(attempt)
+            problem = outcome.problem
+            if problem is None:
+                return self._ended("succeeded", attempt, outcome)
+            if problem.kind == "cancelled":
+                return self._ended("cancelled", attempt, outcome)
+            decision = policy.decide(attempt, problem.kind, self._spec.retry)
+            if isinstance(decision, policy.GiveUp):
+                return self._ended("failed", attempt, outcome)
+            self._record_retry(attempt, decision, problem)
+            if self._is_cancelled_within(decision.delay_s):
+                cancelled = Problem(kind="cancelled", message="it was cancelled between attempts")
+                return self._ended("cancelled", attempt, runner.Outcome(problem=cancelled))
+            attempt += 1
+
+    def _ended(self, state: str, attempt: int, outcome: Outcome) -> Ended:
+        return Ended(
+            run=self._spec.run,
+            time=time.time(),
+            attempt=attempt,
+            state=state,
+            problem=outcome.problem,
+            result=outcome.result,
+        )
+
+    # --- one attempt ---
+
+    def _attempt(self, attempt: int) -> Outcome:
+        self._producer.attempt = attempt
+        group = None
+        try:
+            environment = self._runtime_env()
+            group = _ray.reserve(self._spec.resources)
+            order = runner.Order(
+                self._spec,
+                attempt,
+                self._producer.transport,
+                self._store,
+                self._secrets,
+                self._connection.address,
+            )
+            task = _ray.start_attempt(
+                runner.execute, (order, self._payload), self._spec.resources, environment, group,
+                name=f"rayml:{self._spec.name}",
+            )  # fmt: skip
+            return self._await(_Running(attempt, task, time.monotonic(), oom_kills=_ray.oom_kills()))
+        except _Stopped as exc:
+            return runner.Outcome(problem=exc.problem)
+        finally:
+            _ray.release(group)
+
+    def _await(self, running: _Running) -> Outcome:
+        while True:
+            ready = _ray.wait_for_any([running.task, self._watching()], self._tick(running))
+            if running.task in ready:
+                return self._outcome(running)
+            if self._watch in ready:
+                self._hear(running, self._take_status())
+            if not _ray.is_alive():
+                return runner.Outcome(problem=_RAY_DIED)
+            self._check_clock(running)
+
+    def _tick(self, running: _Running) -> float:
+        if running.started is None:
+            return _QUIET_S
+        if self._spec.timeout_s is None:
+            return _TICK_S
+        left = running.started + self._spec.timeout_s - time.monotonic()
+        return min(_TICK_S, max(0.0, left))
+
+    def _watching(self) -> ray.ObjectRef:
+        if self._watch is None:
+            self._watch = self._actor.watch.remote(self._spec.run, self._version)
+        return self._watch
+
+    def _take_status(self) -> Status | None:
+        watch, self._watch = self._watch, None
+        try:
+            status: Status = ray.get(watch)
+        except (RayError, NotFound):
+            return None
+        self._version = status.version
+        return status
+
+    def _hear(self, running: _Running, status: Status | None) -> None:
+        self._note_start(running, status)
+        if status is not None and status.cancel is not None:
+            problem = Problem(kind="cancelled", message=f"it was cancelled by {status.cancel.by}")
+            self._halt(running, status.cancel.grace_s, problem)
+
+    def _note_start(self, running: _Running, status: Status | None) -> None:
+        started = status.started if status is not None else None
+        if started is None or started.attempt != running.attempt or running.started is not None:
+            return
+        running.started = time.monotonic()
+        running.node, running.pid = started.node, started.pid
+
+    def _check_clock(self, running: _Running) -> None:
+        now, spec = time.monotonic(), self._spec
+        if running.started is not None:
+            if spec.timeout_s is not None and now >= running.started + spec.timeout_s:
+                message = f"it ran longer than timeout_s={spec.timeout_s:g}"
+                self._halt(running, _CANCEL_GRACE_S, Problem(kind="timeout", message=message))
+            return
+        waited = now - running.submitted
+        if spec.start_timeout_s is not None and waited >= spec.start_timeout_s:
+            message = f"it waited longer than start_timeout_s={spec.start_timeout_s:g}"
+            if running.reason:
+                message += f" ({running.reason})"
+            self._halt(running, 0, Problem(kind="start_timeout", message=message))
+        self._explain(running)
+
+    def _explain(self, running: _Running) -> None:
+        reason = _ray.busy_reason(self._spec.resources)
+        if reason != running.reason:
+            running.reason = reason
+            self._producer.record(
+                Waiting(
+                    run=self._spec.run, time=time.time(), attempt=running.attempt, reason=reason
+                )
+            )
+
+    def _halt(self, running: _Running, grace_s: float, problem: Problem) -> None:
+        """End the attempt: ask the code first, then end its processes, all of them."""
+        if running.started is None:
+            ray.cancel(running.task, force=True)
+        else:
+            self._on_its_node(running, processes.interrupt, running.pid)
+        _ray.wait_for_any([running.task], grace_s)
+        self._clean_up(running)
+        raise _Stopped(problem)
+
+    def _outcome(self, running: _Running) -> Outcome:
+        try:
+            return msgspec.json.decode(ray.get(running.task), type=runner.Outcome)
+        except TaskCancelledError:
+            return runner.Outcome(problem=Problem(kind="cancelled", message="it was interrupted"))
+        except RayError as exc:
+            if running.started is None and _ray.wait_for_any([self._watching()], _QUIET_S):
+                self._note_start(running, self._take_status())
+            self._clean_up(running)
+            return runner.Outcome(problem=self._explain_death(exc, running))
+
+    def _explain_death(self, exc: RayError, running: _Running) -> Problem:
+        if isinstance(exc, OutOfMemoryError) or _ray.oom_kills() > running.oom_kills:
+            return Problem(kind="oom", message="it was killed because the machine's memory ran out")
+        if isinstance(exc, NodeDiedError | RaySystemError) or not _ray.is_alive():
+            return _RAY_DIED
+        if isinstance(exc, WorkerCrashedError):
+            return Problem(
+                kind="killed",
+                message=f"its process (pid {running.pid}) ended before the function returned: it "
+                "called os._exit, crashed, or was killed",
+            )
+        if isinstance(exc, RuntimeEnvSetupError):
+            return Problem(kind="error", message=f"its environment could not be set up: {exc}")
+        return Problem(kind="error", message=str(exc).strip())
+
+    def _clean_up(self, running: _Running) -> None:
+        """End what an attempt has left running, and store what it had printed."""
+        self._on_its_node(
+            running, end_attempt, self._store, self._spec.run, running.attempt, running.pid,
+            self._redactor,
+        )  # fmt: skip
+
+    def _on_its_node(
+        self, running: _Running, function: Callable[..., object], *args: object
+    ) -> None:
+        if running.node in ("", _ray.this_node()):
+            function(*args)
+        elif _ray.node_is_alive(running.node):
+            ray.get(_ray.run_on_node(running.node, function, *args), timeout=60)
+
+    # --- around the attempts ---
+
+    def _runtime_env(self) -> dict[str, object]:
+        environment: dict[str, object] = {}
+        if self._spec.env:
+            environment["env_vars"] = self._spec.env
+        if self._spec.requirements:
+            environment["py_executable"] = self._install()
+        return environment
+
+    def _install(self) -> str:
+        """Let uv prepare the packages once, so that a mistake in them is one clear error."""
+        requirements = self._spec.requirements
+        reason = f"installing {', '.join(requirements)}"
+        run, attempt = self._spec.run, self._producer.attempt
+        self._producer.record(Waiting(run=run, time=time.time(), attempt=attempt, reason=reason))
+        words = _ray.uv_executable(requirements)
+        done = subprocess.run(
+            [*words, "-c", ""], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            message = f"its requirements cannot be installed: {done.stderr.strip()}"
+            raise _Stopped(Problem(kind="requirements", message=message))
+        return " ".join(map(_ray.quote, words))
+
+    def _record_retry(self, attempt: int, decision: policy.TryAgain, problem: Problem) -> None:
+        self._producer.record(
+            Retrying(
+                run=self._spec.run,
+                time=time.time(),
+                attempt=attempt,
+                delay_s=decision.delay_s,
+                reason=f"{decision.reason}; the next one starts in {decision.delay_s:g} s",
+                problem=problem,
+            )
+        )
+
+    def _is_cancelled_within(self, delay_s: float) -> bool:
+        deadline = time.monotonic() + delay_s
+        while (left := deadline - time.monotonic()) > 0:
+            if _ray.wait_for_any([self._watching()], left):
+                status = self._take_status()
+                if status is not None and status.cancel is not None:
+                    return True
+        return False
+
+    def _end(self, ended: Ended) -> None:
+        if not _ray.is_alive():
+            self._end_without_ray(ended.problem or _RAY_DIED)
+            return
+        try:
+            self._producer.record(ended)
+        except JournalFenced:
+            return  # someone else has closed this run
+        self.ended = ended
+
+    def _end_without_ray(self, problem: Problem) -> None:
+        """Close the run in the journal directly: the tracker has gone with its Ray."""
+        try:
+            close_shard_of(self._store, self._spec.run, problem)
+        except RaymlError as exc:
+            self.failure = exc
+
+
+_RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
+
+
+def end_attempt(
+    store: Store, run: str, attempt: int, pid: int, redactor: Redactor
+) -> None:
+    """On the machine of an attempt: end its processes and store the rest of what it printed."""
+    processes.kill_run(run, pid)
+    logs.ship_rest(store, run, attempt, redactor)
+
+
+def request_cancel(actor: ray.actor.ActorHandle, run: str, grace_s: float, by: str) -> None:
+    """Record durably that a run is to end; one that has ended stays as it is.
+
+    Raises:
+        NotFound: The tracker does not have the run.
+    """
+    # Whichever attempt is the current one: the newest possible is never refused as stale.
+    producer = Producer(ActorTransport(actor), run, _ANY_ATTEMPT)
+    request = CancelRequested(run=run, time=time.time(), grace_s=grace_s, by=by)
+    with suppress(JournalFenced):
+        producer.record(request)

@@ -1,0 +1,83 @@
+"""Closes the runs of a tracker that has gone, so that none stays `running` for ever."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import msgspec
+import psutil
+
+from rayml.errors import JournalFenced
+from rayml.processes import identify, is_gone
+from rayml.store import Store
+from rayml.tracker.journal import Batch, Journal, LiveMark, live_shards
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Ended, Problem
+from rayml.tracker.runs import Fold, RunRecord
+
+LOST = Problem(
+    kind="node_lost",
+    message="the process or Ray that it ran in went away without recording its end",
+)
+
+
+def close_abandoned(store: Store) -> list[str]:
+    """Close the runs of every shard whose writer was on this machine and is gone; return their ids.
+
+    Taking such a shard over is safe: should its writer be alive after all, it is fenced.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    closed = []
+    for shard in live_shards(store):
+        mark = LiveMark(store, shard)
+        owner = mark.get()
+        if owner is not None and is_gone(owner):
+            closed += _close(store, shard, LOST)
+            mark.clear()
+    return closed
+
+
+def close_shard_of(store: Store, run: str, problem: Problem) -> None:
+    """Take over the shard that holds a run, and end all its runs for this reason.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    shard = read_runs(store).shard_of.get(run)
+    if shard is not None:
+        _close(store, shard, problem)
+        LiveMark(store, shard).clear()
+
+
+def _close(store: Store, shard: str, problem: Problem) -> list[str]:
+    journal, fold = Journal(store, shard), Fold()
+    try:
+        for batch in journal.open(identify(psutil.Process())):
+            fold.add(batch)
+        unended = [run for run in fold.runs.values() if not run.is_terminal]
+        if unended:
+            journal.append([_end(run, problem) for run in unended])
+    except JournalFenced:
+        return []  # another process is closing this shard at the same moment
+    return [run.spec.run for run in unended]
+
+
+def _end(run: RunRecord, problem: Problem) -> bytes:
+    ended = Ended(
+        run=run.spec.run,
+        time=time.time(),
+        attempt=run.attempt,
+        state="cancelled" if run.cancel is not None else "failed",
+        problem=problem,
+    )
+    batch = Batch(
+        producer=uuid.uuid4().hex,
+        n=1,
+        run=run.spec.run,
+        attempt=run.attempt,
+        records=[msgspec.Raw(msgspec.json.encode(ended))],
+    )
+    return msgspec.json.encode(batch)

@@ -1,0 +1,246 @@
+"""The side of tracking that lives with the user's code: it gathers, and never makes training wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
+from rayml.tracker.journal import Batch
+from rayml.tracker.records import Points, plain_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rayml.tracker.records import Record
+    from rayml.tracker.tracker import Tracker
+
+_INTERVAL_S = 0.5
+_BATCH_POINTS = 50_000
+_MAX_WAITING_POINTS = 5_000_000
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Transport(Protocol):
+    """The way from a client to the tracker."""
+
+    def append(self, data: bytes) -> None:
+        """Return once an encoded batch is durable; raise the tracker's errors."""
+
+
+class ActorTransport:
+    """Calls the tracker actor of a Ray cluster."""
+
+    def __init__(self, actor: object) -> None:
+        self._actor = actor
+
+    def append(self, data: bytes) -> None:
+        """Return once the batch is durable; waits while a killed actor comes back."""
+        import ray  # noqa: PLC0415 - clients without an actor do without Ray
+
+        ray.get(self._actor.append.remote(data))  # type: ignore[attr-defined]
+
+
+class LoopTransport:
+    """Runs a tracker in this process, on an event loop in a thread of its own."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="rayml-tracker", daemon=True).start()
+
+    def append(self, data: bytes) -> None:
+        """Return once the batch is durable."""
+        asyncio.run_coroutine_threadsafe(self._tracker.append(data), self._loop).result()
+
+    def close(self) -> None:
+        """Stop the loop; every append has returned by then."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+class Producer:
+    """Numbers one source's batches and sends them one after the other, each until it is durable."""
+
+    def __init__(self, transport: Transport, run: str, attempt: int) -> None:
+        self.run = run
+        self.attempt = attempt
+        self.transport = transport
+        self._id = uuid.uuid4().hex
+        self._n = 0
+
+    def encode(self, records: list[Record]) -> bytes:
+        """Return the next batch, encoded."""
+        self._n += 1
+        raws = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
+        batch = Batch(
+            producer=self._id, n=self._n, run=self.run, attempt=self.attempt, records=raws
+        )
+        return msgspec.json.encode(batch)
+
+    def send(self, data: bytes) -> None:
+        """Return once the batch is durable.
+
+        Raises:
+            RaymlError: As the tracker's `append`.
+        """
+        self.transport.append(data)
+
+    def record(self, *records: Record) -> None:
+        """Make a few records durable and return."""
+        self.send(self.encode(list(records)))
+
+
+class Client:
+    """Buffers what one attempt logs and sends it from a thread of its own.
+
+    `point` and `add` never wait for the tracker. `flush` and `close` return once all that was logged
+    before is durable, or raise. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        rank: int = 0,
+        redact: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self._producer = producer
+        self._rank = rank
+        self._redact = redact
+        self._records: list[Record] = []
+        self._series: dict[str, tuple[list[int], list[float], list[float]]] = {}
+        self._next_step: dict[str, int] = {}
+        self._points = 0
+        self._added = 0
+        self._durable = 0
+        self._failure: RaymlError | None = None
+        self._deadline = float("inf")
+        self._closing = False
+        self._lock = threading.Lock()
+        self._progress = threading.Condition(self._lock)
+        self._wake = threading.Event()
+        self._sender = threading.Thread(target=self._send_all, name="rayml-client", daemon=True)
+        self._sender.start()
+
+    def point(self, name: str, value: float, step: int | None) -> None:
+        """Buffer one metric point; without a step it takes the one after the metric's last."""
+        now = time.time()
+        with self._lock:
+            columns = self._series.get(name)
+            if columns is None:
+                columns = self._series[name] = ([], [], [])
+            if step is None:
+                step = self._next_step.get(name, 0)
+            self._next_step[name] = step + 1
+            columns[0].append(step)
+            columns[1].append(now)
+            columns[2].append(value)
+            self._points += 1
+            self._added += 1
+            is_full = self._points % _BATCH_POINTS == 0
+        if is_full:
+            self._wake.set()
+
+    def add(self, record: Record, *, urgent: bool = False) -> None:
+        """Buffer a record; an urgent one is sent at once, still without waiting for it."""
+        with self._lock:
+            self._records.append(record)
+            self._added += 1
+        if urgent:
+            self._wake.set()
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Return once everything that was logged before this call is durable.
+
+        Raises:
+            StoreError: It is not, `timeout_s` seconds later, or the store or tracker refused it.
+        """
+        with self._progress:
+            target = self._added
+            self._wake.set()
+            self._progress.wait_for(
+                lambda: self._durable >= target or self._failure is not None, timeout_s
+            )
+            missing = target - self._durable
+        if self._failure is not None:
+            raise self._failure
+        if missing > 0:
+            raise StoreError(
+                f"{missing} logged values were not durable after {timeout_s:g} s; "
+                "the tracker did not answer, look at its store"
+            )
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Flush and stop; nothing can be logged afterwards.
+
+        Raises:
+            StoreError: As `flush`; what was not durable by then is lost.
+        """
+        self._deadline = time.monotonic() + timeout_s
+        try:
+            self.flush(timeout_s)
+        finally:
+            self._closing = True
+            self._wake.set()
+            self._sender.join(timeout_s)
+
+    def _send_all(self) -> None:
+        while not self._closing:
+            self._wake.wait(_INTERVAL_S)
+            self._wake.clear()
+            while taken := self._take():
+                records, count = taken
+                self._send(self._redact(self._producer.encode(records)))
+                with self._progress:
+                    self._durable += count
+                    self._progress.notify_all()
+
+    def _take(self) -> tuple[list[Record], int] | None:
+        with self._lock:
+            records, series, count = self._records, self._series, self._points
+            self._records, self._series, self._points = [], {}, 0
+        if series:
+            records = [*records, self._points_record(series)]
+            count += len(records) - 1
+        else:
+            count += len(records)
+        return (records, count) if records else None
+
+    def _points_record(
+        self, series: dict[str, tuple[list[int], list[float], list[float]]]
+    ) -> Points:
+        return Points(
+            run=self._producer.run,
+            time=time.time(),
+            attempt=self._producer.attempt,
+            rank=self._rank,
+            series={n: (s, t, plain_values(v)) for n, (s, t, v) in series.items()},
+        )
+
+    def _send(self, data: bytes) -> None:
+        attempt = 0
+        while self._failure is None:
+            try:
+                return self._producer.send(data)
+            except (JournalFenced, SpecError) as exc:
+                self._give_up(exc)
+            except Exception as exc:  # noqa: BLE001 - whatever the way to the tracker raises
+                if time.monotonic() > self._deadline or self._points > _MAX_WAITING_POINTS:
+                    self._give_up(_store_error(exc))
+                time.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                attempt += 1
+        return None
+
+    def _give_up(self, error: RaymlError) -> None:
+        with self._progress:
+            self._failure = error
+            self._progress.notify_all()
+
+
+def _store_error(exc: Exception) -> RaymlError:
+    return exc if isinstance(exc, RaymlError) else StoreError(f"the tracker did not answer: {exc}")

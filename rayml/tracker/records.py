@@ -1,0 +1,190 @@
+"""What the journal holds: one small type per thing that can happen to a run.
+
+Every record is one JSON object whose `type` names it. A reader skips types that it does not know, so
+that a journal written by a newer rayml stays readable.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import msgspec
+
+from rayml.artifacts.record import ArtifactRecord
+from rayml.spec import Spec
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt failed.
+
+    Attributes:
+        kind: `error`, `exit`, `killed`, `oom`, `node_lost`, `timeout`, `start_timeout`, `result`,
+            `store` or `lost`.
+        message: One sentence.
+        traceback: The user's own, without rayml's frames; empty if there is none.
+    """
+
+    kind: str
+    message: str
+    traceback: str = ""
+    rank: int = 0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the function returned: inline if small, else a blob.
+
+    Attributes:
+        format: `json`, `numpy`, `parquet` or `pickle`.
+        inline: The encoded bytes, base64 in the journal, or None.
+        digest: The blob that holds them, or None.
+    """
+
+    format: str
+    inline: bytes | None = None
+    digest: str | None = None
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A run handed to a remote cluster: what its driver needs to execute it.
+
+    Attributes:
+        payload: Digest of the blob with the function and its values.
+        code: Digest of the blob with the packed working folder, or None.
+    """
+
+    spec: Spec
+    payload: str
+    code: str | None = None
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    run: str
+    time: float
+
+
+class Submitted(_Event, tag="submitted"):
+    """A run exists."""
+
+    spec: Spec
+
+
+class Waiting(_Event, tag="waiting"):
+    """An attempt cannot start yet, and why."""
+
+    attempt: int
+    reason: str
+
+
+class Started(_Event, tag="started"):
+    """User code begins."""
+
+    attempt: int
+    node: str
+    host: str
+    pid: int
+
+
+class CancelRequested(_Event, tag="cancel"):
+    """Someone wants the run to end."""
+
+    grace_s: float
+    by: str
+
+
+class Retrying(_Event, tag="retrying"):
+    """An attempt failed and another will follow."""
+
+    attempt: int
+    delay_s: float
+    reason: str
+    problem: Problem
+
+
+class Ended(_Event, tag="ended"):
+    """The run has reached a state that it never leaves."""
+
+    attempt: int
+    state: str
+    problem: Problem | None = None
+    result: Result | None = None
+
+
+class Params(_Event, tag="params"):
+    """Parameters that the code logged, beside those it was submitted with."""
+
+    attempt: int
+    params: dict[str, object]
+
+
+class Labels(_Event, tag="labels"):
+    """Labels that the code set."""
+
+    attempt: int
+    labels: dict[str, str]
+
+
+class Logged(_Event, tag="artifact"):
+    """An artifact whose bytes are all in the store."""
+
+    attempt: int
+    artifact: ArtifactRecord
+
+
+class Points(_Event, tag="points"):
+    """Metric points in columns: name → (steps, times, values), equally long.
+
+    Values that JSON has no number for are written as `"nan"`, `"inf"` and `"-inf"`.
+    """
+
+    attempt: int
+    rank: int
+    series: dict[str, tuple[list[int], list[float], list[float | str]]]
+
+
+Record: TypeAlias = (
+    Submitted
+    | Waiting
+    | Started
+    | CancelRequested
+    | Retrying
+    | Ended
+    | Params
+    | Labels
+    | Logged
+    | Points
+)
+
+_decoder = msgspec.json.Decoder(Record)
+_KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in Record.__args__)
+
+
+class _Tag(msgspec.Struct):
+    type: str
+
+
+def decode_record(data: bytes | msgspec.Raw) -> Record | None:
+    """Return a record, or None for a type that a newer rayml has added.
+
+    Raises:
+        msgspec.DecodeError: It is not JSON, or a known type with wrong fields.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError:
+        if msgspec.json.decode(data, type=_Tag).type in _KNOWN_TYPES:
+            raise
+        return None
+
+
+def plain_values(values: list[float]) -> list[float | str]:
+    """Return metric values as JSON can hold them.
+
+    >>> plain_values([0.5, float("inf")])
+    [0.5, 'inf']
+    """
+    if math.isfinite(math.fsum(values) if len(values) < 3 else sum(values)):
+        return values  # type: ignore[return-value]
+    return [v if math.isfinite(v) else str(v) for v in values]

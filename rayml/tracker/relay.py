@@ -1,0 +1,105 @@
+"""Lets the children of a job's process log to its run, without Ray: a socket beside the process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import uuid
+from contextlib import suppress
+from multiprocessing.connection import Client as connect
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from rayml.tracker.client import Transport
+
+VARIABLE = "RAYML_RELAY"
+
+
+class Relay:
+    """Passes batches from child processes on to the tracker, and tells them what run they are in.
+
+    Only processes that inherit the environment variable `RAYML_RELAY` know its address and key.
+    """
+
+    def __init__(self, transport: Transport, job: bytes) -> None:
+        """Listen on a new socket.
+
+        Args:
+            transport: Where batches go.
+            job: What `RelayTransport.job` returns to a child.
+        """
+        self._transport = transport
+        self._job = job
+        self._key = os.urandom(16)
+        self._path = Path(tempfile.gettempdir()) / f"rayml-{uuid.uuid4().hex[:12]}.sock"
+        self._listener = Listener(str(self._path), "AF_UNIX", authkey=self._key)
+        self._closed = False
+        self._thread = threading.Thread(target=self._accept_all, name="rayml-relay", daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """What a child needs to reach this relay."""
+        return f"{self._key.hex()}@{self._path}"
+
+    def close(self) -> None:
+        """Stop; children that log afterwards get an error."""
+        # A thread that waits in accept() is woken by a last connection, not by the close.
+        self._closed = True
+        with suppress(OSError, EOFError):
+            connect(str(self._path), "AF_UNIX", authkey=self._key).close()
+        self._thread.join()
+        self._listener.close()
+
+    def _accept_all(self) -> None:
+        while not self._closed:
+            with suppress(OSError, EOFError):  # a child that went away in the middle of its greeting
+                connection = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Connection) -> None:
+        with connection, suppress(EOFError, OSError):
+            while not self._closed:
+                connection.send(self._answer(connection.recv_bytes()))
+
+    def _answer(self, data: bytes) -> object:
+        if not data:
+            return self._job
+        try:
+            self._transport.append(data)
+        except Exception as exc:  # noqa: BLE001 - the child raises it
+            return exc
+        return None
+
+
+class RelayTransport:
+    """The child's end of a relay."""
+
+    def __init__(self, address: str) -> None:
+        key, _, path = address.partition("@")
+        self._address = address
+        self._connection = connect(path, "AF_UNIX", authkey=bytes.fromhex(key))
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[RelayTransport], tuple[str]]:
+        return RelayTransport, (self._address,)
+
+    def append(self, data: bytes) -> None:
+        """Return once the batch is durable."""
+        answer = self._ask(data)
+        if isinstance(answer, Exception):
+            raise answer
+
+    def job(self) -> bytes:
+        """Return what the parent wants its children to know."""
+        return cast("bytes", self._ask(b""))
+
+    def _ask(self, data: bytes) -> object:
+        with self._lock:
+            self._connection.send_bytes(data)
+            return self._connection.recv()

@@ -1,0 +1,211 @@
+"""The tracker: the single writer of one shard. It is a Ray actor in a cluster, a plain object without one.
+
+What `append` has acknowledged is durable, once and only once. Many callers share one write: while a
+segment is being made durable, the next one gathers (group commit), so that there is exactly one write
+in flight and never a hole in the numbering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from rayml.errors import JournalFenced, NotFound, RaymlError, SpecError, StoreError
+from rayml.tracker.journal import SEGMENT_BYTES, Batch, Journal, LiveMark, Owner
+from rayml.tracker.records import TERMINAL, CancelRequested, Started, Submitted, decode_record
+from rayml.tracker.runs import RunRecord, apply
+
+if TYPE_CHECKING:
+    from rayml.store import Store
+    from rayml.tracker.records import Record
+
+_POINTS_PREFIX = b'{"type":"points"'
+
+
+class Status(NamedTuple):
+    """What a supervisor waits to hear about its run; `version` rises with every change."""
+
+    version: int
+    state: str
+    started: Started | None
+    cancel: CancelRequested | None
+
+
+class _Entry(NamedTuple):
+    batch: Batch
+    data: bytes
+    done: asyncio.Future[int]
+
+
+class Tracker:
+    """Records runs in one shard of a store.
+
+    Its memory is a cache of the journal: it holds the runs that have not ended, and of those
+    neither points nor artifacts' bytes.
+    """
+
+    def __init__(self, store: Store, shard: str, owner: Owner) -> None:
+        """Open the shard: replay it and fence every older writer.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        self._journal = Journal(store, shard)
+        self._runs: dict[str, RunRecord] = {}
+        self._ended: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self._producers: dict[str, int] = {}
+        self._queue: list[_Entry] = []
+        self._pending: dict[tuple[str, int], asyncio.Future[int]] = {}
+        self._committer: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._doubtful = False
+        for batch in self._journal.open(owner):
+            self._replay(batch)
+        self._live = LiveMark(store, shard)
+        self._live.set(owner)
+
+    async def append(self, data: bytes) -> int:
+        """Make one encoded `Batch` durable and return its number; a repeated batch is not written again.
+
+        Raises:
+            SpecError: It submits a run whose id is taken.
+            NotFound: It is about a run that was never submitted here.
+            JournalFenced: Its run has ended or gone on to a newer attempt, or this tracker is stale.
+            StoreError: The store refused; the same batch may be sent again.
+        """
+        batch = msgspec.json.decode(data, type=Batch)
+        key = (batch.producer, batch.n)
+        if key not in self._pending:
+            done = asyncio.get_running_loop().create_future()
+            self._pending[key] = done
+            self._queue.append(_Entry(batch, data, done))
+            if self._committer is None or self._committer.done():
+                self._committer = asyncio.create_task(self._commit_all())
+        return await asyncio.shield(self._pending[key])
+
+    async def watch(self, run: str, seen: int) -> Status:
+        """Return the run's status as soon as its version is above `seen`.
+
+        Raises:
+            NotFound: The run has ended long ago or was never submitted here.
+        """
+        while (status := self._status(run)).version <= seen:
+            await self._changed.wait()
+        return status
+
+    async def close(self) -> None:
+        """Say that the shard is left in good order; call it when nothing will be appended any more."""
+        if not self._runs:
+            self._live.clear()
+
+    def _status(self, run: str) -> Status:
+        version = self._versions.get(run, 0)
+        if run in self._ended:
+            return Status(version + 1, "ended", None, None)
+        if run not in self._runs:
+            raise NotFound(f"this tracker has no run {run!r}; it was submitted elsewhere")
+        record = self._runs[run]
+        return Status(version, record.state, record.started, record.cancel)
+
+    async def _commit_all(self) -> None:
+        while self._queue:
+            group = self._next_group()
+            try:
+                await self._commit(group)
+            except Exception as exc:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+                self._fail(group, exc)
+
+    def _next_group(self) -> list[_Entry]:
+        size = 0
+        for count, entry in enumerate(self._queue, 1):
+            size += len(entry.data)
+            if size >= SEGMENT_BYTES:
+                break
+        group, self._queue = self._queue[:count], self._queue[count:]
+        return group
+
+    async def _commit(self, group: list[_Entry]) -> None:
+        if self._doubtful:
+            await asyncio.to_thread(self._recover)
+        admitted = [entry for entry in group if self._admit(entry)]
+        if admitted:
+            self._doubtful = True
+            await asyncio.to_thread(self._journal.append, [entry.data for entry in admitted])
+            self._doubtful = False
+        for entry in admitted:
+            self._resolve(entry)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _admit(self, entry: _Entry) -> bool:
+        batch = entry.batch
+        if batch.n <= self._producers.get(batch.producer, 0):
+            self._resolve(entry)
+            return False
+        try:
+            records = _decode(batch)
+            self._check(batch, records)
+        except (RaymlError, msgspec.DecodeError) as exc:
+            self._pending.pop((batch.producer, batch.n), None)
+            entry.done.set_exception(exc)
+            return False
+        self._apply(batch, records)
+        return True
+
+    def _check(self, batch: Batch, records: list[Record]) -> None:
+        submits = bool(records) and isinstance(records[0], Submitted)
+        known = batch.run in self._runs or batch.run in self._ended
+        if submits and known:
+            raise SpecError(f"run {batch.run} exists already; leave the id out to get a new one")
+        if not submits and not known:
+            raise NotFound(f"this tracker has no run {batch.run!r}; it was submitted elsewhere")
+        if batch.run in self._ended:
+            raise JournalFenced(f"run {batch.run} has ended; nothing can be logged to it any more")
+        if not submits and batch.attempt < self._runs[batch.run].attempt:
+            raise JournalFenced(
+                f"attempt {batch.attempt} of run {batch.run} was given up and attempt "
+                f"{self._runs[batch.run].attempt} has taken over; this one may not log any more"
+            )
+
+    def _apply(self, batch: Batch, records: list[Record]) -> None:
+        self._producers[batch.producer] = batch.n
+        for record in records:
+            apply(self._runs, record, keep_points=False)
+        if records:
+            self._versions[batch.run] = self._versions.get(batch.run, 0) + 1
+        run = self._runs.get(batch.run)
+        if run is not None and run.state in TERMINAL:
+            del self._runs[batch.run]
+            self._ended.add(batch.run)
+
+    def _replay(self, batch: Batch) -> None:
+        if batch.n > self._producers.get(batch.producer, 0):
+            self._apply(batch, _decode(batch))
+
+    def _recover(self) -> None:
+        """Read back what is durable: after a failed write, memory may be ahead of the journal."""
+        self._runs, self._ended, self._producers = {}, set(), {}
+        for batch in self._journal.recover():
+            self._replay(batch)
+        self._doubtful = False
+
+    def _resolve(self, entry: _Entry) -> None:
+        self._pending.pop((entry.batch.producer, entry.batch.n), None)
+        if not entry.done.done():
+            entry.done.set_result(entry.batch.n)
+
+    def _fail(self, group: list[_Entry], exc: Exception) -> None:
+        error = exc if isinstance(exc, RaymlError) else StoreError(f"journal write failed: {exc!r}")
+        for entry in group:
+            self._pending.pop((entry.batch.producer, entry.batch.n), None)
+            if not entry.done.done():
+                entry.done.set_exception(error)
+
+
+def _decode(batch: Batch) -> list[Record]:
+    """Return a batch's records; points stay encoded, since the tracker keeps none."""
+    plain = (raw for raw in batch.records if not bytes(raw).startswith(_POINTS_PREFIX))
+    return [record for raw in plain if (record := decode_record(raw)) is not None]

@@ -1,0 +1,147 @@
+"""`start_run()`: a run for code that was not submitted, such as a notebook."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+from rayml.config import setting
+from rayml.run_context import Context, enter, find_context, leave
+from rayml.origin import new_run_id, read_origin
+from rayml.processes import identify
+from rayml.runner import describe_exception
+from rayml.spec import Spec, Target, describe_params
+from rayml.store import open_store
+from rayml.tracker.abandoned import close_abandoned
+from rayml.tracker.client import Client, LoopTransport, Producer
+from rayml.tracker.records import Ended, Problem, Started, Submitted
+from rayml.tracker.tracker import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rayml.store import Store
+    from rayml.tracker.records import Record
+
+_FLUSH_S = 60.0
+
+
+@contextmanager
+def start_run(
+    name: str = "notebook",
+    *,
+    experiment: str | None = None,
+    params: Mapping[str, object] | None = None,
+    labels: Mapping[str, str] | None = None,
+    store: str | Path | Store | None = None,
+) -> Iterator[Context]:
+    """Track a block of code as a run; it needs no Ray, and what it prints is not captured.
+
+    Inside a run that was submitted, it gives that run's context and ends nothing: the same script
+    works both ways. An exception fails the run and goes on its way.
+
+    Args:
+        name: What people call the run.
+        experiment: What it belongs to; `"default"` by default.
+        params: Its parameters.
+        labels: Words to find it by.
+        store: Where; the project's own by default.
+
+    Raises:
+        StoreError: The store cannot be written, or at the end: not all was durable, and the run failed.
+    """
+    if (current := find_context()) is not None:
+        yield current
+        return
+    opened = open_store(store)
+    close_abandoned(opened)
+    spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
+    tracker = Tracker(opened, uuid.uuid4().hex[:16], identify(psutil.Process()))
+    transport = LoopTransport(tracker)
+    producer = Producer(transport, spec.run, 1)
+    _begin(producer, spec)
+    context = Context(Client(producer), transport, opened, spec.run, 1, params or {}, {})
+    try:
+        yield from _track(context, producer)
+    finally:
+        transport.close()
+
+
+def _begin(producer: Producer, spec: Spec) -> None:
+    process = psutil.Process()
+    now = time.time()
+    producer.record(
+        Submitted(run=spec.run, time=now, spec=spec),
+        Started(
+            run=spec.run,
+            time=now,
+            attempt=1,
+            node="",
+            host=socket.gethostname(),
+            pid=process.pid,
+        ),
+    )
+
+
+def _track(context: Context, producer: Producer) -> Iterator[Context]:
+    enter(context)
+    problem = None
+    try:
+        yield context
+    except BaseException as exc:
+        problem = describe_exception(exc)
+        raise
+    finally:
+        leave(context)
+        _finish(context, producer, problem)
+
+
+def _finish(context: Context, producer: Producer, problem: Problem | None) -> None:
+    try:
+        context.close(_FLUSH_S)
+    except Exception as exc:
+        message = f"the code ended, but not all that it logged could be stored: {exc}"
+        producer.record(_ended(context, problem or Problem(kind="store", message=message)))
+        raise
+    producer.record(_ended(context, problem))
+
+
+def _ended(context: Context, problem: Problem | None) -> Record:
+    is_cancelled = problem is not None and problem.kind == "cancelled"
+    failed = "cancelled" if is_cancelled else "failed"
+    return Ended(
+        run=context.run_id,
+        time=time.time(),
+        attempt=context.attempt,
+        state="succeeded" if problem is None else failed,
+        problem=problem,
+    )
+
+
+def _spec(
+    name: str,
+    experiment: str,
+    params: Mapping[str, object] | None,
+    labels: Mapping[str, str] | None,
+    store: Store,
+) -> Spec:
+    return Spec(
+        run=new_run_id(),
+        name=name,
+        experiment=experiment,
+        target=Target(kind="block", text=name),
+        origin=read_origin(Path.cwd()),
+        submitted_at=time.time(),
+        store=store.uri,
+        cluster="",
+        working_dir=str(Path.cwd()),
+        params=describe_params(params or {}),
+        labels={str(k): str(v) for k, v in (labels or {}).items()},
+    )

@@ -1,0 +1,31 @@
+"""What all folders of tests share."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.s3 import BUCKET, s3_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables that reach a running S3 server; the session's environment has them too."""
+    with (
+        s3_server(tmp_path_factory.mktemp("s3")) as variables,
+        pytest.MonkeyPatch.context() as env,
+    ):
+        for name, value in variables.items():
+            env.setenv(name, value)
+        yield variables
+
+
+@pytest.fixture
+def s3_store_uri(s3_environment: dict[str, str]) -> str:
+    """The URI of an empty store in a bucket."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

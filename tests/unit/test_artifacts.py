@@ -1,0 +1,756 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+
+import matplotlib as mpl
+import msgspec
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import polars as pl
+import pyarrow as pa
+import pytest
+import skops.io
+from matplotlib.figure import Figure
+from sklearn.base import BaseEstimator
+from sklearn.cluster import Birch
+from sklearn.datasets import make_classification
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from rayml.artifacts import Artifact, ArtifactRecord, FileRecord, check_name, parse_uri
+from rayml.artifacts.dataset import save_dataset, save_tables
+from rayml.artifacts.describe import Description
+from rayml.artifacts.file import local_folder, save_file
+from rayml.artifacts.model import save_model
+from rayml.artifacts.plot import save_plot
+from rayml.artifacts.record import json_safe
+from rayml.artifacts.table import save_table
+from rayml.errors import ArtifactCorrupt, NotFound, SpecError
+from rayml.store import Store, open_store
+from rayml.store.base import blob_key
+
+X, y = make_classification(60, 4, random_state=0)
+
+
+class Doubler(BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X * 2
+
+
+@dataclass
+class Threshold:
+    value: float
+
+    def predict(self, values):
+        return [v > self.value for v in values]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def logged(store: Store, record: ArtifactRecord) -> Artifact:
+    """Send the record through the journal's JSON, as another process would read it."""
+    sent = msgspec.json.encode(msgspec.structs.replace(record, run="7f3c", created_at=1.0))
+    json.loads(sent, parse_constant=pytest.fail)
+    return Artifact(msgspec.json.decode(sent, type=ArtifactRecord), store)
+
+
+def flip_a_byte(store: Store, file: FileRecord) -> None:
+    path = Path(store.uri) / blob_key(file.digest)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def a_frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "count": [1, 2, 4, 8],
+            "delay": [1.5, None, -0.5, 2.0],
+            "carrier": ["UA", "AA", None, "DL"],
+            "at": pd.to_datetime(["2013-01-01", "2013-01-02", None, "2013-01-03"]),
+            "late": [True, False, True, True],
+        }
+    )
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "plots/roc curve", "été/模型", "🚀.png", "a.b-c_d", "a" * 250]
+)
+def test_a_name_may_be_any_plain_path(name: str):
+    check_name(name)
+    assert parse_uri(f"rayml://runs/7f3c/{name}") == ("7f3c", name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../x",
+        "a//b",
+        "a/",
+        ".",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "a" * 251,
+        "\ud800",
+        7,
+    ],
+)
+def test_a_name_that_is_not_plain_is_refused(store: Store, name: str):
+    with pytest.raises(SpecError, match=";"):
+        save_file(store, name, b"x")
+    assert store.list("blobs/") == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "rayml://runs/7f3c",
+        "rayml://runs//m",
+        "rayml://runs/7f3c/../x",
+        "rayml://runs/../m",
+        "s3://b/k",
+    ],
+)
+def test_a_uri_of_something_else_is_refused(uri: str):
+    with pytest.raises(SpecError):
+        parse_uri(uri)
+
+
+def test_a_record_from_elsewhere_cannot_lead_out_of_a_folder():
+    evil = b'{"path":"../../.bashrc","digest":"00","size":1}'
+    with pytest.raises(msgspec.ValidationError, match="not plain"):
+        msgspec.json.decode(evil, type=FileRecord)
+
+
+# Datasets
+
+
+def test_a_dataframe_comes_back_as_it_was(store: Store):
+    frame = a_frame().set_index("count")
+    artifact = logged(store, save_dataset(store, "flights", frame))
+    pd.testing.assert_frame_equal(artifact.load(), frame)
+    assert artifact.uri == "rayml://runs/7f3c/flights"
+    assert artifact.kind == "dataset"
+    assert artifact.meta["source"] == "pandas"
+    assert "4 rows × 5 columns" in repr(artifact)
+
+
+@pytest.mark.parametrize(
+    ("convert", "source"),
+    [
+        (pa.Table.from_pandas, "arrow"),
+        (pl.from_pandas, "polars"),
+        (lambda frame: pl.from_pandas(frame).lazy(), "polars"),
+    ],
+)
+def test_tables_of_other_libraries_keep_their_values(store: Store, convert, source: str):
+    artifact = logged(store, save_dataset(store, "flights", convert(a_frame())))
+    assert artifact.meta["source"] == source
+    assert artifact.to_arrow().column("count").to_pylist() == [1, 2, 4, 8]
+    assert artifact.to_pandas()["carrier"].tolist()[:2] == ["UA", "AA"]
+
+
+def test_statistics_tell_what_pandas_tells(store: Store):
+    frame = a_frame()
+    statistics = logged(store, save_dataset(store, "flights", frame)).meta["statistics"]
+    delay = frame["delay"]
+    assert statistics["delay"] == {
+        "nulls": 1,
+        "nan": 0,
+        "min": -0.5,
+        "max": 2.0,
+        "mean": pytest.approx(delay.mean()),
+        "std": pytest.approx(delay.std()),
+    }
+    assert statistics["carrier"] == {"nulls": 1, "min": "AA", "max": "UA"}
+    assert statistics["at"] == {
+        "nulls": 1,
+        "min": "2013-01-01T00:00:00",
+        "max": "2013-01-03T00:00:00",
+    }
+    assert statistics["late"] == {"nulls": 0, "min": False, "max": True, "mean": 0.75}
+
+
+def test_nan_is_counted_and_infinities_are_text(store: Store):
+    table = pa.table(
+        {"x": [1.0, float("nan"), None, 3.0], "y": [1.0, float("inf"), 0.0, -float("inf")]}
+    )
+    meta = logged(store, save_dataset(store, "odd", table)).meta
+    assert meta["statistics"]["x"] == {
+        "nulls": 1,
+        "nan": 1,
+        "min": 1.0,
+        "max": 3.0,
+        "mean": 2.0,
+        "std": pytest.approx(math.sqrt(2)),
+    }
+    y = {"nulls": 0, "nan": 0, "min": "-inf", "max": "inf", "mean": None, "std": None}
+    assert meta["statistics"]["y"] == y
+    assert meta["preview"]["rows"][1] == [None, "inf"]
+
+
+def test_a_column_of_nothing_but_nan_has_no_mean(store: Store):
+    table = pa.table({"x": pa.array([float("nan")] * 2)})
+    x = logged(store, save_dataset(store, "odd", table)).meta["statistics"]["x"]
+    assert x == {"nulls": 0, "nan": 2, "min": None, "max": None, "mean": None, "std": None}
+
+
+def test_statistics_of_batches_are_those_of_the_whole():
+    values = np.random.default_rng(7).normal(1e6, 3, 1000)
+    values[::97] = np.nan
+    whole, batches = Description(), Description()
+    table = pa.table({"x": values, "t": pa.array(values.tolist()).cast(pa.string())})
+    whole.add(table)
+    for start in range(0, 1000, 130):
+        batches.add(table.slice(start, 130))
+    one, many = whole.meta("arrow"), batches.meta("arrow")
+    assert one["statistics"]["x"].pop("std") == pytest.approx(many["statistics"]["x"].pop("std"))
+    assert one["statistics"]["x"].pop("mean") == pytest.approx(many["statistics"]["x"].pop("mean"))
+    assert one == many
+    assert many["rows"] == 1000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, 2, 3], pa.float16()),
+        pa.array([1, 2, 3], pa.uint64()),
+        pa.array([2**62] * 3),
+        pa.array([Decimal("1.5"), None, Decimal("2.5")]),
+        pa.array(["a", None, "b"]).dictionary_encode(),
+        pa.array([1, None, 2]).dictionary_encode(),
+        pa.array(["a", None, "b"], pa.string_view()),
+        pa.array([b"a", None, b"\xff"]),
+        pa.array([1, None, 2], pa.duration("s")),
+        pa.array([1, None, 2], pa.time32("s")),
+        pa.array([1, None, 2], pa.date32()),
+        pa.array([1, None, 2], pa.timestamp("ns", "Europe/Berlin")),
+        pa.array([2**60, None, 2], pa.timestamp("us")),
+        pa.array([[1], None, [2, 3]]),
+        pa.array([{"a": 1, "b": float("nan")}, None, {"a": 2, "b": float("inf")}]),
+        pa.array([None, None, None]),
+        pa.array([None, None, None], pa.float64()),
+        pa.array(["x" * 10_000] * 3),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_every_type_that_parquet_holds_is_described_in_little_json(store: Store, column: pa.Array):
+    artifact = logged(store, save_dataset(store, "typed", pa.table({"x": column})))
+    assert artifact.meta["statistics"]["x"]["nulls"] == column.null_count
+    assert len(artifact.meta["preview"]["rows"]) == 3
+    assert len(msgspec.json.encode(artifact.meta)) < 2000
+    assert artifact.to_arrow().num_rows == 3
+
+
+def test_a_dictionary_column_tells_only_the_values_it_uses(store: Store):
+    column = pa.array(["a", "m", "z"]).dictionary_encode().slice(0, 2)
+    statistics = logged(store, save_dataset(store, "t", pa.table({"x": column}))).meta[
+        "statistics"
+    ]
+    assert statistics["x"] == {"nulls": 0, "min": "a", "max": "m"}
+
+
+def test_an_empty_dataframe_keeps_its_types(store: Store):
+    frame = a_frame().iloc[:0]
+    artifact = logged(store, save_dataset(store, "empty", frame))
+    pd.testing.assert_frame_equal(artifact.load(), frame)
+    assert artifact.meta["rows"] == 0
+    assert artifact.meta["statistics"]["delay"]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    "data", [pd.DataFrame(), pd.DataFrame(index=range(5)), pa.table({}), pl.DataFrame()]
+)
+def test_a_table_without_columns_is_refused(store: Store, data: object):
+    with pytest.raises(SpecError, match="has no columns"):
+        save_dataset(store, "nothing", data)
+
+
+def test_a_column_of_mixed_types_is_named(store: Store):
+    frame = pd.DataFrame({"fine": [1, 2], "mixed": [1, "x"]})
+    with pytest.raises(SpecError, match=r"'mixed' of 'bad'.*astype"):
+        save_dataset(store, "bad", frame)
+    assert store.list("blobs/") == []
+
+
+def test_a_column_of_python_objects_is_named(store: Store):
+    with pytest.raises(SpecError, match="'what'"):
+        save_dataset(store, "bad", pd.DataFrame({"what": [object(), object()]}))
+    with pytest.raises(SpecError, match="'what'"):
+        save_dataset(store, "bad", pl.DataFrame({"what": [object()]}))
+
+
+def test_column_names_are_strings_in_parquet_and_come_back_in_pandas(store: Store):
+    frame = pd.DataFrame(np.ones((2, 2)), columns=[0, 1])
+    artifact = logged(store, save_dataset(store, "numbered", frame))
+    assert [column["name"] for column in artifact.meta["schema"]] == ["0", "1"]
+    pd.testing.assert_frame_equal(artifact.load(), frame)
+
+
+@pytest.mark.parametrize("columns", [[0, "0"], ["a", "a"]])
+def test_two_columns_of_one_name_are_refused(store: Store, columns: list[object]):
+    with pytest.raises(SpecError, match="two columns"):
+        save_dataset(store, "twice", pd.DataFrame([[1, 2]], columns=columns))
+    with pytest.raises(SpecError, match="two columns"):
+        save_dataset(store, "twice", pa.table([[1], [2]], names=["a", "a"]))
+
+
+@pytest.mark.parametrize("data", [None, [1, 2], {"a": [1]}, np.ones(3), "flights.csv"])
+def test_what_is_no_table_is_refused_as_a_dataset(store: Store, data: object):
+    with pytest.raises(SpecError, match="pass a pandas or Polars DataFrame"):
+        save_dataset(store, "x", data)
+
+
+def test_parts_are_read_as_one_table(store: Store):
+    tables = [pa.table({"a": [1]}), pa.table({"a": pa.nulls(2)}), pa.table({"a": [2.5]})]
+    artifact = logged(store, save_tables(store, "parts", "dataset", "ray", iter(tables)))
+    assert [file.path for file in artifact.record.files][1] == "part-00001.parquet"
+    assert artifact.to_arrow().column("a").to_pylist() == [1, None, None, 2.5]
+    assert artifact.meta["schema"] == [{"name": "a", "type": "double"}]
+    assert sorted(path.name for path in artifact.path().iterdir())[0] == "part-00000.parquet"
+
+
+def test_parts_that_disagree_are_refused(store: Store):
+    tables = [pa.table({"a": [1]}), pa.table({"a": ["x"]})]
+    with pytest.raises(SpecError, match="disagree"):
+        save_tables(store, "parts", "dataset", "ray", iter(tables))
+
+
+def test_a_wide_table_has_a_short_description(store: Store):
+    table = pa.table({f"c{i}": [i] for i in range(3000)})
+    artifact = logged(store, save_dataset(store, "wide", table))
+    assert artifact.meta["columns"] == 3000
+    assert len(artifact.meta["statistics"]) == 1000
+    assert len(artifact.meta["preview"]["rows"][0]) == 50
+    assert artifact.to_arrow().num_columns == 3000
+
+
+def test_a_flipped_byte_is_found_at_every_reader(store: Store, tmp_path: Path):
+    artifact = logged(store, save_dataset(store, "flights", a_frame()))
+    flip_a_byte(store, artifact.record.files[0])
+    for read in (
+        artifact.load,
+        artifact.to_arrow,
+        artifact.path,
+        lambda: artifact.download(tmp_path / "x"),
+    ):
+        with pytest.raises(ArtifactCorrupt):
+            read()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_blob_that_is_gone_is_not_found(store: Store):
+    artifact = logged(store, save_dataset(store, "flights", a_frame()))
+    store.delete(blob_key(artifact.digest))
+    with pytest.raises(NotFound):
+        artifact.load()
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(StandardScaler(), LogisticRegression(C=0.5)),
+        make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()),
+        RandomForestClassifier(5, random_state=0),
+        HistGradientBoostingClassifier(max_iter=3),
+        KNeighborsClassifier(),
+    ],
+    ids=["linear", "ufunc", "forest", "boosting", "neighbours"],
+)
+def test_estimators_of_scikit_learn_need_no_trust(store: Store, model):
+    model.fit(abs(X), y)
+    artifact = logged(store, save_model(store, "churn", model))
+    assert artifact.format == "skops"
+    assert artifact.meta["untrusted_types"] == []
+    np.testing.assert_array_equal(artifact.load().predict(abs(X)), model.predict(abs(X)))
+
+
+def test_a_model_is_described(store: Store):
+    model = LogisticRegression(C=0.5, class_weight={0: float("inf")})
+    meta = logged(store, save_model(store, "churn", model)).meta
+    assert meta["class"] == "sklearn.linear_model._logistic.LogisticRegression"
+    assert meta["library"] == "sklearn"
+    assert meta["library_version"] == sys.modules["sklearn"].__version__
+    assert meta["params"]["C"] == 0.5
+    assert meta["params"]["class_weight"] == {"0": "inf"}
+
+
+def test_an_own_estimator_is_named_and_needs_trust(store: Store):
+    artifact = logged(
+        store, save_model(store, "own", make_pipeline(Doubler(), LogisticRegression()))
+    )
+    assert artifact.meta["untrusted_types"] == [f"{__name__}.Doubler"]
+    with pytest.raises(SpecError, match=r"Doubler.*trusted=True"):
+        artifact.load()
+    assert isinstance(artifact.load(trusted=True).steps[0][1], Doubler)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "numpy.f2py.crackfortran.myeval",
+        "sklearn.datasets._base.fetch_file",
+        "numpy.memmap",
+        "os.system",
+        "sklearn.datasets._openml.GzipFile",
+        "sklearn.externals._numpydoc.docscrape.Reader",
+    ],
+)
+def test_a_forged_file_cannot_name_a_function_that_acts(store: Store, function: str):
+    module, _, name = function.rpartition(".")
+    honest = skops.io.dumps(FunctionTransformer(len))
+    forged = _with_schema(honest, ("len", "builtins"), (name, module))
+    artifact = logged(store, save_model(store, "forged", LogisticRegression()))
+    blob = store.add(io.BytesIO(forged))
+    file = FileRecord(path="model.skops", digest=blob.digest, size=blob.size)
+    record = msgspec.structs.replace(artifact.record, files=[file])
+    with pytest.raises(SpecError, match=name):
+        Artifact(record, store).load()
+
+
+def _with_schema(content: bytes, old: tuple[str, str], new: tuple[str, str]) -> bytes:
+    from zipfile import ZipFile
+
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(content)) as source, ZipFile(out, "w") as target:
+        schema = source.read("schema.json").decode()
+        for before, after in zip(old, new, strict=True):
+            schema = schema.replace(f'"{before}"', f'"{after}"', 1)
+        target.writestr("schema.json", schema)
+    return out.getvalue()
+
+
+def test_any_other_model_needs_a_format(store: Store):
+    with pytest.raises(SpecError, match="format='pickle'"):
+        save_model(store, "own", Threshold(0.5))
+    with pytest.raises(SpecError, match="did you mean 'pickle'"):
+        save_model(store, "own", Threshold(0.5), format="pickel")
+    assert store.list("blobs/") == []
+
+
+def test_a_pickle_is_loaded_only_when_trusted(store: Store):
+    artifact = logged(store, save_model(store, "own", Threshold(0.5), format="pickle"))
+    with pytest.raises(SpecError, match="runs whatever code"):
+        artifact.load()
+    assert artifact.load(trusted=True).predict([1.0]) == [True]
+    assert artifact.meta["params"] == {}
+
+
+def test_a_class_of_main_is_pickled_with_its_code(store: Store, tmp_path: Path):
+    code = (
+        "import pickle, sys; from rayml.artifacts.model import save_model; import msgspec;"
+        "from rayml.store import open_store\n"
+        "class Mine:\n    def predict(self): return 42\n"
+        "print(msgspec.json.encode(save_model(open_store(sys.argv[1]), 'm', Mine(), 'pickle')).decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=True
+    )
+    artifact = Artifact(msgspec.json.decode(done.stdout, type=ArtifactRecord), store)
+    assert artifact.load(trusted=True).predict() == 42
+
+
+def test_what_skops_cannot_keep_says_the_way_out(store: Store):
+    with pytest.raises(SpecError, match=r"cannot be kept as skops.*format='pickle'"):
+        save_model(store, "birch", Birch().fit(X))
+    with pytest.raises(SpecError, match="cannot be pickled"):
+        save_model(store, "file", sys.stdout, format="pickle")
+
+
+def test_a_corrupt_model_is_not_loaded(store: Store):
+    artifact = logged(store, save_model(store, "own", Threshold(0.5), format="pickle"))
+    flip_a_byte(store, artifact.record.files[0])
+    with pytest.raises(ArtifactCorrupt):
+        artifact.load(trusted=True)
+
+
+# Plots
+
+
+def test_a_matplotlib_figure_becomes_png_and_svg(store: Store):
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().set_title("ROC")
+    artifact = logged(store, save_plot(store, "plots/roc", figure))
+    assert artifact.meta == {"width": 576, "height": 432, "title": "ROC"}
+    assert artifact.load().startswith(b"\x89PNG")
+    assert (artifact.path() / "plot.svg").read_text().startswith("<?xml")
+    assert figure.get_dpi() == Figure().get_dpi()
+
+
+def test_axes_subfigures_and_grids_stand_for_their_figure(store: Store):
+    figure = Figure()
+    axes = figure.subfigures(1, 2)[0].subplots()
+
+    class Grid:
+        pass
+
+    grid = Grid()
+    grid.figure = figure
+    assert {save_plot(store, "p", value).files[0].digest for value in (figure, axes, grid)} == {
+        save_plot(store, "p", figure).files[0].digest
+    }
+    assert "matplotlib.pyplot" not in sys.modules or not mpl.pyplot.get_fignums()
+
+
+def test_a_plotly_figure_comes_back(store: Store):
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, float("nan")]), {"title": "ROC", "width": 300})
+    artifact = logged(store, save_plot(store, "roc", figure))
+    assert artifact.meta == {"width": 300, "height": None, "title": "ROC"}
+    assert artifact.load().layout.title.text == "ROC"
+    assert json.loads(artifact.path().read_text())["data"][0]["type"] == "scatter"
+
+
+@pytest.mark.parametrize("figure", [None, 3, "plot.png", np.ones(3), a_frame()])
+def test_what_is_no_figure_is_refused(store: Store, figure: object):
+    with pytest.raises(SpecError, match="matplotlib or plotly"):
+        save_plot(store, "x", figure)
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}],
+        {"a": [1, 2], "b": ["x", "y"]},
+        {"a": np.array([1, 2]), "b": pd.Series(["x", "y"])},
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+        pa.table({"a": [1, 2], "b": ["x", "y"]}),
+    ],
+)
+def test_rows_of_all_forms_are_one_table(store: Store, rows: object):
+    artifact = logged(store, save_table(store, "confusion", rows))
+    assert artifact.kind == "table"
+    assert artifact.load().to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+    assert artifact.meta["preview"] == {"columns": ["a", "b"], "rows": [[1, "x"], [2, "y"]]}
+
+
+def test_a_key_that_a_row_lacks_is_null(store: Store):
+    artifact = logged(store, save_table(store, "t", [{"a": 1}, {"b": 2}]))
+    assert artifact.to_arrow().to_pydict() == {"a": [1, None], "b": [None, 2]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([1, 2], "list of dicts"),
+        ("abc", "list of dicts"),
+        (None, "list of dicts"),
+        ([], "no columns"),
+        ({}, "no columns"),
+        ({"a": [1], "b": [1, 2]}, "unequal lengths"),
+        ({"a": 1}, "'a'"),
+        ({"a": "text"}, "'a'"),
+        ({"a": [1, "x"]}, "'a'"),
+        ({1: [1], "1": [1]}, "one name"),
+    ],
+)
+def test_rows_of_no_form_are_refused(store: Store, rows: object, fault: str):
+    with pytest.raises(SpecError, match=fault):
+        save_table(store, "t", rows)
+    assert store.list("blobs/") == []
+
+
+# Files
+
+
+def test_a_file_keeps_its_name_and_bytes(store: Store, tmp_path: Path):
+    source = tmp_path / "résumé 🚀.txt"
+    source.write_bytes(b"hello")
+    artifact = logged(store, save_file(store, "notes/my résumé", source))
+    assert artifact.load() == b"hello"
+    assert artifact.path().name == "résumé 🚀.txt"
+    assert artifact.path().read_bytes() == b"hello"
+    assert artifact.size == 5
+
+
+def test_bytes_are_called_by_the_name(store: Store):
+    artifact = logged(store, save_file(store, "a/vocabulary.txt", b"x"))
+    assert artifact.path().name == "vocabulary.txt"
+    assert logged(store, save_file(store, "empty", b"")).load() == b""
+
+
+def test_a_folder_keeps_its_paths(store: Store, tmp_path: Path):
+    folder = tmp_path / "out"
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/deep.txt").write_text("deep")
+    (folder / ".hidden").write_text("hidden")
+    (folder / "link").symlink_to(folder / "a")
+    artifact = logged(store, save_file(store, "out", str(folder)))
+    assert [file.path for file in artifact.record.files] == [
+        ".hidden",
+        "a/b/deep.txt",
+        "link/b/deep.txt",
+    ]
+    copy = artifact.load()
+    assert (copy / "link/b/deep.txt").read_text() == "deep"
+    assert len(artifact.digest) == 64
+
+
+def test_a_folder_of_one_file_stays_a_folder(store: Store, tmp_path: Path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    artifact = logged(store, save_file(store, "out", folder))
+    assert (artifact.path() / "x").read_text() == "1"
+    assert (artifact.download(tmp_path / "copy") / "x").read_text() == "1"
+
+
+def test_a_folder_without_files_is_refused(store: Store, tmp_path: Path):
+    (tmp_path / "empty/inner").mkdir(parents=True)
+    with pytest.raises(SpecError, match="holds no file"):
+        save_file(store, "empty", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", ".", "missing", "loop"])
+def test_a_link_that_leads_out_or_nowhere_is_refused(store: Store, tmp_path: Path, target: str):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("s")
+    (folder / "fine").write_text("1")
+    (folder / "loop").symlink_to(target)
+    with pytest.raises(SpecError, match="loop"):
+        save_file(store, "out", folder)
+
+
+def test_a_pipe_in_a_folder_is_refused(store: Store, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out/pipe")
+    with pytest.raises(SpecError, match="neither"):
+        save_file(store, "out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("source", ["missing.txt", Path("missing"), None, 3])
+def test_a_file_that_is_not_there_is_refused(store: Store, source):
+    with pytest.raises(SpecError):
+        save_file(store, "x", source)
+
+
+# Copies
+
+
+def test_a_copy_is_made_once_and_is_gone_with_the_process(store: Store):
+    artifact = logged(store, save_file(store, "x", b"1"))
+    first = artifact.path()
+    flip_a_byte(store, artifact.record.files[0])
+    assert artifact.path() == first
+    assert first.is_relative_to(local_folder())
+    code = "from rayml.artifacts.file import local_folder; print(local_folder())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_equal_bytes_of_two_names_are_two_files(store: Store):
+    one, two = (logged(store, save_file(store, name, b"same")) for name in ("one.txt", "two.txt"))
+    assert one.digest == two.digest
+    assert (one.path().name, two.path().name) == ("one.txt", "two.txt")
+
+
+def test_a_download_never_overwrites(store: Store, tmp_path: Path):
+    artifact = logged(store, save_file(store, "x", b"new"))
+    target = artifact.download(tmp_path / "made/for/it.txt")
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in target.parent.iterdir()] == ["it.txt"]
+    with pytest.raises(SpecError, match="exists already"):
+        artifact.download(target)
+
+
+def test_names_as_long_as_the_file_system_allows_are_copied(store: Store, tmp_path: Path):
+    source = tmp_path / ("x" * 255)
+    source.write_bytes(b"1")
+    artifact = logged(store, save_file(store, "long", source))
+    assert artifact.path().read_bytes() == b"1"
+
+
+# The artifact itself
+
+
+@pytest.mark.parametrize("read", ["to_pandas", "to_arrow", "to_ray"])
+def test_what_has_no_rows_is_no_table(store: Store, read: str):
+    artifact = logged(store, save_file(store, "x", b"1"))
+    with pytest.raises(SpecError, match="without rows"):
+        getattr(artifact, read)()
+
+
+def test_a_notebook_shows_it_without_running_it(store: Store):
+    frame = pd.DataFrame({"<b>": ["<script>alert(1)</script>", None]})
+    html = logged(store, save_dataset(store, "<i>", frame))._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "<i>" not in html
+    assert "&lt;b&gt;<br><small>large_string" in html
+    image = logged(store, save_plot(store, "p", Figure()))._repr_html_()
+    assert 'src="data:image/png;base64,iVBOR' in image
+    assert "plotly" in logged(store, save_plot(store, "p", go.Figure()))._repr_html_()
+    assert "rayml://" in logged(store, save_file(store, "x", b"1"))._repr_html_()
+
+
+def test_an_artifact_survives_pickle(store: Store):
+    artifact = logged(store, save_dataset(store, "flights", a_frame()))
+    assert pickle.loads(pickle.dumps(artifact)).load().equals(artifact.load())
+
+
+def test_importing_artifacts_loads_no_heavy_library():
+    heavy = (
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "ray",
+        "polars",
+        "matplotlib",
+        "plotly",
+        "sklearn",
+        "skops",
+    )
+    code = f"import rayml.artifacts, rayml.inputs, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float64("nan"), None),
+        (np.int64(3), 3),
+        (2**70, str(2**70)),
+        (b"\xff", r"b'\xff'"),
+        ("\ud800", "?"),
+        ((1, {2: {3}}), [1, {"2": "{3}"}]),
+        (datetime(2026, 1, 2, tzinfo=timezone.utc), "2026-01-02T00:00:00+00:00"),
+    ],
+)
+def test_every_value_becomes_strict_json(value: object, expected: object):
+    assert json_safe(value) == expected
+    assert json.loads(msgspec.json.encode(json_safe(value))) == expected
