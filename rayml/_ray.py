@@ -12,14 +12,19 @@ import sys
 import uuid
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import psutil
 import ray
 from ray._private import services
+from ray._private.authentication import authentication_token_setup as token_setup
 from ray._private import worker as ray_worker
+from ray.exceptions import AuthenticationError as AUTHENTICATION_ERROR
 from ray.exceptions import GetTimeoutError, RayError
+from ray.experimental import internal_kv
+from ray.job_submission import JobSubmissionClient
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
@@ -169,10 +174,48 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def job_address() -> str | None:
-    """Return the Jobs API of the cluster we are connected to, or None if it has none."""
-    node = ray_worker._global_node
-    return getattr(node, "webui_url", None) if node is not None else None
+# --- the Jobs API ---
+
+
+def job_client(address: str) -> JobSubmissionClient:
+    """Return a client of a cluster's Jobs API.
+
+    The token is sent only to a cluster that has asked for one.
+
+    Raises:
+        ConnectionError, RuntimeError, AUTHENTICATION_ERROR: It does not answer, or refuses us.
+    """
+    try:
+        return JobSubmissionClient(address)
+    except AUTHENTICATION_ERROR:
+        if not _use_token():
+            raise
+        return JobSubmissionClient(address)
+
+
+def _use_token() -> bool:
+    logging.getLogger(token_setup.__name__).setLevel(logging.ERROR)
+    return token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def upload(client: JobSubmissionClient, name: str, data: bytes) -> None:
+    """Lay bytes into the memory of a cluster's control service, as Ray does with small packages."""
+    answer = client._do_request("PUT", f"/api/packages/gcs/{name}", data=data)
+    if answer.status_code != HTTPStatus.OK:
+        client._raise_error(answer)
+
+
+def take(uri: str) -> bytes:
+    """Take such bytes out again: they are there once.
+
+    Raises:
+        ClusterUnreachable: They are not there.
+    """
+    data = internal_kv._internal_kv_get(uri)
+    internal_kv._internal_kv_del(uri)
+    if data is None:
+        raise ClusterUnreachable(f"{uri} is not in the cluster's memory any more; submit the job again")
+    return cast("bytes", data)
 
 
 # --- the tracker actor ---
@@ -362,7 +405,7 @@ def _attempt_function() -> ray.remote_function.RemoteFunction:
 
 
 def _attempt(execute: Callable[..., tuple[bytes, bool]], *args: object) -> bytes:
-    outcome, is_clean = execute(*args)
+    outcome, is_clean = execute(*args, this_node())
     if not is_clean:
         retire_worker()
     return outcome
@@ -376,7 +419,7 @@ def start_attempt(
     group: PlacementGroup | None,
     name: str,
 ) -> ray.ObjectRef:
-    """Start `execute(*args)` as a Ray task; it returns (outcome, worker may be used again)."""
+    """Start `execute(*args, node)` as a Ray task; it returns (outcome, worker may be used again)."""
     demand = ray_resources(resources)
     accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
     options: dict[str, object] = {

@@ -8,18 +8,17 @@ import types
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
-
-import msgspec
 
 from rayml.artifacts import Artifact, parse_uri
 from rayml.artifacts.dataset import arrow_table, ray_dataset, source_of
 from rayml.artifacts.file import local_folder
 from rayml.artifacts.record import type_name
 from rayml.errors import NotFound, SpecError, StoreUnreachable, suggestion
+from rayml.spec import InputRecord
 from rayml.store import open_store
 
 if TYPE_CHECKING:
@@ -38,23 +37,7 @@ _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
 _SILENCE_S = 60
 
-
-class InputRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One input of a run, as its lineage keeps it.
-
-    Attributes:
-        name: The name that the job knows it by.
-        uri: An absolute path, a URI, or `memory://<type>` for what came with the call.
-        kind: `path`, `uri`, `artifact` or `memory`.
-        digest: SHA-256 of an artifact's bytes; None where they were not read.
-        size: Bytes, where they are known.
-    """
-
-    name: str
-    uri: str
-    kind: Literal["path", "uri", "artifact", "memory"]
-    digest: str | None = None
-    size: int | None = None
+__all__ = ["Input", "InputRecord", "convert", "describe_input"]
 
 
 def describe_input(name: str, value: object, folder: Path) -> InputRecord:
@@ -198,7 +181,7 @@ class Input:
         return suffix
 
 
-def convert(given: Input, annotation: object) -> object:
+def convert(given: Input, annotation: object) -> Any:  # noqa: ANN401
     """Return an input in the form that a parameter's annotation asks for.
 
     pandas.DataFrame, pyarrow.Table, polars.DataFrame and ray.data.Dataset are read, pathlib.Path

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from rayml.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
 
     from rayml.spec import Target
 
@@ -34,12 +36,17 @@ _unfinished: dict[str, Run] = {}
 
 @dataclass(frozen=True)
 class Job:
-    """A validated job and what travels with it."""
+    """A validated job and what travels with it.
+
+    Attributes:
+        code_folder: What another machine needs to run it; None for a callable that brings its own.
+    """
 
     spec: Spec
     payload: Payload
     secrets: dict[str, str] = field(repr=False)
     store: Store
+    code_folder: Path | None
 
 
 def submit(
@@ -108,7 +115,7 @@ def submit(
         labels={str(k): str(v) for k, v in (labels or {}).items()},
         resources=resources or Resources(),
         requirements=_read_requirements(requirements),
-        working_dir=Path(working_dir or Path.cwd()),
+        working_dir=None if working_dir is None else Path(working_dir),
         env={str(k): str(v) for k, v in (env or {}).items()},
         secrets=_read_secrets(secrets),
         retry=retry,
@@ -132,7 +139,7 @@ def prepare(
     *,
     params: dict[str, object],
     inputs: dict[str, object],
-    working_dir: Path,
+    working_dir: Path | None,
     secrets: dict[str, str],
     cluster: str | None,
     store: Store,
@@ -144,7 +151,7 @@ def prepare(
     Raises:
         SpecError: Something about it is wrong.
     """
-    folder = working_dir.resolve()
+    folder = (working_dir or Path.cwd()).resolve()
     if not folder.is_dir():
         raise SpecError(f"working_dir {folder} is not a folder; check its path")
     target = find_target(function, folder)
@@ -168,23 +175,53 @@ def prepare(
     )
     carried = {key: inputs[key] for key, record in records.items() if record.kind == "memory"}
     live = function if target.kind == "callable" else None
-    payload = Payload(live, params, carried, list(sys.path), _sources(target))  # type: ignore[arg-type]
-    return Job(spec, payload, secrets, store)
+    payload = Payload(live, params, carried, _sources(target))  # type: ignore[arg-type]
+    is_alone = target.kind == "callable" and working_dir is None
+    return Job(spec, payload, secrets, store, None if is_alone else _code_folder(folder, target))
 
 
-def pack(payload: Payload) -> bytes:
+def _code_folder(folder: Path, target: Target) -> Path:
+    is_elsewhere = target.kind in ("file", "script") and not Path(target.file).is_relative_to(folder)
+    return Path(target.file).parent if is_elsewhere else folder
+
+
+def pack(payload: Payload, *, by_value: bool = False) -> bytes:
     """Return a payload as bytes.
+
+    Args:
+        payload: What travels.
+        by_value: Carry the module of the function along, for a machine that does not have it.
 
     Raises:
         SpecError: Something in it cannot be sent to another process.
     """
+    module = sys.modules.get(getattr(payload.function, "__module__", None) or "")
+    travels = module is not None and _is_of_user(module) and (by_value or not _is_found(module))
+    carried = module if travels else None
     try:
+        if carried is not None:
+            cloudpickle.register_pickle_by_value(carried)
         return cloudpickle.dumps(payload)
     except Exception as exc:  # any object's own pickling code may raise anything
         raise SpecError(
             f"the function or one of its values cannot be sent to a worker: {exc}; make the object "
             "inside the function instead of outside of it"
         ) from exc
+    finally:
+        if carried is not None:
+            cloudpickle.unregister_pickle_by_value(carried)
+
+
+def _is_of_user(module: ModuleType) -> bool:
+    """Tell whether a module is the user's own rather than an installed one."""
+    file = Path(getattr(module, "__file__", None) or sys.prefix)
+    installed = (sys.prefix, sys.base_prefix, str(Path(__file__).parent))
+    return module.__name__ != "__main__" and not any(file.is_relative_to(p) for p in installed)
+
+
+def _is_found(module: ModuleType) -> bool:
+    """Tell whether another process with our search path would find the module by its name."""
+    return PathFinder.find_spec(module.__name__.partition(".")[0]) is not None
 
 
 def _submit_here(job: Job) -> Run:

@@ -14,6 +14,8 @@ from rayml.tracker.journal import Owner
 
 # Set in the environment of a job: a child that has left its parent still carries it.
 VARIABLE = "RAYML_RUN_ID"
+# What the runner turns into KeyboardInterrupt.
+INTERRUPT = signal.SIGUSR2
 _GRACE_S = 2.0
 
 
@@ -27,7 +29,7 @@ def kill_children() -> int:
 def interrupt(pid: int) -> None:
     """Raise KeyboardInterrupt in the code that a process executes."""
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, INTERRUPT)
 
 
 def kill_run(run: str, pid: int) -> int:

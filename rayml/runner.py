@@ -59,28 +59,30 @@ class Payload:
         function: The callable itself, or None where the target names a file or module.
         params: The values as they were given.
         inputs: Those that were handed over as objects, by name.
-        path: The submitter's module search path.
         sources: Source text by file name, so that tracebacks show notebook cells.
     """
 
     function: Callable[..., object] | None = None
     params: dict[str, object] = field(default_factory=dict)
     inputs: dict[str, object] = field(default_factory=dict)
-    path: list[str] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Order:
-    """One attempt to execute: all that the runner needs, and nothing that it has to look up."""
+    """One attempt to execute: all that the runner needs, and nothing that it has to look up.
+
+    Attributes:
+        path: The submitter's module search path; what is missing here is added behind.
+    """
 
     spec: Spec
     attempt: int
     transport: Transport
     store: Store
     secrets: dict[str, str]
-    node: str = ""
     ray_address: str = ""
+    path: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +92,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None = None
 
 
-def execute(order: Order, payload: bytes) -> tuple[bytes, bool]:
+def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
     """Run an attempt to its end; return its encoded `Outcome`, and whether the process is as before.
 
     Everything that the job logged and printed is durable when this returns; if it could not be made
     so, the outcome is a failure. Never raises for what user code does.
     """
     before = set(sys.modules), threading.active_count()
-    attempt = _Attempt(order)
+    attempt = _Attempt(order, node)
     outcome = attempt.run(payload)
     is_clean = outcome.problem is None and not attempt.killed_children
     return msgspec.json.encode(outcome), is_clean and _is_unchanged(*before)
@@ -109,8 +111,9 @@ def _is_unchanged(modules: set[str], threads: int) -> bool:
 
 
 class _Attempt:
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, node: str) -> None:
         self._order = order
+        self._node = node
         self._spec = order.spec
         self._redactor = Redactor(order.secrets.values())
         producer = Producer(order.transport, order.spec.run, order.attempt)
@@ -135,7 +138,7 @@ class _Attempt:
             run=self._spec.run,
             time=time.time(),
             attempt=self._order.attempt,
-            node=self._order.node,
+            node=self._node,
             host=socket.gethostname(),
             pid=os.getpid(),
         )
@@ -157,7 +160,7 @@ class _Attempt:
     def _call(self, payload: bytes) -> object:
         spec = self._spec
         with ExitStack() as stack:
-            stack.enter_context(_process_state(spec, self._order.secrets))
+            stack.enter_context(_process_state(self._order))
             loaded = _load_payload(payload)
             context = self._context(loaded)
             stack.callback(leave, context)
@@ -240,24 +243,27 @@ def _load_payload(payload: bytes) -> Payload:
 
 
 @contextmanager
-def _process_state(spec: Spec, secrets: Mapping[str, str]) -> Iterator[None]:
+def _process_state(order: Order) -> Iterator[None]:
     """Give the process the job's folder, environment and words; put its own back afterwards."""
-    environment, folder, path, argv = dict(os.environ), Path.cwd(), list(sys.path), sys.argv
-    # The supervisor interrupts by SIGINT: unlike Ray's own way, it also ends a sleep or a read.
-    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ |= secrets
+    spec = order.spec
+    environment, home, path, argv = dict(os.environ), Path.cwd(), list(sys.path), sys.argv
+    # Ray's own way to cancel a task does not end a sleep or a read, and SIGINT is blocked in its
+    # workers, rightly: Ctrl-C in the terminal is not for them.
+    signal.signal(processes.INTERRUPT, signal.default_int_handler)
+    os.environ |= order.secrets
     os.environ[processes.VARIABLE] = spec.run
     os.chdir(spec.working_dir)
-    sys.path.insert(0, spec.working_dir)
+    sys.path[:0] = [spec.working_dir]
+    sys.path += [folder for folder in order.path if folder not in sys.path]
     sys.argv = [spec.target.file or spec.name, *spec.args]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)
+        signal.signal(processes.INTERRUPT, signal.SIG_IGN)
         sys.path[:], sys.argv = path, argv
         os.environ.clear()
         os.environ.update(environment)
-        os.chdir(folder)
+        os.chdir(home)
 
 
 class _ScriptFailed(Exception):
@@ -277,12 +283,15 @@ def _run_script(order: Order) -> None:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     if order.ray_address:
         environment["RAY_ADDRESS"] = order.ray_address
+    # A child inherits which signals are blocked, and a script wants its Ctrl-C.
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     child = subprocess.Popen(
         [sys.executable, script, *spec.args],
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
     )
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         code = child.wait()
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ code in both. Whatever happens, the run's end is recorded, if need be without Ra
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -105,6 +106,10 @@ class Supervisor(threading.Thread):
         """Record that the run is to end; the supervisor hears of it from the tracker."""
         request_cancel(self._actor, self._spec.run, grace_s, by)
 
+    def cancel_soon(self, grace_s: float, by: str) -> None:
+        """As `cancel`, from a signal handler, which must not wait."""
+        threading.Thread(target=self.cancel, args=(grace_s, by), daemon=True).start()
+
     def run(self) -> None:
         """Execute the run; afterwards `ended` says how it ended, or `failure` why that is not recorded."""
         try:
@@ -157,6 +162,7 @@ class Supervisor(threading.Thread):
                 self._store,
                 self._secrets,
                 self._connection.address,
+                tuple(sys.path),
             )
             task = _ray.start_attempt(
                 runner.execute, (order, self._payload), self._spec.resources, environment, group,

@@ -67,7 +67,7 @@ class Artifact:
         return self.record.uri
 
     @property
-    def meta(self) -> dict[str, object]:
+    def meta(self) -> dict[str, Any]:
         """What is known without reading the bytes, such as `schema` and `statistics`."""
         return self.record.meta
 

@@ -84,7 +84,7 @@ class Description:
             self.columns[name] = self.columns.get(name, Column()) + measure(column)
         self.rows += table.num_rows
 
-    def meta(self, source: str) -> dict[str, object]:
+    def meta(self, source: str) -> dict[str, Any]:
         """Return the description as strict JSON.
 
         `rows` and `columns` are counts, `schema` lists names and Arrow types, `statistics` goes

@@ -186,6 +186,6 @@ def _is_class_of_sklearn(name: str) -> bool:
         return False
     try:
         found = getattr(importlib.import_module(module), member, None)
-    except ImportError:
+    except (ImportError, ValueError):
         return False
     return isinstance(found, type) and found.__module__ == module

@@ -7,6 +7,7 @@ Keys are relative paths. The layout, which every reader may rely on:
     live/<shard>.json                       a hint: who writes that shard at the moment
     submissions/<run>.json                  a run that was handed to a remote cluster
     claims/<run>.json                       which driver executes that submission
+    cancels/<run>.json                      with how much grace to end it
     logs/<run>/<attempt>/<part>.log         what the job printed
     blobs/sha256/<aa>/<digest>              the bytes of artifacts, under their own digest
 """
@@ -31,10 +32,13 @@ __all__ = ["Blob", "Entry", "Store", "fetch_blob", "open_store", "read_blob"]
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 
-def open_store(location: str | Path | Store | None = None) -> Store:
+def open_store(
+    location: str | Path | Store | None = None, config: dict[str, str] | None = None
+) -> Store:
     """Return the store at a folder or `file:// s3:// gs:// az://` URI; nothing is written yet.
 
-    None takes the setting `store` (see `rayml.config`), else `.rayml` in the project's root.
+    None takes the setting `store` (see `rayml.config`), else `.rayml` in the project's root. The
+    config holds a bucket's endpoint and credentials; without it the environment does.
 
     Raises:
         SpecError: The URI's scheme is not one that rayml can store to.
@@ -50,7 +54,7 @@ def open_store(location: str | Path | Store | None = None) -> Store:
     if scheme in _BUCKET_SCHEMES:
         from rayml.store.bucket import Bucket  # noqa: PLC0415 - obstore loads only when needed
 
-        return Bucket(text)
+        return Bucket(text, config)
     known = suggestion(scheme, ("file", *_BUCKET_SCHEMES))
     raise SpecError(
         f"store {text!r} has the scheme {scheme!r}, which rayml cannot store to; {known}"

@@ -65,12 +65,12 @@ class Bucket(Store):
             SpecError: The URI or the credentials are malformed.
         """
         self.uri = uri.rstrip("/")
-        self._config = _environment(uri) if config is None else config
-        plain_http = any(v.startswith("http://") for v in self._config.values())
+        self.config = _environment(uri) if config is None else config
+        plain_http = any(v.startswith("http://") for v in self.config.values())
         try:
             self._store = from_url(  # type: ignore[call-overload]
                 self.uri,
-                config=self._config,
+                config=self.config,
                 client_options={"allow_http": plain_http},
             )
         except (BaseError, ValueError) as exc:
@@ -79,7 +79,7 @@ class Bucket(Store):
             ) from exc
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, dict[str, str]]]:
-        return Bucket, (self.uri, self._config)
+        return Bucket, (self.uri, self.config)
 
     def get(self, key: str) -> bytes:
         with self._calling(key):

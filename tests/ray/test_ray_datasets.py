@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import msgspec
 import numpy as np
@@ -46,19 +46,19 @@ def logged(store: Store, data: object) -> Artifact:
     return Artifact(record, store)
 
 
-def test_a_ray_dataset_comes_back_whole(store: Store):
+def test_a_ray_dataset_comes_back_whole(store: Store) -> None:
     data = ray.data.range(1000).map_batches(lambda batch: batch | {"half": batch["id"] / 2})
     artifact = logged(store, data)
     assert artifact.meta["source"] == "ray"
     assert artifact.meta["rows"] == 1000
     assert artifact.meta["statistics"]["half"]["mean"] == pytest.approx(499.5 / 2)
     assert sorted(artifact.load()["id"]) == list(range(1000))
-    assert artifact.to_ray().sum("id") == 499_500
+    assert sorted(row["id"] for row in artifact.to_ray().take_all()) == list(range(1000))
 
 
 def test_a_ray_dataset_larger_than_a_part_is_stored_in_parts(
     store: Store, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(datasets, "_PART_BYTES", 4000)
     monkeypatch.setattr(datasets, "_BATCH_BYTES", 1000)
     artifact = logged(store, ray.data.range(2000, override_num_blocks=20))
@@ -68,7 +68,7 @@ def test_a_ray_dataset_larger_than_a_part_is_stored_in_parts(
     assert artifact.to_ray().count() == 2000
 
 
-def test_a_ray_dataset_without_rows_keeps_its_columns(store: Store):
+def test_a_ray_dataset_without_rows_keeps_its_columns(store: Store) -> None:
     empty = ray.data.from_pandas(pd.DataFrame({"a": pd.Series([], dtype="int64")}))
     artifact = logged(store, empty)
     assert artifact.meta["rows"] == 0
@@ -76,33 +76,33 @@ def test_a_ray_dataset_without_rows_keeps_its_columns(store: Store):
     assert artifact.to_arrow().num_rows == 0
 
 
-def test_tensors_stay_tensors(store: Store):
+def test_tensors_stay_tensors(store: Store) -> None:
     artifact = logged(store, ray.data.from_numpy(np.arange(16.0).reshape(4, 2, 2)))
     assert artifact.meta["statistics"]["data"] == {"nulls": 0}
     batch = artifact.to_ray().take_batch(4)["data"]
     assert batch.shape == (4, 2, 2)
 
 
-def test_an_error_inside_a_ray_dataset_stores_no_record(store: Store):
-    def fail(batch):
+def test_an_error_inside_a_ray_dataset_stores_no_record(store: Store) -> None:
+    def fail(batch: object) -> Never:
         raise ValueError("boom")
 
     with pytest.raises(ray.exceptions.RayTaskError, match="boom"):
         save_dataset(store, "data", ray.data.range(10).map_batches(fail))
 
 
-def test_a_pandas_dataset_is_read_as_ray(store: Store):
+def test_a_pandas_dataset_is_read_as_ray(store: Store) -> None:
     artifact = logged(store, pd.DataFrame({"a": [1, 2], "b": ["x", None]}))
     assert artifact.to_ray().take_all() == [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
 
 
-def test_inputs_take_the_form_of_a_ray_dataset(store: Store, tmp_path: Path):
+def test_inputs_take_the_form_of_a_ray_dataset(store: Store, tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1, 2, 3]})
     frame.to_parquet(tmp_path / "a.parquet", row_group_size=2)
     frame.to_csv(tmp_path / "a.csv", index=False)
     (tmp_path / "folder").mkdir()
     frame.to_parquet(tmp_path / "folder/a.parquet")
-    given = [tmp_path / name for name in ("a.parquet", "a.csv", "folder")]
+    given: list[object] = [tmp_path / name for name in ("a.parquet", "a.csv", "folder")]
     given += [
         frame,
         pa.Table.from_pandas(frame),
@@ -111,11 +111,11 @@ def test_inputs_take_the_form_of_a_ray_dataset(store: Store, tmp_path: Path):
     ]
     for value in given:
         data = Input(describe_input("data", value, tmp_path), value)
-        assert convert(data, ray.data.Dataset).sum("a") == 6, value
+        assert convert(data, ray.data.Dataset).take_all() == [{"a": 1}, {"a": 2}, {"a": 3}], value
         assert convert(data, "ray.data.Dataset").count() == 3
 
 
-def test_a_ray_dataset_in_memory_takes_other_forms():
+def test_a_ray_dataset_in_memory_takes_other_forms() -> None:
     value = ray.data.range(5)
     data = Input(describe_input("data", value, Path("/")), value)
     assert data.to_ray() is value
@@ -123,7 +123,7 @@ def test_a_ray_dataset_in_memory_takes_other_forms():
     assert convert(data, pa.Table).num_rows == 5
 
 
-def test_a_column_whose_blocks_disagree_is_refused(store: Store):
+def test_a_column_whose_blocks_disagree_is_refused(store: Store) -> None:
     data = ray.data.from_arrow([pa.table({"a": [1]}), pa.table({"a": ["x"]})])
     with pytest.raises(SpecError, match="disagree"):
         save_dataset(store, "data", data)

@@ -24,7 +24,7 @@ from rayml.inputs import Input, InputRecord, convert, describe_input
 from rayml.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FRAME = pd.DataFrame({"code": ["007", "010"], "n": [1, 2]})
 
@@ -74,7 +74,7 @@ def given(value: object, folder: Path = Path("/")) -> Input:
 # What is recorded
 
 
-def test_a_relative_path_is_recorded_as_absolute(tmp_path: Path):
+def test_a_relative_path_is_recorded_as_absolute(tmp_path: Path) -> None:
     (tmp_path / "flüge 🛫.csv").write_text("a\n1\n")
     record = describe_input("data", "flüge 🛫.csv", tmp_path)
     assert record == InputRecord(
@@ -84,11 +84,11 @@ def test_a_relative_path_is_recorded_as_absolute(tmp_path: Path):
     assert describe_input("data", (tmp_path / "flüge 🛫.csv").as_uri(), Path("/")) == record
 
 
-def test_a_folder_is_a_path_of_unknown_size(tmp_path: Path):
+def test_a_folder_is_a_path_of_unknown_size(tmp_path: Path) -> None:
     assert describe_input("data", ".", tmp_path).size is None
 
 
-def test_a_missing_file_names_its_neighbour(tmp_path: Path):
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "flights.csv").write_text("")
     with pytest.raises(SpecError, match=r"input 'data'.*did you mean 'flights.csv'"):
         describe_input("data", "flihgts.csv", tmp_path)
@@ -102,20 +102,20 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path):
     "uri",
     ["s3://b/k.csv", "gs://b/k", "az://c/k", "https://host/k.csv?version=2", "http://host/k"],
 )
-def test_a_uri_is_recorded_as_it_is(uri: str):
+def test_a_uri_is_recorded_as_it_is(uri: str) -> None:
     assert describe_input("data", uri, Path("/")) == InputRecord(name="data", uri=uri, kind="uri")
 
 
 @pytest.mark.parametrize(
     "uri", ["s4://b/k", "ftp://host/k", "https://me:secret@host/k", "rayml://x"]
 )
-def test_a_uri_that_cannot_be_read_is_refused(uri: str):
+def test_a_uri_that_cannot_be_read_is_refused(uri: str) -> None:
     with pytest.raises(SpecError, match=";") as caught:
         describe_input("data", uri, Path("/"))
     assert "secret" not in str(caught.value)
 
 
-def test_an_artifact_is_recorded_by_its_uri_and_digest(flights: Artifact):
+def test_an_artifact_is_recorded_by_its_uri_and_digest(flights: Artifact) -> None:
     record = describe_input("data", flights, Path("/"))
     assert record.kind == "artifact"
     assert (record.uri, record.digest, record.size) == (
@@ -136,7 +136,7 @@ def test_an_artifact_is_recorded_by_its_uri_and_digest(flights: Artifact):
         (None, "memory://NoneType"),
     ],
 )
-def test_an_object_is_recorded_by_its_type(value: object, uri: str):
+def test_an_object_is_recorded_by_its_type(value: object, uri: str) -> None:
     assert describe_input("data", value, Path("/")) == InputRecord(
         name="data", uri=uri, kind="memory"
     )
@@ -145,7 +145,12 @@ def test_an_object_is_recorded_by_its_type(value: object, uri: str):
 # Files
 
 
-WRITERS = {
+def _write_folder(path: Path) -> None:
+    path.mkdir()
+    FRAME.to_parquet(path / "part-0.parquet")
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
     "a.csv": lambda path: FRAME.to_csv(path, index=False),
     "a.CSV": lambda path: FRAME.to_csv(path, index=False),
     "a.b.csv.gz": lambda path: FRAME.to_csv(path, index=False),
@@ -155,14 +160,14 @@ WRITERS = {
     "a.jsonl": lambda path: FRAME.to_json(path, orient="records", lines=True),
     "a.ndjson.gz": lambda path: FRAME.to_json(path, orient="records", lines=True),
     "a.parquet": FRAME.to_parquet,
-    "folder": lambda path: (path.mkdir(), FRAME.to_parquet(path / "part-0.parquet")),
+    "folder": _write_folder,
     "a.feather": lambda path: feather.write_feather(FRAME, path),
     "a.arrow": lambda path: feather.write_feather(FRAME, path),
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_file_is_read_by_its_suffix(tmp_path: Path, name: str):
+def test_a_file_is_read_by_its_suffix(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
     data = given(name, tmp_path)
     frame = data.to_pandas()
@@ -172,14 +177,14 @@ def test_a_file_is_read_by_its_suffix(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["data", "data.xlsx", "data.parquet.gz", ".csv", "data.gz"])
-def test_a_suffix_that_says_nothing_is_refused(tmp_path: Path, name: str):
+def test_a_suffix_that_says_nothing_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"a\n1\n"))
     with pytest.raises(SpecError, match=r"does not say.*\.csv"):
         given(name, tmp_path).to_pandas()
     assert given(name, tmp_path).path() == tmp_path / name
 
 
-def test_a_path_that_is_gone_on_the_worker_is_not_found(tmp_path: Path):
+def test_a_path_that_is_gone_on_the_worker_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n")
     data = given("a.csv", tmp_path)
     (tmp_path / "a.csv").unlink()
@@ -190,7 +195,7 @@ def test_a_path_that_is_gone_on_the_worker_is_not_found(tmp_path: Path):
 # The web
 
 
-def test_a_web_page_is_fetched_once(web: str):
+def test_a_web_page_is_fetched_once(web: str) -> None:
     data = given(f"{web}/data/flights%202013.csv?version=2")
     first = data.to_pandas()
     assert first["query"].tolist() == ["version=2"]
@@ -198,7 +203,7 @@ def test_a_web_page_is_fetched_once(web: str):
     assert data.path().name == "flights 2013.csv"
 
 
-def test_a_web_page_that_is_not_there_or_broken_off_is_told(web: str):
+def test_a_web_page_that_is_not_there_or_broken_off_is_told(web: str) -> None:
     with pytest.raises(NotFound, match="404"):
         given(f"{web}/missing.csv").to_pandas()
     with pytest.raises(StoreUnreachable, match="broke off"):
@@ -211,7 +216,7 @@ def test_a_web_page_that_is_not_there_or_broken_off_is_told(web: str):
 
 
 @pytest.mark.s3
-def test_objects_and_folders_of_a_bucket_are_fetched(s3_store_uri: str, tmp_path: Path):
+def test_objects_and_folders_of_a_bucket_are_fetched(s3_store_uri: str, tmp_path: Path) -> None:
     bucket = open_store(s3_store_uri)
     FRAME.to_parquet(tmp_path / "a.parquet")
     for key in ("flights 2013.parquet", "many/part-0.parquet", "many/part-1.parquet"):
@@ -226,8 +231,10 @@ def test_objects_and_folders_of_a_bucket_are_fetched(s3_store_uri: str, tmp_path
 # Artifacts and objects
 
 
-def test_an_artifact_is_found_by_its_uri(flights: Artifact):
-    data = Input(describe_input("data", flights.uri, Path("/")), None, {flights.uri: flights}.get)
+def test_an_artifact_is_found_by_its_uri(flights: Artifact) -> None:
+    data = Input(
+        describe_input("data", flights.uri, Path("/")), None, {flights.uri: flights}.__getitem__
+    )
     assert data.to_pandas().equals(FRAME)
     assert data.to_arrow().num_rows == 2
     assert data.path().suffix == ".parquet"
@@ -235,17 +242,17 @@ def test_an_artifact_is_found_by_its_uri(flights: Artifact):
         given(flights.uri).to_pandas()
 
 
-def test_an_artifact_object_needs_no_search(flights: Artifact):
+def test_an_artifact_object_needs_no_search(flights: Artifact) -> None:
     assert given(flights).to_pandas().equals(FRAME)
 
 
 @pytest.mark.parametrize("value", [FRAME, pa.Table.from_pandas(FRAME), pl.from_pandas(FRAME)])
-def test_a_table_in_memory_takes_every_form(value: object):
+def test_a_table_in_memory_takes_every_form(value: object) -> None:
     assert given(value).to_pandas()["code"].tolist() == ["007", "010"]
     assert given(value).to_arrow().column("n").to_pylist() == [1, 2]
 
 
-def test_an_object_that_is_no_table_has_no_such_form():
+def test_an_object_that_is_no_table_has_no_such_form() -> None:
     with pytest.raises(SpecError, match="no table"):
         given([1]).to_pandas()
     with pytest.raises(SpecError, match="in memory"):
@@ -277,7 +284,7 @@ def test_an_object_that_is_no_table_has_no_such_form():
     ],
     ids=repr,
 )
-def test_an_annotation_says_the_form(tmp_path: Path, annotation: object, kind: type):
+def test_an_annotation_says_the_form(tmp_path: Path, annotation: object, kind: type) -> None:
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     converted = convert(given("a.csv", tmp_path), annotation)
     assert isinstance(converted, kind)
@@ -287,7 +294,7 @@ def test_an_annotation_says_the_form(tmp_path: Path, annotation: object, kind: t
         assert converted == (tmp_path / "a.csv").read_bytes()
 
 
-def test_an_object_in_memory_is_handed_over_as_it_is():
+def test_an_object_in_memory_is_handed_over_as_it_is() -> None:
     array = np.ones(3)
     assert convert(given(array), np.ndarray) is array
     assert convert(given(array), None) is array
@@ -300,12 +307,12 @@ def test_an_object_in_memory_is_handed_over_as_it_is():
         convert(given(FRAME), str)
 
 
-def test_bytes_of_a_folder_are_refused(tmp_path: Path):
+def test_bytes_of_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="folder"):
         convert(given(".", tmp_path), bytes)
 
 
-def test_a_file_artifact_can_be_a_path(tmp_path: Path):
+def test_a_file_artifact_can_be_a_path(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     record = msgspec.structs.replace(save_file(store, "words.txt", b"a b"), run="7f3c")
     data = given(Artifact(record, store))

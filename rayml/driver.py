@@ -1,0 +1,93 @@
+"""What a Ray job of ours executes: takes a submission from the store and sees its run through.
+
+`python -m rayml.driver RUN --store URI [--private NAME]`, on the cluster's head, without a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rayml import _ray
+from rayml.code import unpack_folder
+from rayml.errors import NotFound, RaymlError, SpecError
+from rayml.run import Run
+from rayml.store import open_store, read_blob
+from rayml.supervisor import Supervisor
+from rayml.tracker.records import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from rayml.store import Store
+
+_STOP_GRACE_S = 10.0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Execute one submission; return the exit code: 0 succeeded, 1 failed, 2 refused."""
+    parser = argparse.ArgumentParser(prog="python -m rayml.driver", description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--private")
+    given = parser.parse_args(words)
+    try:
+        return _execute(given.run, given.store, given.private)
+    except RaymlError as exc:
+        print(f"rayml: {exc}", file=sys.stderr)  # noqa: T201 - the Ray job's log
+        return 2
+
+
+def _execute(run_id: str, location: str, private_name: str | None) -> int:
+    connection = _ray.connect(os.environ.get("RAY_ADDRESS", "auto"))
+    private = json.loads(_ray.take(private_name)) if private_name else {}
+    store = open_store(location, private.get("store"))
+    submission = _claim(run_id, store)
+    spec = submission.spec
+    folder = unpack_folder(store, submission.code) if submission.code else Path.cwd()
+    spec = msgspec.structs.replace(spec, working_dir=str(folder))
+    payload = b"".join(read_blob(store, submission.payload))
+    secrets = private.get("secrets", {})
+    supervisor = Supervisor(spec, payload, secrets, store, connection)
+    signal.signal(signal.SIGTERM, lambda *_: _stop(supervisor, run_id, store))
+    supervisor.start()
+    return _report(Run(spec, store, driver=supervisor))
+
+
+def _claim(run_id: str, store: Store) -> Submission:
+    submission = msgspec.json.decode(store.get(f"submissions/{run_id}.json"), type=Submission)
+    claim = {"job": os.environ.get("RAY_JOB_ID", ""), "pid": os.getpid()}
+    if not store.create(f"claims/{run_id}.json", json.dumps(claim).encode()):
+        raise SpecError(f"run {run_id} is executed by another driver already; this one does nothing")
+    return submission
+
+
+def _stop(supervisor: Supervisor, run_id: str, store: Store) -> None:
+    try:
+        request = json.loads(store.get(f"cancels/{run_id}.json"))
+    except NotFound:
+        request = {"grace_s": _STOP_GRACE_S, "by": "`ray job stop`"}
+    supervisor.cancel_soon(request["grace_s"], request["by"])
+
+
+def _report(run: Run) -> int:
+    for line in run.logs(follow=True):
+        print(line, end="", flush=True)  # noqa: T201 - `ray job logs` shows it
+    try:
+        run.wait()
+    except RaymlError as exc:
+        print(f"rayml: {exc}", file=sys.stderr)  # noqa: T201 - the Ray job's log
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

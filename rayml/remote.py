@@ -1,0 +1,268 @@
+"""Runs that another process sees through: on a cluster's Jobs API, or elsewhere on this machine."""
+
+from __future__ import annotations
+
+import json
+import secrets as randomness
+import socket
+import time
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from rayml import _ray
+from rayml.code import pack_folder
+from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
+from rayml.job import pack
+from rayml.run import Run
+from rayml.supervisor import request_cancel
+from rayml.tracker.journal import LiveMark
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rayml.job import Job
+    from rayml.run import Driver
+    from rayml.spec import Spec
+    from rayml.store import Store
+
+# What a driver that was asked to stop needs for its job's grace and its own last records.
+_STOP_WAIT_S = 60
+_LOST_AFTER_S = 10.0
+_POLL_S = 0.5
+_JOB_POLL_S = 3.0
+
+
+def submit_remotely(job: Job, address: str) -> Run:
+    """Hand a job to a cluster's Jobs API; it is a Ray job whose submission id is the run's id.
+
+    Raises:
+        SpecError: The cluster cannot see the store, or an input.
+        ClusterUnreachable: The Jobs API does not answer, or refuses us.
+        StoreError: The submission could not be recorded.
+    """
+    _check_visible(job, address)
+    client = _client(address)
+    spec, code = _pack_code(job)
+    spec = msgspec.structs.replace(spec, cluster=address)
+    payload = job.store.add(BytesIO(pack(job.payload, by_value=True))).digest
+    submission = Submission(spec=spec, payload=payload, code=code)
+    if not job.store.create(f"submissions/{spec.run}.json", msgspec.json.encode(submission)):
+        raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
+    words = ["python", "-m", "rayml.driver", spec.run, "--store", job.store.uri]
+    if private := _private(job):
+        words += ["--private", _hand_over(client, private)]
+    _start(client, spec, words)
+    return Run(spec, job.store, driver=JobDriver(client, spec, job.store))
+
+
+def find_driver(spec: Spec, store: Store) -> Driver:
+    """Return a way to reach whoever sees a run through.
+
+    Raises:
+        ClusterUnreachable: It cannot be reached.
+    """
+    if spec.cluster.startswith(("http://", "https://")):
+        return JobDriver(_client(spec.cluster), spec, store)
+    shard = read_runs(store).shard_of.get(spec.run, "")
+    owner = LiveMark(store, shard).get() if shard else None
+    if owner is None or not owner.address:
+        where = f"process {owner.pid} on {owner.host}" if owner else "a process that is gone"
+        raise ClusterUnreachable(
+            f"run {spec.run} is tracked by {where}, which takes no requests; stop that process"
+        )
+    return TrackerDriver(owner.address, spec, store)
+
+
+class TrackerDriver:
+    """A run that is seen through by another process on a Ray that we can connect to."""
+
+    failure: RaymlError | None = None
+
+    def __init__(self, address: str, spec: Spec, store: Store) -> None:
+        """Connect to that Ray.
+
+        Raises:
+            ClusterUnreachable: It does not answer, or does not have the run's tracker.
+        """
+        connection = _ray.connect(address)
+        actor = _ray.find_tracker(store) if connection.address == address else None
+        if actor is None:
+            raise ClusterUnreachable(
+                f"the Ray at {connection.address} does not track run {spec.run}; it runs on the Ray "
+                f"at {address}, cancel it from a process that is not connected elsewhere"
+            )
+        self._actor = actor
+        self._spec = spec
+        self._store = store
+
+    def cancel(self, grace_s: float, by: str) -> None:
+        """Record that the run is to end."""
+        request_cancel(self._actor, self._spec.run, grace_s, by)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the run has ended, or for `timeout` seconds."""
+        for _ in _ticks(timeout):
+            if _is_ended(self._store, self._spec.run):
+                return
+
+    def is_alive(self) -> bool:
+        """Tell whether the run goes on."""
+        return not _is_ended(self._store, self._spec.run)
+
+
+class JobDriver:
+    """A run that is seen through by a Ray job."""
+
+    def __init__(self, client: JobSubmissionClient, spec: Spec, store: Store) -> None:
+        self._client = client
+        self._spec = spec
+        self._store = store
+        self._lost_since: float | None = None
+        self.failure: RaymlError | None = None
+
+    def cancel(self, grace_s: float, by: str) -> None:
+        """Stop the Ray job, which ends the run in order."""
+        request = json.dumps({"grace_s": grace_s, "by": by}).encode()
+        self._store.put(f"cancels/{self._spec.run}.json", request)
+        with _calling(self._client.get_address()):
+            self._client.stop_job(self._spec.run)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the run has ended, its driver is lost, or for `timeout` seconds."""
+        next_look = 0.0
+        for now in _ticks(timeout):
+            if _is_ended(self._store, self._spec.run) or self.failure is not None:
+                return
+            if now >= next_look:
+                self._look(now)
+                next_look = now + _JOB_POLL_S
+
+    def is_alive(self) -> bool:
+        """Tell whether the run goes on."""
+        return self.failure is None and not _is_ended(self._store, self._spec.run)
+
+    def _look(self, now: float) -> None:
+        """Notice a driver that has ended without recording the run's end."""
+        with _calling(self._client.get_address()):
+            info = self._client.get_job_info(self._spec.run)
+        if not JobStatus(info.status).is_terminal():
+            return
+        self._lost_since = self._lost_since or now
+        if now - self._lost_since >= _LOST_AFTER_S:
+            self.failure = ClusterError(
+                f"the driver of run {self._spec.run} ended without recording how: "
+                f"{info.status}, {info.message}; see `ray job logs {self._spec.run}`"
+            )
+
+
+def _ticks(timeout: float | None) -> Iterator[float]:
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    while True:
+        yield time.monotonic()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(_POLL_S, left))
+
+
+def _is_ended(store: Store, run: str) -> bool:
+    return read_runs(store).find(run).is_terminal
+
+
+def _client(address: str) -> JobSubmissionClient:
+    with _calling(address):
+        return _ray.job_client(address)
+
+
+@contextmanager
+def _calling(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, OSError, RuntimeError, _ray.AUTHENTICATION_ERROR) as exc:
+        first = str(exc).strip().partition("\n")[0]
+        raise ClusterUnreachable(
+            f"the Jobs API at {address} did not do as asked: {first}; check the address, and the "
+            "token that Ray's own documentation calls RAY_AUTH_TOKEN"
+        ) from exc
+
+
+def _start(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
+    with _calling(client.get_address()):
+        client.submit_job(
+            entrypoint=" ".join(map(_ray.quote, words)),
+            submission_id=spec.run,
+            metadata={"rayml_run": spec.run, "rayml_name": spec.name},
+            runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
+        )
+
+
+def _check_visible(job: Job, address: str) -> None:
+    if _is_this_machine(urlsplit(address).hostname or ""):
+        return
+    if job.store.is_local:
+        raise SpecError(
+            f"store {job.store.uri} is a folder of this machine and the cluster at {address} cannot "
+            "see it; use an s3:// gs:// or az:// store"
+        )
+    for record in job.spec.inputs.values():
+        if record.kind == "path":
+            raise SpecError(
+                f"input {record.name!r} is the file {record.uri} of this machine and the cluster at "
+                f"{address} cannot see it; put it on object storage, or log it as an artifact"
+            )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    own = {"127.0.0.1", "::1", _own_address()}
+    return bool(addresses & own) or any(str(a).startswith("127.") for a in addresses)
+
+
+def _own_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only asks which way it would go.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _pack_code(job: Job) -> tuple[Spec, str | None]:
+    """Return the spec as it runs on the cluster, and the digest of the packed folder."""
+    spec = job.spec
+    if job.code_folder is None:
+        return msgspec.structs.replace(spec, working_dir=""), None
+    digest = pack_folder(job.code_folder, job.store)
+    target = spec.target
+    if target.kind in ("file", "script"):
+        file = Path(target.file).relative_to(job.code_folder).as_posix()
+        target = msgspec.structs.replace(target, file=file)
+    return msgspec.structs.replace(spec, target=target, working_dir=digest), digest
+
+
+def _private(job: Job) -> dict[str, object]:
+    config = getattr(job.store, "config", {})
+    return {"secrets": job.secrets, "store": config} if job.secrets or config else {}
+
+
+def _hand_over(client: JobSubmissionClient, private: dict[str, object]) -> str:
+    """Lay what must not be written down into the cluster's memory, for the driver to take out.
+
+    Ray's job records, which its dashboard shows, hold only the random name.
+    """
+    name = f"_ray_pkg_{randomness.token_hex(16)}.zip"
+    with _calling(client.get_address()):
+        _ray.upload(client, name, json.dumps(private).encode())
+    return f"gcs://{name}"

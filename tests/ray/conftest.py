@@ -1,0 +1,186 @@
+"""A real Ray for each file of tests, and a fresh store for each test."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+import ray
+
+import rayml
+from rayml import _ray
+from rayml.run import Run
+from rayml.store import open_store
+from tests.ray.eventually import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rayml.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+class Submit(Protocol):
+    """`rayml.submit`, with the test's store and an empty working folder unless given."""
+
+    def __call__(self, function: Callable[..., object] | str | Path, **options: object) -> Run: ...
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A place where a job stands still until its test lets it go on: `open(str(gate)).read()`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self, timeout_s: float = 60.0) -> None:
+        """Let one job through; it must come within `timeout_s` seconds."""
+        descriptor = eventually(self._try_open, timeout_s)
+        os.close(descriptor)
+
+    @contextmanager
+    def held(self, timeout_s: float = 60.0) -> Iterator[None]:
+        """Wait until a job stands there, and let it go on after the block."""
+        descriptor = eventually(self._try_open, timeout_s)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _try_open(self) -> int | None:
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            return None
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """The address of a Ray with two CPUs that this process is connected to."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        namespace=_ray.NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield ray.get_runtime_context().gcs_address
+    _ray.disconnect()
+    gc.collect()  # Ray leaves open sockets to the collector, which would warn in another test
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store in a folder; its tracker ends with the test."""
+    opened = open_store(tmp_path / "store")
+    yield opened
+    end_tracker(opened)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty folder to work in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def submit(ray_address: str, store: Store, work: Path) -> Submit:
+    """Submit to the file's Ray and the test's store."""
+
+    def call(function: Callable[..., object] | str | Path, **options: object) -> Run:
+        run = rayml.submit(function, **{"store": store, "working_dir": work, **options})  # type: ignore[arg-type]
+        assert isinstance(run, Run)
+        return run
+
+    return call
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """A gate for one job at a time."""
+    return make_gate(tmp_path / "gate")
+
+
+def make_gate(path: Path) -> Gate:
+    """Return a new closed gate."""
+    os.mkfifo(path)
+    return Gate(path)
+
+
+def end_tracker(store: Store) -> None:
+    """End the tracker of a store, if the Ray that we are connected to has one."""
+    if ray.is_initialized():
+        _ray._trackers.pop(store.uri, None)  # noqa: SLF001 - a handle of an actor that is gone
+        if (actor := _ray.find_tracker(store)) is not None:
+            ray.kill(actor)
+
+
+def start_script(
+    folder: Path, text: str, *args: object, ray_address: str | None = None, name: str = "main.py"
+) -> subprocess.Popen[str]:
+    """Start a Python script in a process of its own.
+
+    Args:
+        folder: Where the script lies and runs.
+        text: Its source; indentation that all lines share is removed.
+        args: Its command line.
+        ray_address: The Ray that it shares; without one it has to start its own.
+        name: Of the script's file.
+    """
+    script = folder / name
+    script.write_text(textwrap.dedent(text), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    if ray_address is not None:
+        environment["RAY_ADDRESS"] = ray_address
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, args)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_script(
+    folder: Path,
+    text: str,
+    *args: object,
+    ray_address: str | None = None,
+    timeout_s: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python script in a process of its own to its end, which must be a good one."""
+    process = start_script(folder, text, *args, ray_address=ray_address)
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode == 0, err
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def remove_capture(run_id: str) -> None:
+    """Delete what the capture folder may still hold of a run."""
+    from rayml.logs import capture_path
+
+    for path in capture_path(run_id, 1).parent.glob(f"{run_id}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
