@@ -7,8 +7,9 @@
     rayml.runs(), rayml.get_run(id)                    read back; only the store is needed
 
 The words, one per idea: a *function* (what you wrote) with parameters, inputs and resources is a
-*job*; each execution of it is a *run*, each try of a run an *attempt*. The *tracker* records runs in
-its *journal*, which lies in the *store*, as do *artifacts*: models, datasets, plots, tables, files.
+*job*; each execution of it is a *run*, each try of a run an *attempt*. The *tracker* records runs
+in its *journal*, which lies in the *store*, as do *artifacts*: models, datasets, plots, tables,
+files.
 
 Importing rayml loads neither Ray nor pandas; whatever needs them loads them when it is called.
 """
@@ -39,11 +40,11 @@ from rayml.errors import (
 
 if TYPE_CHECKING:
     from rayml.artifacts import Artifact
-    from rayml.run_context import Context
-    from rayml.run_context import current_context as context
     from rayml.inputs import Input
     from rayml.job import submit
     from rayml.run import Run, RunList, artifact, get_run, runs
+    from rayml.run_context import Context
+    from rayml.run_context import current_context as context
     from rayml.tracking import start_run
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""All that depends on how Ray works inside; the only module that may touch Ray's non-public parts."""
+"""All that depends on how Ray works inside; only here are Ray's non-public parts used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import ray
 from ray._private import services
-from ray._private.authentication import authentication_token_setup as token_setup
 from ray._private import worker as ray_worker
-from ray.exceptions import AuthenticationError as AUTHENTICATION_ERROR
-from ray.exceptions import GetTimeoutError, RayError
+from ray._private.authentication import authentication_token_setup as token_setup
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -38,6 +37,7 @@ from rayml.tracker.tracker import Tracker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ray._private.node import Node
     from ray.util.placement_group import PlacementGroup
 
     from rayml.config import Resources
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 NAMESPACE = "rayml"
 _TRACKER_START_S = 60.0
-# Ray ends a worker cleanly when it has served this many calls of a function. The counter is raised to
-# it by `retire_worker`, because whether a worker may be used again is known only after the call.
+# Ray ends a worker cleanly when it has served this many calls of a function. The counter is raised
+# to it by `retire_worker`, because whether a worker may be used again is known only after the
+# call.
 _MAX_CALLS = 1_000_000_000
 
 
@@ -67,14 +68,15 @@ class Connection:
 
 
 _connection: Connection | None = None
-_trackers: dict[str, ray.actor.ActorHandle] = {}
+_trackers: dict[str, ray.actor.ActorHandle[TrackerActor]] = {}
 
 
 def connect(cluster: str | None) -> Connection:
     """Connect this process to Ray, once.
 
     None follows Ray's convention: the Ray we are in, `RAY_ADDRESS`, one that runs on this machine,
-    else a new one for this process alone. `"local"` always starts one. Anything else is an address.
+    else a new one for this process alone. `"local"` always starts one. Anything else is an
+    address.
 
     Raises:
         ClusterUnreachable: There is no Ray at that address, or it refused us.
@@ -89,7 +91,7 @@ def connect(cluster: str | None) -> Connection:
 
 def _adopt() -> Connection:
     address = ray.get_runtime_context().gcs_address
-    node = ray_worker._global_node
+    node = _own_node()
     is_own = node is not None and node.is_head()
     return Connection(address, is_own, f"the Ray of this process at {address}")
 
@@ -104,8 +106,8 @@ def _connect(cluster: str | None) -> Connection:
         ray.init(address=found, namespace=NAMESPACE, logging_level=logging.ERROR)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ClusterUnreachable(
-            f"no Ray answers at {found}: {_first_line(exc)}; start one with `ray start --head`, or "
-            "leave the cluster out to use this machine"
+            f"no Ray answers at {found}: {_first_line(exc)}; start one with `ray start --head`, "
+            "or leave the cluster out to use this machine"
         ) from exc
     address = ray.get_runtime_context().gcs_address
     return Connection(address, is_own=False, description=f"the Ray cluster at {address}")
@@ -121,11 +123,17 @@ def _start() -> Connection:
     )
     address = ray.get_runtime_context().gcs_address
     cpus = ray.cluster_resources().get("CPU", 0)
-    return Connection(address, True, f"a new local Ray with {cpus:g} CPUs, which ends with this process")
+    description = f"a new local Ray with {cpus:g} CPUs, which ends with this process"
+    return Connection(address, is_own=True, description=description)
+
+
+def _own_node() -> Node | None:
+    node: Node | None = ray_worker._global_node
+    return node
 
 
 def _running_on_this_machine() -> str | None:
-    address = services.canonicalize_bootstrap_address(None)
+    address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
     if address is None:
         return None
     host, _, port = address.rpartition(":")
@@ -161,8 +169,8 @@ def is_connected() -> bool:
 
 def is_alive() -> bool:
     """Tell whether a Ray that this process started still has all its processes."""
-    node = ray_worker._global_node
-    dead = [kind for kind, _ in node.dead_processes()] if node is not None else []
+    node = _own_node()
+    dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
     return not {"gcs_server", "raylet"}.intersection(dead)
 
 
@@ -183,11 +191,11 @@ def job_client(address: str) -> JobSubmissionClient:
     The token is sent only to a cluster that has asked for one.
 
     Raises:
-        ConnectionError, RuntimeError, AUTHENTICATION_ERROR: It does not answer, or refuses us.
+        ConnectionError, RuntimeError, AuthenticationError: It does not answer, or refuses us.
     """
     try:
         return JobSubmissionClient(address)
-    except AUTHENTICATION_ERROR:
+    except AuthenticationError:
         if not _use_token():
             raise
         return JobSubmissionClient(address)
@@ -199,7 +207,7 @@ def _use_token() -> bool:
 
 
 def upload(client: JobSubmissionClient, name: str, data: bytes) -> None:
-    """Lay bytes into the memory of a cluster's control service, as Ray does with small packages."""
+    """Lay bytes into a cluster's control service, as Ray does with small packages."""
     answer = client._do_request("PUT", f"/api/packages/gcs/{name}", data=data)
     if answer.status_code != HTTPStatus.OK:
         client._raise_error(answer)
@@ -214,14 +222,16 @@ def take(uri: str) -> bytes:
     data = internal_kv._internal_kv_get(uri)
     internal_kv._internal_kv_del(uri)
     if data is None:
-        raise ClusterUnreachable(f"{uri} is not in the cluster's memory any more; submit the job again")
-    return cast("bytes", data)
+        raise ClusterUnreachable(
+            f"{uri} is not in the cluster's memory any more; submit the job again"
+        )
+    return data
 
 
 # --- the tracker actor ---
 
 
-def tracker_actor(store: Store) -> ray.actor.ActorHandle:
+def tracker_actor(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
     """Return the tracker of a store in this cluster, serving; the first caller starts it.
 
     It is detached, needs no CPU, is kept on the head, and comes back after it was killed.
@@ -237,7 +247,7 @@ def tracker_actor(store: Store) -> ray.actor.ActorHandle:
     return _trackers[store.uri]
 
 
-def find_tracker(store: Store) -> ray.actor.ActorHandle | None:
+def find_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor] | None:
     """Return the tracker of a store in this cluster, or None if it has none."""
     try:
         return ray.get_actor(_tracker_name(store), namespace=NAMESPACE)
@@ -249,7 +259,7 @@ def _tracker_name(store: Store) -> str:
     return f"tracker-{hashlib.sha256(store.uri.encode()).hexdigest()[:16]}"
 
 
-def _start_tracker(store: Store) -> ray.actor.ActorHandle:
+def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
     name = _tracker_name(store)
     options = _tracker_class().options(
         name=name,
@@ -262,10 +272,11 @@ def _start_tracker(store: Store) -> ray.actor.ActorHandle:
         num_cpus=0,
         resources={"node:__internal_head__": 0.001},
     )
-    return options.remote(store, uuid.uuid4().hex[:16])
+    actor = options.remote(store, uuid.uuid4().hex[:16])
+    return cast("ray.actor.ActorHandle[TrackerActor]", actor)
 
 
-def _await_tracker(actor: ray.actor.ActorHandle) -> None:
+def _await_tracker(actor: Any) -> None:  # noqa: ANN401 - Ray's type for a handle has no methods
     try:
         problem = ray.get(actor.problem.remote(), timeout=_TRACKER_START_S)
     except (GetTimeoutError, RayError) as exc:
@@ -279,12 +290,12 @@ def _await_tracker(actor: ray.actor.ActorHandle) -> None:
 
 
 @cache
-def _tracker_class() -> ray.actor.ActorClass:
+def _tracker_class() -> ray.actor.ActorClass[TrackerActor]:
     return ray.remote(TrackerActor)
 
 
 class TrackerActor:
-    """The tracker as an actor: opens its shard, and reports a store that it cannot open as a value.
+    """The tracker as an actor: reports a store that it cannot open as a value.
 
     An error in an actor's constructor would reach callers wrapped, without its type.
     """
@@ -401,7 +412,8 @@ def _times(demand: dict[str, float], node: dict[str, float]) -> int:
 
 @cache
 def _attempt_function() -> ray.remote_function.RemoteFunction:
-    return ray.remote(max_calls=_MAX_CALLS, max_retries=0)(_attempt)
+    function = ray.remote(max_calls=_MAX_CALLS, max_retries=0)(_attempt)
+    return cast("ray.remote_function.RemoteFunction", function)
 
 
 def _attempt(execute: Callable[..., tuple[bytes, bool]], *args: object) -> bytes:
@@ -418,8 +430,8 @@ def start_attempt(
     runtime_env: dict[str, object],
     group: PlacementGroup | None,
     name: str,
-) -> ray.ObjectRef:
-    """Start `execute(*args, node)` as a Ray task; it returns (outcome, worker may be used again)."""
+) -> ray.ObjectRef[Any]:
+    """Start `execute(*args, node)` as a Ray task; it returns (outcome, is_clean)."""
     demand = ray_resources(resources)
     accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
     options: dict[str, object] = {
@@ -435,23 +447,24 @@ def start_attempt(
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
             group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
         )
-    return _attempt_function().options(**options).remote(execute, *args)
+    task = _attempt_function().options(**options).remote(execute, *args)
+    return cast("ray.ObjectRef[Any]", task)
 
 
 def retire_worker() -> None:
     """Let this worker end after the task that it executes: user code has left something behind."""
-    manager = ray_worker.global_worker.function_actor_manager
+    manager: Any = ray_worker.global_worker.function_actor_manager
     for function_id, info in list(manager._function_execution_info.items()):
         if info.max_calls == _MAX_CALLS:
             manager._num_task_executions[function_id] = _MAX_CALLS - 1
 
 
 def reserve(resources: Resources) -> PlacementGroup | None:
-    """Ask for all of a job's workers at once; None if there is just one, which its task asks for."""
+    """Ask for all of a job's workers at once; None for a single one, which its task asks for."""
     if resources.workers == 1:
         return None
     bundles = [ray_resources(resources) or {"CPU": 0.001} for _ in range(resources.workers)]
-    return placement_group(bundles, strategy="PACK")
+    return cast("PlacementGroup", placement_group(bundles, strategy="PACK"))
 
 
 def release(group: PlacementGroup | None) -> None:
@@ -460,11 +473,13 @@ def release(group: PlacementGroup | None) -> None:
         remove_placement_group(group)
 
 
-def run_on_node(node_id: str, function: Callable[..., object], *args: object) -> ray.ObjectRef:
+def run_on_node(
+    node_id: str, function: Callable[..., object], *args: object
+) -> ray.ObjectRef[Any]:
     """Run a function on one node without waiting for free CPUs."""
     task = ray.remote(num_cpus=0, max_retries=0)(function)
     strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return task.options(scheduling_strategy=strategy).remote(*args)
+    return cast("ray.ObjectRef[Any]", task.options(scheduling_strategy=strategy).remote(*args))
 
 
 def this_node() -> str:
@@ -478,7 +493,7 @@ def node_is_alive(node_id: str) -> bool:
 
 
 def uv_executable(requirements: list[str]) -> list[str]:
-    """Return the words that start Python with packages on top of this environment's, cached by uv."""
+    """Return the words that start Python with packages on top of this environment's."""
     import uv  # noqa: PLC0415 - only jobs with requirements need it
 
     words = [uv.find_uv_bin(), "run", "--quiet", "--no-project", "--python", sys.executable]
@@ -502,7 +517,7 @@ def oom_kills() -> int:
     return int(match[1]) if match else 0
 
 
-def wait_for_any(refs: list[ray.ObjectRef], timeout_s: float) -> list[ray.ObjectRef]:
+def wait_for_any(refs: list[ray.ObjectRef[Any]], timeout_s: float) -> list[ray.ObjectRef[Any]]:
     """Return those of the references that are ready, as soon as there is one."""
     ready, _ = ray.wait(refs, num_returns=1, timeout=max(0.0, timeout_s))
-    return cast("list[ray.ObjectRef]", ready)
+    return cast("list[ray.ObjectRef[Any]]", ready)

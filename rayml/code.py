@@ -37,7 +37,7 @@ def pack_folder(folder: Path, store: Store) -> str:
     if size > MAX_BYTES:
         raise SpecError(
             f"the folder {folder} has {size:,} bytes in {len(files):,} files and a job's code may "
-            f"have {MAX_BYTES:,}; set working_dir to a smaller one, or let .gitignore name its data"
+            f"have {MAX_BYTES:,}; set working_dir to a smaller one, or name its data in .gitignore"
         )
     with tempfile.TemporaryFile() as archive:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:

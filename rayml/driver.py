@@ -25,7 +25,6 @@ from rayml.tracker.records import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from rayml.store import Store
 
@@ -66,7 +65,9 @@ def _claim(run_id: str, store: Store) -> Submission:
     submission = msgspec.json.decode(store.get(f"submissions/{run_id}.json"), type=Submission)
     claim = {"job": os.environ.get("RAY_JOB_ID", ""), "pid": os.getpid()}
     if not store.create(f"claims/{run_id}.json", json.dumps(claim).encode()):
-        raise SpecError(f"run {run_id} is executed by another driver already; this one does nothing")
+        raise SpecError(
+            f"run {run_id} is executed by another driver already; this one does nothing"
+        )
     return submission
 
 

@@ -24,6 +24,7 @@ from rayml.spec import Target, is_numpy_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
 
 _TYPING_NAMES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
 _BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type)}
@@ -35,7 +36,8 @@ class Signature:
     """What a function takes, as far as it can be told without running anything.
 
     Attributes:
-        parameters: In order; annotations are types where they could be resolved, else text or None.
+        parameters: In order; annotations are types where they could be resolved, else text or
+            None.
         is_exact: False where a decorator may change it; then names are not checked.
     """
 
@@ -50,7 +52,7 @@ class Signature:
 
     @property
     def named(self) -> dict[str, inspect.Parameter]:
-        """The parameters that a value can be given for, by name; the context is not one of them."""
+        """The parameters that take a value, by name; the context is not one of them."""
         return {
             p.name: p for p in self.parameters if p.kind not in _VARIADIC and not is_context(p)
         }
@@ -67,7 +69,8 @@ def find_target(function: Callable[..., object] | str | Path, folder: Path) -> T
     """Return what a job's function is and where.
 
     Args:
-        function: A callable, `file.py:function`, `file.py` (a script), or `package.module:function`.
+        function: A callable, `file.py:function`, `file.py` (a script), or
+            `package.module:function`.
         folder: Where relative paths and modules are looked for.
 
     Raises:
@@ -111,9 +114,7 @@ def _module_target(text: str, module: str, name: str, folder: Path) -> Target:
     file = _module_file(module, folder)
     if file is not None:
         _find_definition(_parse(file), name, module)
-    return Target(
-        kind="module", text=text, file=str(file or ""), module=module, function=name
-    )
+    return Target(kind="module", text=text, file=str(file or ""), module=module, function=name)
 
 
 def _module_file(module: str, folder: Path) -> Path | None:
@@ -127,7 +128,9 @@ def _module_file(module: str, folder: Path) -> Path | None:
     finally:
         sys.path.remove(str(folder))
     if found is None:
-        raise SpecError(f"there is no module {module!r} in {folder} or on Python's path; check its name")
+        raise SpecError(
+            f"there is no module {module!r} in {folder} or on Python's path; check its name"
+        )
     return Path(found.origin) if found.origin and found.origin.endswith(".py") else None
 
 
@@ -140,7 +143,9 @@ def _parse(path: Path) -> ast.Module:
         source = (getattr(exc, "text", None) or "").strip()
         shown = f" in {source!r}" if source else ""
         reason = getattr(exc, "msg", None) or exc
-        raise SpecError(f"{place} is not valid Python: {reason}{shown}; mend it and submit again") from exc
+        raise SpecError(
+            f"{place} is not valid Python: {reason}{shown}; mend it and submit again"
+        ) from exc
     except OSError as exc:
         raise SpecError(f"{path} cannot be read: {exc.strerror}; check its permissions") from exc
 
@@ -167,8 +172,12 @@ def _bound_names(node: ast.stmt) -> list[str]:
         case ast.AnnAssign(target=ast.Name(id=name)):
             return [name]
         case ast.If() | ast.Try() | ast.With():
-            return [n for child in ast.walk(node) if child is not node and isinstance(child, ast.stmt)
-                    for n in _bound_names(child)]
+            return [
+                n
+                for child in ast.walk(node)
+                if child is not node and isinstance(child, ast.stmt)
+                for n in _bound_names(child)
+            ]
     return []
 
 
@@ -198,25 +207,28 @@ def callable_signature(function: Callable[..., object]) -> Signature | None:
     except Exception:  # noqa: BLE001 - user annotations may name anything, or nothing that exists
         hints = {}
     parameters = (
-        p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()
+        p.replace(annotation=hints.get(p.name, p.annotation))
+        for p in signature.parameters.values()
     )
     return Signature(tuple(parameters))
 
 
 def _ast_signature(node: ast.FunctionDef) -> Signature:
     args, kinds = node.args, inspect.Parameter
+    positional: list[tuple[ast.arg, inspect._ParameterKind]]
     positional = [(a, kinds.POSITIONAL_ONLY) for a in args.posonlyargs]
     positional += [(a, kinds.POSITIONAL_OR_KEYWORD) for a in args.args]
     missing = [None] * (len(positional) - len(args.defaults))
+    rows: list[tuple[ast.arg, inspect._ParameterKind, ast.expr | None]]
     rows = [(a, k, d) for (a, k), d in zip(positional, [*missing, *args.defaults], strict=True)]
     if args.vararg:
         rows.append((args.vararg, kinds.VAR_POSITIONAL, None))
-    rows += [(a, kinds.KEYWORD_ONLY, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
+    rows += [
+        (a, kinds.KEYWORD_ONLY, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    ]
     if args.kwarg:
         rows.append((args.kwarg, kinds.VAR_KEYWORD, None))
-    return Signature(
-        tuple(_ast_parameter(*row) for row in rows), is_exact=not node.decorator_list
-    )
+    return Signature(tuple(_ast_parameter(*row) for row in rows), is_exact=not node.decorator_list)
 
 
 def _ast_parameter(
@@ -288,7 +300,7 @@ def _check_type(name: str, value: object, annotation: object) -> None:
 
 def _wrong_type(name: str, value: object, annotation: object) -> SpecError:
     wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}…"  # noqa: PLR2004
+    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}…"
     return SpecError(
         f"parameter {name!r} is {shown}, of type {type(value).__name__}, and the function wants "
         f"{wanted}; convert it first"
@@ -318,7 +330,7 @@ def parse_word(name: str, word: str, signature: Signature | None) -> object:
 
 def _convert_guess(name: str, word: str, annotation: object) -> object:
     try:
-        return msgspec.convert(_guess(word), annotation)  # type: ignore[arg-type]
+        return msgspec.convert(_guess(word), annotation)
     except msgspec.ValidationError as exc:
         raise _wrong_type(name, word, annotation) from exc
 
@@ -351,7 +363,7 @@ def load_function(target: Target, folder: Path) -> Callable[..., object]:
     return typing.cast("Callable[..., object]", function)
 
 
-def _import_file(path: Path) -> object:
+def _import_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -363,9 +375,7 @@ def _import_file(path: Path) -> object:
     return module
 
 
-def call(
-    function: Callable[..., object], values: Mapping[str, object], context: object
-) -> object:
+def call(function: Callable[..., object], values: Mapping[str, object], context: object) -> object:
     """Call a function with values by name; its context parameter gets the context.
 
     Raises:

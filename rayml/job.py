@@ -49,7 +49,7 @@ class Job:
     code_folder: Path | None
 
 
-def submit(
+def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them optional
     function: Callable[..., object] | str | Path,
     *,
     params: Mapping[str, object] | None = None,
@@ -76,24 +76,28 @@ def submit(
         function: A callable, `"file.py:function"`, `"file.py"` (a script, run unchanged), or
             `"package.module:function"`.
         params: Plain values for the function's parameters, by name; they arrive as they are.
-        inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A parameter
-            annotated `pandas.DataFrame`, `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path` gets
-            its input in that form.
+        inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A
+            parameter
+            annotated `pandas.DataFrame`, `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path`
+            gets its input in that form.
         args: The command line of a script.
         name: For people; the function's name by default.
         experiment: What the run belongs to; `"default"` by default.
         labels: Words to find the run by.
         resources: What each worker needs; one CPU by default.
-        requirements: Packages for this job alone, on top of the environment: a list, or the path of
+        requirements: Packages for this job alone, on top of the environment: a list, or the path
+            of
             a requirements.txt. uv installs them once and keeps them.
         working_dir: The folder that the job runs in; by default the current one.
         env: Environment variables. They are recorded; secrets do not belong here.
-        secrets: Environment variables that are never written down: a mapping, or names to take from
+        secrets: Environment variables that are never written down: a mapping, or names to take
+            from
             this process's environment.
         retry: What to do when an attempt fails; by default there is only one.
         timeout_s: Seconds that one attempt may run.
         start_timeout_s: Seconds that it may wait for a place to run.
-        cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this machine,
+        cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this
+            machine,
             else a new one; `"local"` always starts one; `"ray://host:port"`; `"http://host:8265"`
             for any cluster's Jobs API.
         store: A folder, or an `s3:// gs:// az:// file://` URI; `.rayml` in the project by default.
@@ -128,9 +132,7 @@ def submit(
         return job.spec
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
-        from rayml.remote import submit_remotely  # noqa: PLC0415 - loads Ray
-
-        return submit_remotely(job, address)
+        return _submit_there(job, address)
     return _submit_here(job)
 
 
@@ -181,7 +183,9 @@ def prepare(
 
 
 def _code_folder(folder: Path, target: Target) -> Path:
-    is_elsewhere = target.kind in ("file", "script") and not Path(target.file).is_relative_to(folder)
+    is_elsewhere = target.kind in ("file", "script") and not Path(target.file).is_relative_to(
+        folder
+    )
     return Path(target.file).parent if is_elsewhere else folder
 
 
@@ -201,11 +205,11 @@ def pack(payload: Payload, *, by_value: bool = False) -> bytes:
     try:
         if carried is not None:
             cloudpickle.register_pickle_by_value(carried)
-        return cloudpickle.dumps(payload)
+        return bytes(cloudpickle.dumps(payload))
     except Exception as exc:  # any object's own pickling code may raise anything
         raise SpecError(
-            f"the function or one of its values cannot be sent to a worker: {exc}; make the object "
-            "inside the function instead of outside of it"
+            f"the function or one of its values cannot be sent to a worker: {exc}; make the "
+            "object inside the function instead of outside of it"
         ) from exc
     finally:
         if carried is not None:
@@ -222,6 +226,15 @@ def _is_of_user(module: ModuleType) -> bool:
 def _is_found(module: ModuleType) -> bool:
     """Tell whether another process with our search path would find the module by its name."""
     return PathFinder.find_spec(module.__name__.partition(".")[0]) is not None
+
+
+def _submit_there(job: Job, address: str) -> Run:
+    from rayml.remote import Delivery, submit_remotely  # noqa: PLC0415 - loads Ray
+
+    payload = pack(job.payload, by_value=True)
+    delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder)
+    spec, driver = submit_remotely(delivery, address)
+    return Run(spec, job.store, driver=driver)
 
 
 def _submit_here(job: Job) -> Run:
@@ -302,10 +315,14 @@ def _read_requirements(requirements: Sequence[str] | str | Path | None) -> list[
 def _read_secrets(secrets: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
     if isinstance(secrets, str):
         raise SpecError(f"secrets={secrets!r} is text; give a list of names or a mapping")
-    values = {n: os.environ.get(n) for n in secrets or ()} if not hasattr(secrets, "items") else secrets
+    values = (
+        {n: os.environ.get(n) for n in secrets or ()} if not hasattr(secrets, "items") else secrets
+    )
     for name, value in dict(values).items():  # type: ignore[arg-type]
         if value is None:
-            raise SpecError(f"secret {name!r} is not in the environment; export it, or give its value")
+            raise SpecError(
+                f"secret {name!r} is not in the environment; export it, or give its value"
+            )
         if len(value) < _MIN_SECRET:
             raise SpecError(
                 f"secret {name!r} has {len(value)} characters and rayml can hide those with "

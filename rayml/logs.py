@@ -1,8 +1,8 @@
 """What a job prints: captured whole, kept in the store in parts, readable while it is written.
 
-Both output streams of the process are pointed at a private file, so that output of C code and of child
-processes is caught too, and nothing is lost when the process is killed: whoever finds the file later
-stores the rest of it.
+Both output streams of the process are pointed at a private file, so that output of C code and of
+child processes is caught too, and nothing is lost when the process is killed: whoever finds the
+file later stores the rest of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def capture_path(run: str, attempt: int) -> Path:
 class LogShipper:
     """Moves a capture file's bytes to the store, in order, without secrets.
 
-    What is in the store already is not stored again: a second shipper goes on where the first was killed.
+    What is in the store already is not stored again: a second shipper goes on where the first was
+    killed.
     """
 
     def __init__(self, store: Store, run: str, attempt: int, redactor: Redactor) -> None:
@@ -49,8 +50,7 @@ class LogShipper:
         self._attempt = attempt
         self._redactor = redactor
         self._mark = capture_path(run, attempt).with_suffix(".mark")
-        self._position = self._part = 0
-        self._resume()
+        self._position, self._part, self._count = self._read_mark()
 
     def ship(self, *, is_last: bool) -> bool:
         """Store what was printed since the last call, and tell whether there was anything.
@@ -61,21 +61,30 @@ class LogShipper:
         Raises:
             StoreError: The store refused; the next call tries the same bytes again.
         """
-        data = self._read()
-        if not is_last:
-            data = data[: len(data) - self._redactor.held_back(data)]
+        data = self._next(is_last=is_last)
         if not data:
             return False
-        # The mark goes first: whoever takes over sees from the store whether this part arrived.
-        self._mark.write_text(f"{self._position} {self._part} {len(data)}")
+        # The mark goes first: whoever tries again, here or in another process, sends the same bytes
+        # under the same name, whether or not they arrived the first time.
+        self._count = len(data)
+        self._write_mark()
         self._store.create(self._key, self._redactor.redact(data))
-        self._position, self._part = self._position + len(data), self._part + 1
+        self._position, self._part, self._count = self._position + len(data), self._part + 1, 0
         return True
 
     def remove(self) -> None:
         """Delete the capture file; call it when all of it is in the store."""
         capture_path(self._run, self._attempt).unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
+
+    def _next(self, *, is_last: bool) -> bytes:
+        data = self._read()
+        if self._count:
+            return data[: self._count]
+        if is_last and len(data) < _PART_BYTES:
+            return data
+        safe = data[: len(data) - self._redactor.held_back(data)]
+        return safe if safe or len(data) < _PART_BYTES else data
 
     def _read(self) -> bytes:
         try:
@@ -89,14 +98,17 @@ class LogShipper:
     def _key(self) -> str:
         return f"logs/{self._run}/{self._attempt:04d}/{self._part:08d}.log"
 
-    def _resume(self) -> None:
+    def _read_mark(self) -> tuple[int, int, int]:
         try:
             position, part, count = map(int, self._mark.read_text().split())
         except (FileNotFoundError, ValueError):
-            return
-        self._position, self._part = position, part
-        if self._store.size(self._key) is not None:
-            self._position, self._part = position + count, part + 1
+            return 0, 0, 0
+        return position, part, count
+
+    def _write_mark(self) -> None:
+        staged = self._mark.with_suffix(".staged")
+        staged.write_text(f"{self._position} {self._part} {self._count}")
+        staged.replace(self._mark)
 
 
 def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor) -> None:
@@ -112,7 +124,7 @@ def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor) -> None:
 
 
 class Capture:
-    """Points this process's output at the capture file while a job runs, and ships it meanwhile."""
+    """Points this process's output at the capture file while a job runs, and ships it."""
 
     def __init__(self, shipper: LogShipper, path: Path) -> None:
         self._shipper = shipper
@@ -178,7 +190,7 @@ def _flush(*streams: object) -> None:
 
 
 class LogReader:
-    """Reads one run's output from the store, all attempts in order, and remembers how far it came."""
+    """Reads one run's output from the store, attempt by attempt, and remembers how far it came."""
 
     def __init__(self, store: Store, run: str) -> None:
         self._store = store
@@ -195,8 +207,10 @@ class LogReader:
         return "".join(text)
 
 
-def follow(read: Callable[[], str], is_over: Callable[[], bool], interval_s: float) -> Iterator[str]:
-    """Yield complete lines as they come, with their ends, until the run is over and all is read."""
+def follow(
+    read: Callable[[], str], is_over: Callable[[], bool], interval_s: float
+) -> Iterator[str]:
+    """Yield complete lines as they come, with their ends, until the run is over."""
     rest = ""
     while True:
         over = is_over()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rayml.config import Failure, Retry
 
 _MAX_BACKOFF_S = 600.0
+_MAX_DOUBLINGS = 1000  # more would leave the range of a float
 
 # Kinds that are not here (a timeout, a cancel, a result that cannot be stored) would end the same
 # way again, or were asked for.
@@ -52,4 +53,5 @@ def decide(attempt: int, kind: str, retry: Retry | None) -> TryAgain | GiveUp:
         return GiveUp(f"{reason}, which is not retried")
     if attempt >= retry.attempts:
         return GiveUp(reason)
-    return TryAgain(min(retry.backoff_s * 2 ** (attempt - 1), _MAX_BACKOFF_S), reason)
+    doublings = min(attempt - 1, _MAX_DOUBLINGS)
+    return TryAgain(min(retry.backoff_s * 2**doublings, _MAX_BACKOFF_S), reason)

@@ -41,7 +41,7 @@ def kill_run(run: str, pid: int) -> int:
 
 
 def _has_children() -> bool:
-    """Tell whether this process has any child; the kernel's own list is much faster than a search."""
+    """Tell whether this process has any child; the kernel's list is faster than a search."""
     tasks = Path("/proc/self/task")
     try:
         return any((task / "children").read_text() for task in tasks.iterdir())
@@ -90,7 +90,7 @@ def identify(process: psutil.Process, address: str = "") -> Owner:
 
 
 def is_gone(owner: Owner) -> bool:
-    """Tell whether a process of this machine has surely ended; of another machine nobody can tell."""
+    """Tell whether a process has surely ended; of another machine's nobody can tell."""
     if owner.host != socket.gethostname():
         return False
     if owner.boot != _boot_id():

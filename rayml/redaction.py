@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
 
 MASK = b"***"
+# What rayml itself put there; a short secret may turn up in a digest by chance.
+_OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state"})
 
 
 class Redactor:
@@ -33,12 +39,53 @@ class Redactor:
         return self.redact(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def held_back(self, data: bytes) -> int:
-        """Return how many bytes at the end of `data` may be the beginning of a secret."""
+        """Return how many bytes at the end of `data` must wait for what follows them.
+
+        They may be the beginning of a secret. The cut before them never goes through a whole one.
+        """
+        cut = len(data) - self._begun(data)
+        while (earlier := self._start_of_secret_at(data, cut)) < cut:
+            cut = earlier
+        return len(data) - cut
+
+    def _begun(self, data: bytes) -> int:
         longest = max((len(form) for form in self._forms), default=1) - 1
         for count in range(min(longest, len(data)), 0, -1):
             if any(form.startswith(data[-count:]) for form in self._forms):
                 return count
         return 0
+
+    def _start_of_secret_at(self, data: bytes, cut: int) -> int:
+        """Return where the earliest secret begins that a cut would divide, or the cut itself."""
+        nearby = ((form, max(0, cut - len(form) + 1)) for form in self._forms)
+        found = (data.find(form, start, cut + len(form) - 1) for form, start in nearby)
+        return min((at for at in found if at >= 0), default=cut)
+
+
+def redact_strings(value: T, redact: Callable[[bytes], bytes]) -> T:
+    """Return plain data or a record with all text in it redacted, and its shape and numbers kept.
+
+    To redact encoded JSON would break it where a secret is also a number or a field's name.
+    """
+    return cast("T", _redact_strings(value, redact))
+
+
+def _redact_strings(value: object, redact: Callable[[bytes], bytes]) -> object:
+    match value:
+        case str():
+            return redact(value.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+        case list() | tuple():
+            return [_redact_strings(item, redact) for item in value]
+        case dict():
+            return {
+                _redact_strings(key, redact): _redact_strings(item, redact)
+                for key, item in value.items()
+            }
+        case msgspec.Struct():
+            fields = [name for name in value.__struct_fields__ if name not in _OWN_FIELDS]
+            texts = {name: _redact_strings(getattr(value, name), redact) for name in fields}
+            return msgspec.structs.replace(value, **texts)
+    return value
 
 
 def _forms(secret: str) -> set[bytes]:
@@ -46,5 +93,5 @@ def _forms(secret: str) -> set[bytes]:
     once |= {json.dumps(secret, ensure_ascii=False)[1:-1]}
     twice = {json.dumps(form)[1:-1] for form in once}
     # A secret of several lines may be printed line by line.
-    lines = {line.strip() for line in secret.splitlines() if len(line.strip()) >= 8}  # noqa: PLR2004
+    lines = {line.strip() for line in secret.splitlines() if len(line.strip()) >= 8}
     return {form.encode("utf-8", "surrogatepass") for form in once | twice | lines if form}

@@ -1,4 +1,4 @@
-"""Runs that another process sees through: on a cluster's Jobs API, or elsewhere on this machine."""
+"""Runs that another process sees through: a Ray job, or a process of this machine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import secrets as randomness
 import socket
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rayml import _ray
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
-from rayml.job import pack
-from rayml.run import Run
 from rayml.supervisor import request_cancel
 from rayml.tracker.journal import LiveMark
 from rayml.tracker.reader import read_runs
@@ -28,8 +28,6 @@ from rayml.tracker.records import Submission
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rayml.job import Job
-    from rayml.run import Driver
     from rayml.spec import Spec
     from rayml.store import Store
 
@@ -40,7 +38,22 @@ _POLL_S = 0.5
 _JOB_POLL_S = 3.0
 
 
-def submit_remotely(job: Job, address: str) -> Run:
+@dataclass(frozen=True)
+class Delivery:
+    """A job as it goes to a cluster.
+
+    Attributes:
+        code_folder: The folder that it needs there, or None.
+    """
+
+    spec: Spec
+    payload: bytes
+    secrets: dict[str, str]
+    store: Store
+    code_folder: Path | None
+
+
+def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     """Hand a job to a cluster's Jobs API; it is a Ray job whose submission id is the run's id.
 
     Raises:
@@ -52,7 +65,7 @@ def submit_remotely(job: Job, address: str) -> Run:
     client = _client(address)
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
-    payload = job.store.add(BytesIO(pack(job.payload, by_value=True))).digest
+    payload = job.store.add(BytesIO(job.payload)).digest
     submission = Submission(spec=spec, payload=payload, code=code)
     if not job.store.create(f"submissions/{spec.run}.json", msgspec.json.encode(submission)):
         raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
@@ -60,10 +73,10 @@ def submit_remotely(job: Job, address: str) -> Run:
     if private := _private(job):
         words += ["--private", _hand_over(client, private)]
     _start(client, spec, words)
-    return Run(spec, job.store, driver=JobDriver(client, spec, job.store))
+    return spec, JobDriver(client, spec, job.store)
 
 
-def find_driver(spec: Spec, store: Store) -> Driver:
+def find_driver(spec: Spec, store: Store) -> JobDriver | TrackerDriver:
     """Return a way to reach whoever sees a run through.
 
     Raises:
@@ -96,8 +109,8 @@ class TrackerDriver:
         actor = _ray.find_tracker(store) if connection.address == address else None
         if actor is None:
             raise ClusterUnreachable(
-                f"the Ray at {connection.address} does not track run {spec.run}; it runs on the Ray "
-                f"at {address}, cancel it from a process that is not connected elsewhere"
+                f"the Ray at {connection.address} does not track run {spec.run}; it runs on the "
+                f"Ray at {address}, cancel it from a process that is not connected elsewhere"
             )
         self._actor = actor
         self._spec = spec
@@ -186,7 +199,7 @@ def _client(address: str) -> JobSubmissionClient:
 def _calling(address: str) -> Iterator[None]:
     try:
         yield
-    except (ConnectionError, OSError, RuntimeError, _ray.AUTHENTICATION_ERROR) as exc:
+    except (ConnectionError, OSError, RuntimeError, AuthenticationError) as exc:
         first = str(exc).strip().partition("\n")[0]
         raise ClusterUnreachable(
             f"the Jobs API at {address} did not do as asked: {first}; check the address, and the "
@@ -204,19 +217,19 @@ def _start(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
         )
 
 
-def _check_visible(job: Job, address: str) -> None:
+def _check_visible(job: Delivery, address: str) -> None:
     if _is_this_machine(urlsplit(address).hostname or ""):
         return
     if job.store.is_local:
         raise SpecError(
-            f"store {job.store.uri} is a folder of this machine and the cluster at {address} cannot "
-            "see it; use an s3:// gs:// or az:// store"
+            f"store {job.store.uri} is a folder of this machine and the cluster at {address} "
+            "cannot see it; use an s3:// gs:// or az:// store"
         )
     for record in job.spec.inputs.values():
         if record.kind == "path":
             raise SpecError(
-                f"input {record.name!r} is the file {record.uri} of this machine and the cluster at "
-                f"{address} cannot see it; put it on object storage, or log it as an artifact"
+                f"input {record.name!r} is the file {record.uri} of this machine and the cluster "
+                f"at {address} cannot see it; put it on object storage, or log it as an artifact"
             )
 
 
@@ -239,7 +252,7 @@ def _own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def _pack_code(job: Job) -> tuple[Spec, str | None]:
+def _pack_code(job: Delivery) -> tuple[Spec, str | None]:
     """Return the spec as it runs on the cluster, and the digest of the packed folder."""
     spec = job.spec
     if job.code_folder is None:
@@ -252,7 +265,7 @@ def _pack_code(job: Job) -> tuple[Spec, str | None]:
     return msgspec.structs.replace(spec, target=target, working_dir=digest), digest
 
 
-def _private(job: Job) -> dict[str, object]:
+def _private(job: Delivery) -> dict[str, object]:
     config = getattr(job.store, "config", {})
     return {"secrets": job.secrets, "store": config} if job.secrets or config else {}
 

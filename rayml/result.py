@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import cloudpickle
 
 from rayml.errors import SpecError
+from rayml.redaction import redact_strings
 from rayml.spec import is_numpy_scalar
 from rayml.store import read_blob
 from rayml.tracker.records import Result
@@ -17,9 +18,12 @@ from rayml.tracker.records import Result
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pandas as pd
+
     from rayml.store import Store
 
 _INLINE_BYTES = 64 * 1024
+_JSON_INT_BITS = 14_000  # Python writes and reads integers of up to 4,300 digits
 
 
 def encode_result(value: object, store: Store, redact: Callable[[bytes], bytes]) -> Result:
@@ -31,7 +35,7 @@ def encode_result(value: object, store: Store, redact: Callable[[bytes], bytes])
     """
     format_, data = _encode(value)
     if format_ == "json":
-        data = redact(data)
+        data = json.dumps(redact_strings(value, redact)).encode()
     elif redact(data) != data:
         raise SpecError(
             f"the returned {type(value).__name__} holds the value of a secret; return it without"
@@ -102,8 +106,10 @@ def _encode(value: object) -> tuple[str, bytes]:
 
 def _is_plain(value: object) -> bool:
     """Tell whether JSON gives exactly this value back; subclasses such as numpy's do not count."""
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, str):
         return True
+    if type(value) is int:
+        return value.bit_length() < _JSON_INT_BITS
     if type(value) is float:
         return math.copysign(1, value) > 0 or not math.isnan(value)
     if type(value) is list:
@@ -132,10 +138,20 @@ def _encode_frame(value: object) -> bytes | None:
 
     try:
         data = value.to_parquet()  # type: ignore[attr-defined]
-        pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(data)), value)  # type: ignore[arg-type]
+        back = pd.read_parquet(io.BytesIO(data))
+        pd.testing.assert_frame_equal(back, value)  # type: ignore[arg-type]
+        _check_objects(back, value)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - whatever Parquet cannot hold exactly is pickled
         return None
     return bytes(data)
+
+
+def _check_objects(back: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Raise if Parquet gives objects of another type, as it does for lists, alone or in dicts."""
+    for column in (name for name, kind in frame.dtypes.items() if kind.kind == "O"):
+        for old, new in zip(frame[column], back[column], strict=True):
+            if type(old) is not type(new) or isinstance(old, dict):
+                raise TypeError(f"{old!r} becomes {new!r}")
 
 
 def _decode(format_: str, data: bytes) -> object:

@@ -59,8 +59,8 @@ class Driver(Protocol):
 class Run:
     """One tracked execution of a job.
 
-    Attributes are read from the store whenever they are used, so they are always of now; those of an
-    ended run never change.
+    Attributes are read from the store whenever they are used, so they are always of now; those of
+    an ended run never change.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class Run:
         """What its function returned.
 
         Raises:
-            SpecError: It has not ended yet, or its result is a pickle from elsewhere: see `load_result`.
-            JobFailed, JobCancelled, JobTimeout: It has no result.
+            SpecError: It has not ended yet, or its result is a pickle from elsewhere: see
+            `load_result`. JobFailed, JobCancelled, JobTimeout: It has no result.
         """
         return self.load_result(trusted=self._driver is not None)
 
@@ -185,10 +185,14 @@ class Run:
         """
         record = self._record()
         if not record.is_terminal:
-            raise SpecError(f"run {self.id} is {record.state} and has no result yet; wait() for it")
+            raise SpecError(
+                f"run {self.id} is {record.state} and has no result yet; wait() for it"
+            )
         if (error := self.error) is not None:
             raise error
-        return decode_result(record.result, self._store, trusted=trusted) if record.result else None
+        return (
+            decode_result(record.result, self._store, trusted=trusted) if record.result else None
+        )
 
     def wait(self, timeout_s: float | None = None) -> Run:
         """Return this run once it has ended well.
@@ -226,7 +230,7 @@ class Run:
         return self._follow(reader)
 
     def cancel(self, grace_s: float = 10) -> None:
-        """Ask for its end: its code gets KeyboardInterrupt, and after `grace_s` all its processes end.
+        """Ask for its end: its code gets KeyboardInterrupt; after `grace_s` its processes end.
 
         Returns when the request is recorded; `wait` tells when it has ended. A run that has ended
         stays as it is.

@@ -34,10 +34,10 @@ _MAX_NAME = 250
 class Context:
     """One attempt of a run, as its code sees it.
 
-    The `log_*` methods return at once: values are gathered and made durable in the background, about
-    twice a second, and all of them before the run may end as `succeeded`. Artifacts are uploaded
-    before the call returns. Safe to use from several threads; picklable, so that it can be handed to
-    Ray tasks and actors of the same job.
+    The `log_*` methods return at once: values are gathered and made durable in the background,
+    about twice a second, and all of them before the run may end as `succeeded`. Artifacts are
+    uploaded before the call returns. Safe to use from several threads; picklable, so that it can
+    be handed to Ray tasks and actors of the same job.
 
     Attributes:
         run_id: The run's id.
@@ -76,7 +76,8 @@ class Context:
 
         Args:
             name: Any text up to 250 characters; `train/loss` groups.
-            value: Anything that `float()` takes: a number, a numpy scalar, a tensor of one element.
+            value: Anything that `float()` takes: a number, a numpy scalar, a tensor of one
+                element.
             step: Where on the metric's axis; without it, one after the metric's last. Any order.
 
         Raises:
@@ -99,7 +100,7 @@ class Context:
             self.log_metric(name, value, step)
 
     def log_param(self, name: str, value: object) -> None:
-        """Record a parameter that the job was not submitted with; a later value takes its place."""
+        """Record a parameter that was not submitted; a later value takes its place."""
         self.log_params({name: value})
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -126,7 +127,8 @@ class Context:
         Args:
             name: Of the artifact.
             model: A scikit-learn estimator, stored by skops; others by `format="pickle"`.
-            format: `"skops"` or `"pickle"`. A pickle runs code when it is loaded, so it must be asked
+            format: `"skops"` or `"pickle"`. A pickle runs code when it is loaded, so it must be
+                asked
                 for by name here and trusted by name when it is loaded.
 
         Raises:
@@ -204,9 +206,7 @@ class Context:
     def _log(self, saved: ArtifactRecord) -> Artifact:
         now = time.time()
         record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
-        self._client.add(
-            Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
-        )
+        self._client.add(Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record))
         return Artifact(record, self._store)
 
 
@@ -224,7 +224,7 @@ def _rebuild(
     params: Mapping[str, object],
     inputs: Mapping[str, Input],
 ) -> Context:
-    """Make a context in another process of the same job; what it logs is flushed when that exits."""
+    """Make a context in another process of the same job; it is flushed when that exits."""
     client = Client(Producer(transport, run_id, attempt))
     atexit.register(_flush_quietly, client)
     return Context(client, transport, store, run_id, attempt, params, inputs)

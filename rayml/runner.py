@@ -24,20 +24,20 @@ import cloudpickle
 import msgspec
 
 from rayml import processes
-from rayml.run_context import Context, enter, leave
 from rayml.errors import JournalFenced, SpecError, StoreError
 from rayml.function import call, callable_signature, is_context, load_function
 from rayml.inputs import Input, convert
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
+from rayml.run_context import Context, enter, leave
 from rayml.tracker.client import Client, Producer
 from rayml.tracker.reader import find_artifact
 from rayml.tracker.records import Problem, Result, Started
 from rayml.tracker.relay import VARIABLE, Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from rayml.artifacts import Artifact
     from rayml.spec import Spec
@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 _FLUSH_S = 60.0
 _PACKAGE = str(Path(__file__).parent)
 _OWN_MODULES = frozenset(
-    "rayml ray msgspec obstore pyarrow numpy pandas psutil cloudpickle _cython_3 google grpc yaml".split()
+    [
+        *("rayml", "ray", "msgspec", "obstore", "pyarrow", "numpy", "pandas", "psutil"),
+        *("cloudpickle", "_cython_3", "google", "grpc", "yaml"),
+    ]
 )
 
 
@@ -93,10 +96,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
-    """Run an attempt to its end; return its encoded `Outcome`, and whether the process is as before.
+    """Run an attempt to its end; return its `Outcome`, and whether the process is as before.
 
-    Everything that the job logged and printed is durable when this returns; if it could not be made
-    so, the outcome is a failure. Never raises for what user code does.
+    Everything that the job logged and printed is durable when this returns; if it could not be
+    made so, the outcome is a failure. Never raises for what user code does.
     """
     before = set(sys.modules), threading.active_count()
     attempt = _Attempt(order, node)
@@ -171,7 +174,8 @@ class _Attempt:
             # Whoever watches must know this process before user code can take it down.
             self._client.flush(_FLUSH_S)
             if spec.target.kind == "script":
-                return _run_script(self._order)
+                _run_script(self._order)
+                return None
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
             return call(function, values, context)
@@ -191,9 +195,9 @@ class _Attempt:
         return find_artifact(self._order.store, uri)
 
     def _child_job(self, context: Context) -> bytes:
-        return cloudpickle.dumps(
-            (self._order.store, context.run_id, context.attempt, context.params, {})
-        )
+        inputs: dict[str, Input] = {}
+        rest = (context.run_id, context.attempt, context.params, inputs)
+        return bytes(cloudpickle.dumps((self._order.store, *rest)))
 
     def _redacted(self, problem: Problem) -> Problem:
         redact = self._redactor.redact_text
@@ -212,7 +216,7 @@ class _Attempt:
 
 
 def _values(function: Callable[..., object], context: Context) -> dict[str, object]:
-    """Return the arguments: parameters as they are, inputs in the form that annotations ask for."""
+    """Return the arguments: parameters as they are, inputs as the annotations ask for them."""
     signature = callable_signature(function)
     annotations = signature.named if signature else {}
     values = dict(context.params)
@@ -230,7 +234,7 @@ def _values(function: Callable[..., object], context: Context) -> dict[str, obje
 
 def _load_payload(payload: bytes) -> Payload:
     try:
-        loaded = cloudpickle.loads(payload)
+        loaded: Payload = cloudpickle.loads(payload)
     except Exception as exc:
         raise SpecError(
             f"the function or its values could not be unpickled where they run: {exc!r}; is "
@@ -339,7 +343,7 @@ def describe_exception(exc: BaseException) -> Problem:
 
 
 def _user_traceback(exc: BaseException) -> traceback.TracebackException:
-    """Return an exception's traceback, causes included, without the frames that are not the user's."""
+    """Return an exception's traceback, causes included, with the user's own frames only."""
     whole = traceback.TracebackException.from_exception(exc)
     pending = [whole]
     while pending:

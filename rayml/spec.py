@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PARAM_BYTES = 64 * 1024 * 1024
-_SHOWN_CHARACTERS = 4096
+_SHOWN_BYTES = 4096
 
 
 class InputRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +39,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wrote and where it is.
 
     Attributes:
-        kind: `callable`, `file` (a function in a file), `script`, or `module` (a function in a module).
+        kind: `callable`, `file` (a function in a file), `script`, or `module` (a function in a
+            module).
         text: As the user named it.
-        file: The Python file, absolute or relative to the job's working folder; empty if there is none.
+        file: The Python file, absolute or relative to the job's working folder; empty if there is
+            none.
         module: The module's dotted name, for `module`.
         function: The function's name; empty for scripts.
     """
@@ -120,29 +122,36 @@ def describe_value(name: str, value: object) -> object:
     """
     _check_size(name, value)
     plain = plain_value(value)
-    if len(text := msgspec.json.encode(plain)) <= _SHOWN_CHARACTERS:
+    if len(text := msgspec.json.encode(plain)) <= _SHOWN_BYTES:
         return plain
-    return f"{text[:_SHOWN_CHARACTERS].decode(errors='ignore')}… ({len(text):,} bytes in all)"
+    return f"{text[:_SHOWN_BYTES].decode(errors='ignore')}… ({len(text):,} bytes in all)"
 
 
-def plain_value(value: object) -> object:
+def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind of value
     """Return a value as strict JSON: numpy scalars as numbers, NaN and infinities as text.
 
-    What has no JSON form becomes its `repr`, cut at a few KiB.
+    What has no JSON form becomes its `repr`.
     """
-    if value is None or isinstance(value, bool | str):
-        return value[:_SHOWN_CHARACTERS * 4] if isinstance(value, str) else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _encodable(value)
     if isinstance(value, int):
-        return int(value) if abs(value) < 2**63 else str(value)
+        return int(value) if abs(value) < 2**63 else hex(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, dict):
-        return {str(k): plain_value(v) for k, v in value.items()}
+        return {_encodable(str(k)): plain_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
     if is_numpy_scalar(value):
         return plain_value(value.item())  # type: ignore[attr-defined]
-    return repr(value)[:_SHOWN_CHARACTERS]
+    return _encodable(repr(value))
+
+
+def _encodable(text: str) -> str:
+    """Return text as it is, but for lone surrogates, which UTF-8 has no bytes for."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_numpy_scalar(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""Sees one run through: starts attempts, waits, explains waiting, times out, cancels, retries, ends.
+"""Sees one run through: starts attempts, explains waiting, times out, cancels, retries, ends.
 
-It lives in a thread of the process that submitted the run, or in the driver of its Ray job: the same
-code in both. Whatever happens, the run's end is recorded, if need be without Ray.
+It lives in a thread of the process that submitted the run, or in the driver of its Ray job: the
+same code in both. Whatever happens, the run's end is recorded, if need be without Ray.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import ray
@@ -60,7 +60,7 @@ class _Running:
     """What is known about the attempt in hand."""
 
     attempt: int
-    task: ray.ObjectRef
+    task: ray.ObjectRef[Any]
     submitted: float
     started: float | None = None
     node: str = ""
@@ -96,7 +96,7 @@ class Supervisor(threading.Thread):
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
         self._version = 0
-        self._watch: ray.ObjectRef | None = None
+        self._watch: ray.ObjectRef[Any] | None = None
         self._cancel_at: float | None = None
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
@@ -111,7 +111,7 @@ class Supervisor(threading.Thread):
         threading.Thread(target=self.cancel, args=(grace_s, by), daemon=True).start()
 
     def run(self) -> None:
-        """Execute the run; afterwards `ended` says how it ended, or `failure` why that is not recorded."""
+        """Execute the run; then `ended` says how it ended, or `failure` why nothing does."""
         try:
             self._end(self._execute())
         except RaymlError as exc:
@@ -168,7 +168,9 @@ class Supervisor(threading.Thread):
                 runner.execute, (order, self._payload), self._spec.resources, environment, group,
                 name=f"rayml:{self._spec.name}",
             )  # fmt: skip
-            return self._await(_Running(attempt, task, time.monotonic(), oom_kills=_ray.oom_kills()))
+            return self._await(
+                _Running(attempt, task, time.monotonic(), oom_kills=_ray.oom_kills())
+            )
         except _Stopped as exc:
             return runner.Outcome(problem=exc.problem)
         finally:
@@ -193,7 +195,7 @@ class Supervisor(threading.Thread):
         left = running.started + self._spec.timeout_s - time.monotonic()
         return min(_TICK_S, max(0.0, left))
 
-    def _watching(self) -> ray.ObjectRef:
+    def _watching(self) -> ray.ObjectRef[Any]:
         if self._watch is None:
             self._watch = self._actor.watch.remote(self._spec.run, self._version)
         return self._watch
@@ -201,7 +203,7 @@ class Supervisor(threading.Thread):
     def _take_status(self) -> Status | None:
         watch, self._watch = self._watch, None
         try:
-            status: Status = ray.get(watch)
+            status: Status = ray.get(cast("ray.ObjectRef[Any]", watch))
         except (RayError, NotFound):
             return None
         self._version = status.version
@@ -268,7 +270,9 @@ class Supervisor(threading.Thread):
 
     def _explain_death(self, exc: RayError, running: _Running) -> Problem:
         if isinstance(exc, OutOfMemoryError) or _ray.oom_kills() > running.oom_kills:
-            return Problem(kind="oom", message="it was killed because the machine's memory ran out")
+            return Problem(
+                kind="oom", message="it was killed because the machine's memory ran out"
+            )
         if isinstance(exc, NodeDiedError | RaySystemError) or not _ray.is_alive():
             return _RAY_DIED
         if isinstance(exc, WorkerCrashedError):
@@ -314,7 +318,11 @@ class Supervisor(threading.Thread):
         self._producer.record(Waiting(run=run, time=time.time(), attempt=attempt, reason=reason))
         words = _ray.uv_executable(requirements)
         done = subprocess.run(
-            [*words, "-c", ""], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            [*words, "-c", ""],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:
             message = f"its requirements cannot be installed: {done.stderr.strip()}"
@@ -363,15 +371,13 @@ class Supervisor(threading.Thread):
 _RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
 
-def end_attempt(
-    store: Store, run: str, attempt: int, pid: int, redactor: Redactor
-) -> None:
+def end_attempt(store: Store, run: str, attempt: int, pid: int, redactor: Redactor) -> None:
     """On the machine of an attempt: end its processes and store the rest of what it printed."""
     processes.kill_run(run, pid)
     logs.ship_rest(store, run, attempt, redactor)
 
 
-def request_cancel(actor: ray.actor.ActorHandle, run: str, grace_s: float, by: str) -> None:
+def request_cancel(actor: ray.actor.ActorHandle[Any], run: str, grace_s: float, by: str) -> None:
     """Record durably that a run is to end; one that has ended stays as it is.
 
     Raises:

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import psutil
 
 from rayml.config import setting
-from rayml.run_context import Context, enter, find_context, leave
 from rayml.origin import new_run_id, read_origin
 from rayml.processes import identify
+from rayml.run_context import Context, enter, find_context, leave
 from rayml.runner import describe_exception
 from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
@@ -55,7 +54,8 @@ def start_run(
         store: Where; the project's own by default.
 
     Raises:
-        StoreError: The store cannot be written, or at the end: not all was durable, and the run failed.
+        StoreError: The store cannot be written, or at the end: not all was durable, and the run
+            failed.
     """
     if (current := find_context()) is not None:
         yield current

@@ -1,1 +1,1 @@
-"""The record of every run: an actor that writes it, a client that feeds it, a reader that needs neither."""
+"""The record of every run: who writes it, who feeds it, and who reads it without either."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
 
 from rayml.errors import JournalFenced
 from rayml.processes import identify, is_gone
-from rayml.store import Store
 from rayml.tracker.journal import Batch, Journal, LiveMark, live_shards
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Ended, Problem
 from rayml.tracker.runs import Fold, RunRecord
+
+if TYPE_CHECKING:
+    from rayml.store import Store
 
 LOST = Problem(
     kind="node_lost",
@@ -23,7 +26,7 @@ LOST = Problem(
 
 
 def close_abandoned(store: Store) -> list[str]:
-    """Close the runs of every shard whose writer was on this machine and is gone; return their ids.
+    """Close the runs of this machine's shards whose writer is gone; return their ids.
 
     Taking such a shard over is safe: should its writer be alive after all, it is fenced.
 

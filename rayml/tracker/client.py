@@ -1,4 +1,4 @@
-"""The side of tracking that lives with the user's code: it gathers, and never makes training wait."""
+"""The side of tracking that lives with user code: it gathers and never makes training wait."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LoopTransport:
 
 
 class Producer:
-    """Numbers one source's batches and sends them one after the other, each until it is durable."""
+    """Numbers one source's batches and sends them one by one, each until it is durable."""
 
     def __init__(self, transport: Transport, run: str, attempt: int) -> None:
         self.run = run
@@ -98,8 +98,8 @@ class Producer:
 class Client:
     """Buffers what one attempt logs and sends it from a thread of its own.
 
-    `point` and `add` never wait for the tracker. `flush` and `close` return once all that was logged
-    before is durable, or raise. Safe to use from several threads.
+    `point` and `add` never wait for the tracker. `flush` and `close` return once all that was
+    logged before is durable, or raise. Safe to use from several threads.
     """
 
     def __init__(

@@ -7,12 +7,12 @@ A *shard* has one writer at a time. Every segment is a small JSON-lines object:
     {"producer":…,"n":…,"run":…,"attempt":…,"records":[…]}          batches
     {"batches":2,"crc32":…}                                         trailer: checks all lines above
 
-*Fencing.* A writer opens a shard by creating the next segment with a higher epoch. From then on the
-older writer's next create collides with it, for ever, because segments are never renamed or reused:
-a stale twin cannot write, however long it slept.
+*Fencing.* A writer opens a shard by creating the next segment with a higher epoch. From then on
+the older writer's next create collides with it, for ever, because segments are never renamed or
+reused: a stale twin cannot write, however long it slept.
 
-*Ambiguity.* A create whose answer was lost may have landed. The header's nonce tells: if the segment
-that is there has our nonce, our write succeeded.
+*Ambiguity.* A create whose answer was lost may have landed. The header's nonce tells: if the
+segment that is there has our nonce, our write succeeded.
 
 *Exactly once.* Each batch has a producer and a dense number. One that is already in the journal is
 acknowledged again and not written again.
@@ -67,6 +67,14 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     torn: list[int] = []
 
 
+class _NewerFormat(JournalCorrupt):
+    """Not torn, so no writer may step over it."""
+
+
+class _Format(msgspec.Struct, frozen=True):
+    format: int
+
+
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     shard: str
@@ -96,9 +104,7 @@ class Segment:
     batches: list[Batch]
 
 
-def encode_segment(
-    shard: str, seq: int, epoch: int, nonce: str, body: Sequence[bytes]
-) -> bytes:
+def encode_segment(shard: str, seq: int, epoch: int, nonce: str, body: Sequence[bytes]) -> bytes:
     """Return a segment's bytes; each of `body` is one encoded line."""
     header = _Header(
         format=FORMAT, shard=shard, epoch=epoch, seq=seq, nonce=nonce, time=time.time()
@@ -117,15 +123,18 @@ def decode_segment(name: str, data: bytes) -> Segment:
     head += b"\n"
     try:
         trailer = msgspec.json.decode(tail, type=_Trailer)
-        lines = head.splitlines()
-        header = msgspec.json.decode(lines[0], type=_Header)
-    except (msgspec.DecodeError, IndexError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise _corrupt(name, "is torn") from exc
-    if header.format > FORMAT:
-        raise _corrupt(name, f"has format {header.format} and this rayml reads up to {FORMAT}")
+    lines = head.splitlines()
     if zlib.crc32(head) != trailer.crc32 or len(lines) - 1 != trailer.batches:
         raise _corrupt(name, "does not have the checksum it was written with")
-    return _segment(name, header, lines[1:])
+    found = msgspec.json.decode(lines[0], type=_Format).format
+    if found > FORMAT:
+        raise _NewerFormat(
+            f"journal segment {name} has format {found} and this rayml reads up to {FORMAT}; "
+            "upgrade rayml"
+        )
+    return _segment(name, msgspec.json.decode(lines[0], type=_Header), lines[1:])
 
 
 def _segment(name: str, header: _Header, lines: list[bytes]) -> Segment:
@@ -186,6 +195,8 @@ class ShardReader:
             seq = int(key.rpartition("/")[2].partition(".")[0])
             try:
                 segment = decode_segment(key, self.store.get(key))
+            except _NewerFormat:
+                raise
             except JournalCorrupt as exc:
                 doubtful.append((seq, exc))
                 continue
@@ -250,8 +261,8 @@ class Journal:
         """
         if not self._create(self._seq + 1, self._epoch, batches):
             raise JournalFenced(
-                f"shard {self._shard} was taken over by another tracker after segment {self._seq}; "
-                "this tracker stops, its clients go on with the new one"
+                f"shard {self._shard} was taken over by another tracker after segment "
+                f"{self._seq}; this tracker stops, its clients go on with the new one"
             )
         self._seq += 1
 
@@ -265,7 +276,9 @@ class Journal:
         for segment in reader.read():
             yield from segment.batches
         if reader.epoch != self._epoch:
-            raise JournalFenced(f"shard {self._shard} was taken over by another tracker; stop this one")
+            raise JournalFenced(
+                f"shard {self._shard} was taken over by another tracker; stop this one"
+            )
         self._seq = reader.position
 
     def _create(self, seq: int, epoch: int, body: Sequence[bytes]) -> bool:
@@ -282,7 +295,7 @@ class Journal:
 
 
 class LiveMark:
-    """A hint beside the journal that a shard has a writer, so that one that died is found quickly."""
+    """A hint beside the journal that a shard has a writer, so that a dead one is found quickly."""
 
     def __init__(self, store: Store, shard: str) -> None:
         self._store = store

@@ -59,7 +59,7 @@ class Reader:
             self._read(reader, [key for key in group if key > reader.last_key])
 
     def find(self, name: str) -> RunRecord:
-        """Return the run with this id, or the only one whose id begins with it; `latest` is the newest.
+        """Return the run with this id or the only one that begins so; `latest` is the newest.
 
         Raises:
             NotFound: There is none, or several.
@@ -68,7 +68,9 @@ class Reader:
             return self.runs[name]
         if name == "latest" and self.runs:
             return max(self.runs.values(), key=lambda run: run.spec.submitted_at)
-        found = [run for run_id, run in self.runs.items() if run_id.startswith(name)] if name else []
+        found = (
+            [run for run_id, run in self.runs.items() if run_id.startswith(name)] if name else []
+        )
         if len(found) == 1:
             return found[0]
         raise NotFound(self._explain(name, len(found)))
@@ -94,10 +96,14 @@ class Reader:
         for key in self._unknown(entry.key for entry in self.store.list("submissions/")):
             submission = msgspec.json.decode(self.store.get(key), type=Submission)
             spec = submission.spec
-            self.runs[spec.run] = RunRecord(spec, params=dict(spec.params), labels=dict(spec.labels))
+            self.runs[spec.run] = RunRecord(
+                spec, params=dict(spec.params), labels=dict(spec.labels)
+            )
 
     def _unknown(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if key.rpartition("/")[2].removesuffix(".json") not in self.runs]
+        return [
+            key for key in keys if key.rpartition("/")[2].removesuffix(".json") not in self.runs
+        ]
 
 
 _readers: dict[str, Reader] = {}

@@ -1,7 +1,7 @@
 """What the journal holds: one small type per thing that can happen to a run.
 
-Every record is one JSON object whose `type` names it. A reader skips types that it does not know, so
-that a journal written by a newer rayml stays readable.
+Every record is one JSON object whose `type` names it. A reader skips types that it does not know,
+so that a journal written by a newer rayml stays readable.
 """
 
 from __future__ import annotations
@@ -60,85 +60,100 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    run: str
-    time: float
-
-
-class Submitted(_Event, tag="submitted"):
+class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="submitted"):
     """A run exists."""
 
+    run: str
+    time: float
     spec: Spec
 
 
-class Waiting(_Event, tag="waiting"):
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="waiting"):
     """An attempt cannot start yet, and why."""
 
+    run: str
+    time: float
     attempt: int
     reason: str
 
 
-class Started(_Event, tag="started"):
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
     """User code begins."""
 
+    run: str
+    time: float
     attempt: int
     node: str
     host: str
     pid: int
 
 
-class CancelRequested(_Event, tag="cancel"):
+class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
     """Someone wants the run to end."""
 
+    run: str
+    time: float
     grace_s: float
     by: str
 
 
-class Retrying(_Event, tag="retrying"):
+class Retrying(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="retrying"):
     """An attempt failed and another will follow."""
 
+    run: str
+    time: float
     attempt: int
     delay_s: float
     reason: str
     problem: Problem
 
 
-class Ended(_Event, tag="ended"):
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ended"):
     """The run has reached a state that it never leaves."""
 
+    run: str
+    time: float
     attempt: int
     state: str
     problem: Problem | None = None
     result: Result | None = None
 
 
-class Params(_Event, tag="params"):
+class Params(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="params"):
     """Parameters that the code logged, beside those it was submitted with."""
 
+    run: str
+    time: float
     attempt: int
     params: dict[str, object]
 
 
-class Labels(_Event, tag="labels"):
+class Labels(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="labels"):
     """Labels that the code set."""
 
+    run: str
+    time: float
     attempt: int
     labels: dict[str, str]
 
 
-class Logged(_Event, tag="artifact"):
+class Logged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="artifact"):
     """An artifact whose bytes are all in the store."""
 
+    run: str
+    time: float
     attempt: int
     artifact: ArtifactRecord
 
 
-class Points(_Event, tag="points"):
+class Points(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="points"):
     """Metric points in columns: name → (steps, times, values), equally long.
 
     Values that JSON has no number for are written as `"nan"`, `"inf"` and `"-inf"`.
     """
 
+    run: str
+    time: float
     attempt: int
     rank: int
     series: dict[str, tuple[list[int], list[float], list[float | str]]]
@@ -157,7 +172,7 @@ Record: TypeAlias = (
     | Points
 )
 
-_decoder = msgspec.json.Decoder(Record)
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in Record.__args__)
 
 
@@ -185,6 +200,6 @@ def plain_values(values: list[float]) -> list[float | str]:
     >>> plain_values([0.5, float("inf")])
     [0.5, 'inf']
     """
-    if math.isfinite(math.fsum(values) if len(values) < 3 else sum(values)):
+    if math.isfinite(sum(values)):  # a sum that overflows only takes the longer way
         return values  # type: ignore[return-value]
     return [v if math.isfinite(v) else str(v) for v in values]

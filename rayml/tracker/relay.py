@@ -1,4 +1,4 @@
-"""Lets the children of a job's process log to its run, without Ray: a socket beside the process."""
+"""Lets the children of a job's process log to its run, without Ray, through a socket."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import tempfile
 import threading
 import uuid
 from contextlib import suppress
-from multiprocessing.connection import Client as connect
-from multiprocessing.connection import Listener
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -52,13 +51,15 @@ class Relay:
         # A thread that waits in accept() is woken by a last connection, not by the close.
         self._closed = True
         with suppress(OSError, EOFError):
-            connect(str(self._path), "AF_UNIX", authkey=self._key).close()
+            Client(str(self._path), "AF_UNIX", authkey=self._key).close()
         self._thread.join()
         self._listener.close()
 
     def _accept_all(self) -> None:
         while not self._closed:
-            with suppress(OSError, EOFError):  # a child that went away in the middle of its greeting
+            with suppress(
+                OSError, EOFError
+            ):  # a child that went away in the middle of its greeting
                 connection = self._listener.accept()
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -83,7 +84,7 @@ class RelayTransport:
     def __init__(self, address: str) -> None:
         key, _, path = address.partition("@")
         self._address = address
-        self._connection = connect(path, "AF_UNIX", authkey=bytes.fromhex(key))
+        self._connection = Client(path, "AF_UNIX", authkey=bytes.fromhex(key))
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RelayTransport], tuple[str]]:

@@ -134,7 +134,7 @@ def _submitted(record: Submitted) -> RunRecord:
     return RunRecord(spec, params=dict(spec.params), labels=dict(spec.labels))
 
 
-def _change(run: RunRecord, record: Record) -> None:
+def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case per record
     match record:
         case Waiting():
             run.state, run.reason, run.attempt = "waiting", record.reason, record.attempt

@@ -1,8 +1,8 @@
-"""The tracker: the single writer of one shard. It is a Ray actor in a cluster, a plain object without one.
+"""The tracker: the single writer of one shard; an actor in Ray, a plain object without it.
 
-What `append` has acknowledged is durable, once and only once. Many callers share one write: while a
-segment is being made durable, the next one gathers (group commit), so that there is exactly one write
-in flight and never a hole in the numbering.
+What `append` has acknowledged is durable, once and only once. Many callers share one write: while
+a segment is being made durable, the next one gathers (group commit), so that there is exactly one
+write in flight and never a hole in the numbering.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ class Tracker:
         self._live.set(owner)
 
     async def append(self, data: bytes) -> int:
-        """Make one encoded `Batch` durable and return its number; a repeated batch is not written again.
+        """Make one encoded `Batch` durable and return its number; a repeated one is written once.
 
         Raises:
             SpecError: It submits a run whose id is taken.
             NotFound: It is about a run that was never submitted here.
-            JournalFenced: Its run has ended or gone on to a newer attempt, or this tracker is stale.
+            JournalFenced: Its run has ended or gone on to a newer attempt, or this tracker is
+                stale.
             StoreError: The store refused; the same batch may be sent again.
         """
         batch = msgspec.json.decode(data, type=Batch)
@@ -97,7 +98,7 @@ class Tracker:
         return status
 
     async def close(self) -> None:
-        """Say that the shard is left in good order; call it when nothing will be appended any more."""
+        """Say that the shard is left in good order; nothing may be appended afterwards."""
         if not self._runs:
             self._live.clear()
 
@@ -119,11 +120,10 @@ class Tracker:
                 self._fail(group, exc)
 
     def _next_group(self) -> list[_Entry]:
-        size = 0
-        for count, entry in enumerate(self._queue, 1):
-            size += len(entry.data)
-            if size >= SEGMENT_BYTES:
-                break
+        size = count = 0
+        while count < len(self._queue) and size < SEGMENT_BYTES:
+            size += len(self._queue[count].data)
+            count += 1
         group, self._queue = self._queue[:count], self._queue[count:]
         return group
 
@@ -198,7 +198,9 @@ class Tracker:
             entry.done.set_result(entry.batch.n)
 
     def _fail(self, group: list[_Entry], exc: Exception) -> None:
-        error = exc if isinstance(exc, RaymlError) else StoreError(f"journal write failed: {exc!r}")
+        error = (
+            exc if isinstance(exc, RaymlError) else StoreError(f"journal write failed: {exc!r}")
+        )
         for entry in group:
             self._pending.pop((entry.batch.producer, entry.batch.n), None)
             if not entry.done.done():
