@@ -14,6 +14,7 @@ import inspect
 import sys
 import typing
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from rayml.spec import Target, is_numpy_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 _TYPING_NAMES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
@@ -99,15 +101,23 @@ def _callable_target(function: Callable[..., object]) -> Target:
 
 
 def _file_target(text: str, place: str, name: str, folder: Path) -> Target:
-    path = (folder / place).resolve()
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise SpecError(f"there is no file {path}; {suggestion(path.name, siblings)}")
+    path = _existing_file(folder / place)
     tree = _parse(path)
     if not name:
         return Target(kind="script", text=text, file=str(path))
     _find_definition(tree, name, str(path))
     return Target(kind="file", text=text, file=str(path), function=name)
+
+
+def _existing_file(named: Path) -> Path:
+    try:
+        path = named.resolve()
+        if path.is_file():
+            return path
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    except (OSError, ValueError) as exc:
+        raise SpecError(f"{str(named)!r} cannot be read: {exc}; check its name") from exc
+    raise SpecError(f"there is no file {path}; {suggestion(path.name, siblings)}")
 
 
 def _module_target(text: str, module: str, name: str, folder: Path) -> Target:
@@ -122,8 +132,8 @@ def _module_file(module: str, folder: Path) -> Path | None:
     sys.path.insert(0, str(folder))
     try:
         importlib.invalidate_caches()
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+        found = _find_spec(module)
+    except ValueError:  # `__main__` and the like, which no file is known for
         found = None
     finally:
         sys.path.remove(str(folder))
@@ -132,6 +142,20 @@ def _module_file(module: str, folder: Path) -> Path | None:
             f"there is no module {module!r} in {folder} or on Python's path; check its name"
         )
     return Path(found.origin) if found.origin and found.origin.endswith(".py") else None
+
+
+def _find_spec(module: str) -> ModuleSpec | None:
+    """Find a module as `importlib.util.find_spec` does, but without importing its packages."""
+    if module in sys.modules:
+        return importlib.util.find_spec(module)
+    name, *rest = module.split(".")
+    found = importlib.util.find_spec(name)
+    for part in rest:
+        if found is None or found.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        found = PathFinder.find_spec(name, found.submodule_search_locations)
+    return found
 
 
 def _parse(path: Path) -> ast.Module:
@@ -286,16 +310,27 @@ def check_values(
 def _check_type(name: str, value: object, annotation: object) -> None:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return
-    plain = value.item() if is_numpy_scalar(value) else value  # type: ignore[attr-defined]
+    if not (_fits(value, annotation) or _fits(_without_numpy(value), annotation)):
+        raise _wrong_type(name, value, annotation)
+
+
+def _fits(value: object, annotation: object) -> bool:
     try:
-        msgspec.convert(plain, annotation)
-    except msgspec.ValidationError as exc:
-        if isinstance(annotation, type) and isinstance(value, annotation):
-            return
-        raise _wrong_type(name, value, annotation) from exc
-    except TypeError as exc:  # msgspec does not know this type
-        if isinstance(annotation, type) and not isinstance(value, annotation):
-            raise _wrong_type(name, value, annotation) from exc
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError:
+        return isinstance(annotation, type) and isinstance(value, annotation)
+    except TypeError:  # msgspec does not know this type
+        return not isinstance(annotation, type) or isinstance(value, annotation)
+    return True
+
+
+def _without_numpy(value: object) -> object:
+    """Return plain data with Python's own numbers where it has numpy's."""
+    if isinstance(value, list | tuple):
+        return [_without_numpy(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_numpy(item) for key, item in value.items()}
+    return value.item() if is_numpy_scalar(value) else value  # type: ignore[attr-defined]
 
 
 def _wrong_type(name: str, value: object, annotation: object) -> SpecError:
@@ -387,5 +422,5 @@ def call(function: Callable[..., object], values: Mapping[str, object], context:
     check_values(signature, {}, values)
     given = dict(values)
     given |= {p.name: context for p in signature.parameters if is_context(p)}
-    first = [p.name for p in signature.parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-    return function(*(given.pop(n) for n in first if n in given), **given)
+    first = [p for p in signature.parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    return function(*(given.pop(p.name, p.default) for p in first), **given)

@@ -64,8 +64,8 @@ class LogShipper:
         data = self._next(is_last=is_last)
         if not data:
             return False
-        # The mark goes first: whoever tries again, here or in another process, sends the same bytes
-        # under the same name, whether or not they arrived the first time.
+        # The mark goes first: whoever tries again, here or in another process, sends the same
+        # bytes under the same name, whether or not they arrived the first time.
         self._count = len(data)
         self._write_mark()
         self._store.create(self._key, self._redactor.redact(data))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # What a driver that was asked to stop needs for its job's grace and its own last records.
 _STOP_WAIT_S = 60
+_AGENT_WAIT_S = 30.0
 _LOST_AFTER_S = 10.0
 _POLL_S = 0.5
 _JOB_POLL_S = 3.0
@@ -67,12 +68,18 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
     submission = Submission(spec=spec, payload=payload, code=code)
-    if not job.store.create(f"submissions/{spec.run}.json", msgspec.json.encode(submission)):
+    key = f"submissions/{spec.run}.json"
+    if not job.store.create(key, msgspec.json.encode(submission)):
         raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
     words = ["python", "-m", "rayml.driver", spec.run, "--store", job.store.uri]
-    if private := _private(job):
-        words += ["--private", _hand_over(client, private)]
-    _start(client, spec, words)
+    try:
+        with _calling(address):
+            if private := _private(job):
+                words += ["--private", _hand_over(client, private)]
+            _start(client, spec, words)
+    except RaymlError:
+        job.store.delete(key)
+        raise
     return spec, JobDriver(client, spec, job.store)
 
 
@@ -200,7 +207,7 @@ def _calling(address: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, OSError, RuntimeError, AuthenticationError) as exc:
-        first = str(exc).strip().partition("\n")[0]
+        first = str(exc).strip().partition("\n")[0].rstrip(".")
         raise ClusterUnreachable(
             f"the Jobs API at {address} did not do as asked: {first}; check the address, and the "
             "token that Ray's own documentation calls RAY_AUTH_TOKEN"
@@ -208,13 +215,26 @@ def _calling(address: str) -> Iterator[None]:
 
 
 def _start(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
-    with _calling(client.get_address()):
-        client.submit_job(
-            entrypoint=" ".join(map(_ray.quote, words)),
-            submission_id=spec.run,
-            metadata={"rayml_run": spec.run, "rayml_name": spec.name},
-            runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
-        )
+    deadline = time.monotonic() + _AGENT_WAIT_S
+    while True:
+        try:
+            _submit_job(client, spec, words)
+        except RuntimeError as exc:
+            # A cluster that has just started answers before it can take jobs.
+            if "No available agent" not in str(exc) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+def _submit_job(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
+    client.submit_job(
+        entrypoint=" ".join(map(_ray.quote, words)),
+        submission_id=spec.run,
+        metadata={"rayml_run": spec.run, "rayml_name": spec.name},
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
+    )
 
 
 def _check_visible(job: Delivery, address: str) -> None:
@@ -276,6 +296,5 @@ def _hand_over(client: JobSubmissionClient, private: dict[str, object]) -> str:
     Ray's job records, which its dashboard shows, hold only the random name.
     """
     name = f"_ray_pkg_{randomness.token_hex(16)}.zip"
-    with _calling(client.get_address()):
-        _ray.upload(client, name, json.dumps(private).encode())
+    _ray.upload(client, name, json.dumps(private).encode())
     return f"gcs://{name}"

@@ -137,7 +137,7 @@ def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind o
     if isinstance(value, str):
         return _encodable(value)
     if isinstance(value, int):
-        return int(value) if abs(value) < 2**63 else hex(value)
+        return int(value) if abs(value) < 2**63 else _digits(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, dict):
@@ -147,6 +147,11 @@ def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind o
     if is_numpy_scalar(value):
         return plain_value(value.item())  # type: ignore[attr-defined]
     return _encodable(repr(value))
+
+
+def _digits(value: int) -> str:
+    # Python refuses to write more than 4,300 decimal digits, because that takes long.
+    return str(value) if value.bit_length() < 14_000 else hex(value)
 
 
 def _encodable(text: str) -> str:

@@ -65,7 +65,7 @@ def _find(run: str, name: str | None, store: str | None) -> Artifact:
         return artifact(run, store=store)
     if name is None:
         raise SpecError(
-            f"{run!r} alone names no artifact; give RUN and NAME, or a rayml://runs/<run>/<name> URI"
+            f"{run!r} names no artifact; give RUN and NAME, or a rayml://runs/<run>/<name> URI"
         )
     return get_run(run, store=store).artifact(name)
 

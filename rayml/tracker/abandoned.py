@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
 
-from rayml.errors import JournalFenced
+from rayml.errors import JournalCorrupt, JournalFenced
 from rayml.processes import identify, is_gone
 from rayml.tracker.journal import Batch, Journal, LiveMark, live_shards
 from rayml.tracker.reader import read_runs
@@ -38,8 +39,10 @@ def close_abandoned(store: Store) -> list[str]:
         mark = LiveMark(store, shard)
         owner = mark.get()
         if owner is not None and is_gone(owner):
-            closed += _close(store, shard, LOST)
-            mark.clear()
+            # A corrupt shard is reported to whoever reads its runs; new runs do not wait for it.
+            with suppress(JournalCorrupt):
+                closed += _close(store, shard, LOST)
+                mark.clear()
     return closed
 
 

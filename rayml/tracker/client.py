@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
+from rayml.redaction import redact_strings
 from rayml.tracker.journal import Batch
 from rayml.tracker.records import Points, plain_values
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _INTERVAL_S = 0.5
 _BATCH_POINTS = 50_000
 _MAX_WAITING_POINTS = 5_000_000
+_MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -52,15 +54,27 @@ class LoopTransport:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="rayml-tracker", daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="rayml-tracker", daemon=True
+        )
+        self._thread.start()
 
     def append(self, data: bytes) -> None:
         """Return once the batch is durable."""
         asyncio.run_coroutine_threadsafe(self._tracker.append(data), self._loop).result()
 
     def close(self) -> None:
-        """Stop the loop; every append has returned by then."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Leave the shard in good order and stop; every append has returned by then.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        try:
+            asyncio.run_coroutine_threadsafe(self._tracker.close(), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 class Producer:
@@ -128,14 +142,21 @@ class Client:
         self._sender.start()
 
     def point(self, name: str, value: float, step: int | None) -> None:
-        """Buffer one metric point; without a step it takes the one after the metric's last."""
+        """Buffer one metric point; without a step it takes the one after the metric's last.
+
+        Raises:
+            SpecError: The step has more than 64 bits, or the name a character that UTF-8 has not.
+        """
         now = time.time()
         with self._lock:
             columns = self._series.get(name)
             if columns is None:
+                _check_text(name)
                 columns = self._series[name] = ([], [], [])
             if step is None:
                 step = self._next_step.get(name, 0)
+            if not _MIN_STEP <= step <= _MAX_STEP:
+                raise SpecError(f"metric {name!r} got the step {step}; a step has at most 64 bits")
             self._next_step[name] = step + 1
             columns[0].append(step)
             columns[1].append(now)
@@ -147,7 +168,12 @@ class Client:
             self._wake.set()
 
     def add(self, record: Record, *, urgent: bool = False) -> None:
-        """Buffer a record; an urgent one is sent at once, still without waiting for it."""
+        """Buffer a record; an urgent one is sent at once, still without waiting for it.
+
+        Raises:
+            SpecError: It holds a character that UTF-8 has not.
+        """
+        _check_text(record)
         with self._lock:
             self._records.append(record)
             self._added += 1
@@ -195,7 +221,7 @@ class Client:
             self._wake.clear()
             while taken := self._take():
                 records, count = taken
-                self._send(self._redact(self._producer.encode(records)))
+                self._send(self._producer.encode([self._redacted(r) for r in records]))
                 with self._progress:
                     self._durable += count
                     self._progress.notify_all()
@@ -210,6 +236,12 @@ class Client:
         else:
             count += len(records)
         return (records, count) if records else None
+
+    def _redacted(self, record: Record) -> Record:
+        encoded = msgspec.json.encode(record)
+        if self._redact(encoded) == encoded:
+            return record
+        return redact_strings(record, self._redact)
 
     def _points_record(
         self, series: dict[str, tuple[list[int], list[float], list[float]]]
@@ -240,6 +272,13 @@ class Client:
         with self._progress:
             self._failure = error
             self._progress.notify_all()
+
+
+def _check_text(value: object) -> None:
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError as exc:
+        raise SpecError(f"{exc.object!r} cannot be logged; it is not valid Unicode text") from exc
 
 
 def _store_error(exc: Exception) -> RaymlError:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rayml.errors import JournalCorrupt, JournalFenced, NotFound
+from rayml.errors import JournalCorrupt, JournalFenced, NotFound, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -257,14 +257,23 @@ class Journal:
 
         Raises:
             JournalFenced: Another writer has taken the shard over; this one may never write again.
-            StoreError: The store refused; nothing was written, and trying again is safe.
+            StoreError: The store refused or was silent; `recover` tells what was written.
         """
         if not self._create(self._seq + 1, self._epoch, batches):
-            raise JournalFenced(
-                f"shard {self._shard} was taken over by another tracker after segment "
-                f"{self._seq}; this tracker stops, its clients go on with the new one"
-            )
+            raise self._refusal()
         self._seq += 1
+
+    def _refusal(self) -> StoreError:
+        taken = self._find(segment_key(self._shard, self._seq + 1))
+        if taken is not None and taken.epoch == self._epoch:
+            return StoreError(
+                f"shard {self._shard} has got segment {taken.seq} from an earlier write that had "
+                "been given up; send the same again"
+            )
+        return JournalFenced(
+            f"shard {self._shard} was taken over by another tracker after segment "
+            f"{self._seq}; this tracker stops, its clients go on with the new one"
+        )
 
     def recover(self) -> Iterator[Batch]:
         """Yield every durable batch again, after an append whose outcome is not known.
@@ -285,13 +294,14 @@ class Journal:
         key, nonce = segment_key(self._shard, seq), uuid.uuid4().hex
         if self._store.create(key, encode_segment(self._shard, seq, epoch, nonce, body)):
             return True
-        return self._is_ours(key, nonce)
+        taken = self._find(key)
+        return taken is not None and taken.nonce == nonce
 
-    def _is_ours(self, key: str, nonce: str) -> bool:
+    def _find(self, key: str) -> Segment | None:
         try:
-            return decode_segment(key, self._store.get(key)).nonce == nonce
+            return decode_segment(key, self._store.get(key))
         except (JournalCorrupt, NotFound):
-            return False
+            return None
 
 
 class LiveMark:

@@ -89,6 +89,7 @@ class Reader:
                 for batch in segment.batches:
                     self._fold.add(batch)
                     self.shard_of[batch.run] = reader.shard
+            self.problems.pop(reader.shard, None)
         except JournalCorrupt as exc:
             self.problems[reader.shard] = exc
 

@@ -7,7 +7,8 @@ import tempfile
 import threading
 import uuid
 from contextlib import suppress
-from multiprocessing.connection import Client, Listener
+from multiprocessing import AuthenticationError, Pipe
+from multiprocessing.connection import Client, Listener, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rayml.tracker.client import Transport
 
 VARIABLE = "RAYML_RELAY"
+_CLOSE_S = 5.0
 
 
 class Relay:
@@ -37,7 +39,8 @@ class Relay:
         self._key = os.urandom(16)
         self._path = Path(tempfile.gettempdir()) / f"rayml-{uuid.uuid4().hex[:12]}.sock"
         self._listener = Listener(str(self._path), "AF_UNIX", authkey=self._key)
-        self._closed = False
+        self._ended, self._end = Pipe(duplex=False)
+        self._children: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept_all, name="rayml-relay", daemon=True)
         self._thread.start()
 
@@ -49,23 +52,26 @@ class Relay:
     def close(self) -> None:
         """Stop; children that log afterwards get an error."""
         # A thread that waits in accept() is woken by a last connection, not by the close.
-        self._closed = True
+        self._end.close()
         with suppress(OSError, EOFError):
             Client(str(self._path), "AF_UNIX", authkey=self._key).close()
         self._thread.join()
+        for child in self._children:
+            child.join(_CLOSE_S)
         self._listener.close()
 
     def _accept_all(self) -> None:
-        while not self._closed:
-            with suppress(
-                OSError, EOFError
-            ):  # a child that went away in the middle of its greeting
+        while not self._end.closed:
+            # A child may go away in the middle of its greeting, or have no key.
+            with suppress(OSError, EOFError, AuthenticationError):
                 connection = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                child = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+                self._children.append(child)
+                child.start()
 
     def _serve(self, connection: Connection) -> None:
         with connection, suppress(EOFError, OSError):
-            while not self._closed:
+            while self._ended not in wait([connection, self._ended]):
                 connection.send(self._answer(connection.recv_bytes()))
 
     def _answer(self, data: bytes) -> object:

@@ -1,0 +1,198 @@
+"""What does logging cost: a call, 100,000 points, a training loop, and the tracker's memory?
+
+All of it happens in submitted jobs, through the tracker actor, into a store on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import ray
+from timing import Figure, compare, percentile, report, scratch, seconds, take_turns
+
+import rayml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUESTION = "What does logging metrics cost?"
+NAMES = [f"train/metric_{number}" for number in range(10)]
+STEP_S = 0.010
+# Longer than the client waits between two sends, so that a timed block sees its own sends only.
+SETTLING_STEPS = 60
+TIMED_STEPS = 150
+
+
+def make_step() -> Callable[[], None]:
+    """Return a training step: as many matrix products as take 10 ms when nothing else happens."""
+    matrix = np.random.default_rng(0).random((128, 128))
+    once = min(seconds(lambda: [matrix @ matrix for _ in range(100)]) for _ in range(10)) / 100
+    products = max(1, round(STEP_S / once))
+
+    def step() -> None:
+        for _ in range(products):
+            matrix @ matrix
+
+    return step
+
+
+def time_calls(context: rayml.Context, steps: int) -> dict[str, list[float]]:
+    """Return microseconds of each call in a training loop, and of a call among 1,000 in a row."""
+    step, single = make_step(), []
+    for number in range(steps):
+        step()
+        for name in NAMES:
+            started = time.perf_counter_ns()
+            context.log_metric(name, 0.5, number)
+            single.append((time.perf_counter_ns() - started) / 1000)
+    rows = [seconds(partial(log_steps, context, 100)) * 1000 for _ in range(50)]
+    return {"single": single, "in a row": rows}
+
+
+def log_steps(context: rayml.Context, steps: int) -> None:
+    values = random.Random(0)
+    for number in range(steps):
+        for name in NAMES:
+            context.log_metric(name, values.random(), number)
+
+
+def time_flush(context: rayml.Context, steps: int) -> float:
+    """Return seconds from the last of `10 × steps` calls until all of them are durable."""
+    log_steps(context, steps)
+    return seconds(lambda: context.flush(300))
+
+
+def time_plain_write(file: Path, steps: int) -> float:
+    """Return seconds to write as many points as lines of JSON to a file, with fsync."""
+    values = random.Random(0)
+    points = [
+        {"name": name, "step": number, "time": time.time(), "value": values.random()}
+        for number in range(steps)
+        for name in NAMES
+    ]
+    started = time.perf_counter()
+    with file.open("w") as lines:
+        lines.writelines(json.dumps(point) + "\n" for point in points)
+        lines.flush()
+        os.fsync(lines.fileno())
+    return time.perf_counter() - started
+
+
+def time_flushes(context: rayml.Context, file: Path, steps: int, n: int) -> list[list[float]]:
+    return take_turns(
+        lambda: time_plain_write(file, steps), lambda: time_flush(context, steps), n=n, warm_ups=0
+    )
+
+
+def time_loops(context: rayml.Context, n: int) -> list[list[float]]:
+    """Return seconds a step, of a loop that logs nothing and of one that logs ten metrics a step."""
+    step = make_step()
+
+    def block(*, logs: bool) -> float:
+        for number in range(SETTLING_STEPS + TIMED_STEPS):
+            if number == SETTLING_STEPS:
+                started = time.perf_counter()
+            step()
+            if logs:
+                for name in NAMES:
+                    context.log_metric(name, 0.5, number)
+        return (time.perf_counter() - started) / TIMED_STEPS
+
+    return take_turns(lambda: block(logs=False), lambda: block(logs=True), n=n)
+
+
+class Empty:
+    """An asynchronous actor that does nothing: what Ray itself needs."""
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+def empty_actor_mb() -> float:
+    actor = ray.remote(num_cpus=0, max_concurrency=1000)(Empty).remote()
+    return memory_mb(psutil.Process(ray.get(actor.pid.remote())))
+
+
+def tracker_mb() -> float:
+    # Among our own descendants: other Rays may run on this machine.
+    descendants = psutil.Process().children(recursive=True)
+    (tracker,) = (p for p in descendants if "".join(p.cmdline()).startswith("ray::TrackerActor"))
+    return memory_mb(tracker)
+
+
+def memory_mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 1e6
+
+
+def main() -> None:
+    with scratch() as folder:
+
+        def submit(function: Callable[..., object], **params: object) -> Any:
+            run = rayml.submit(function, params=params, store=folder / "store", cluster="local")
+            assert isinstance(run, rayml.Run)
+            return run.wait().result
+
+        submit(time_flush, steps=10_000)
+        empty_mb, mb = empty_actor_mb(), tracker_mb()
+        lines = folder / "points.jsonl"
+        plain, ours = submit(time_flushes, file=lines, steps=10_000, n=7)
+        plain_million, ours_million = submit(time_flushes, file=lines, steps=100_000, n=1)
+        calls = submit(time_calls, steps=300)
+        without, logging = submit(time_loops, n=15)
+        last_mb = tracker_mb()
+        ray.shutdown()
+    report(
+        QUESTION,
+        [
+            value("`log_metric` in a training loop, p50 of single calls", calls["single"], "µs", 10),
+            value("`log_metric` in a row, a call", calls["in a row"], "µs", None),
+            compare(
+                "from the last call until 100,000 points are durable / JSON lines with fsync",
+                plain, ours, "value", limit=2,
+            ),
+            compare("the same, 1,000,000 points", plain_million, ours_million, "value", limit=None),
+            slowdown(without, logging),
+            compare(
+                "tracker's memory after 100,000 points / an empty actor's",
+                [empty_mb], [mb], "value", limit=200, unit="MB",
+            ),
+        ],
+        p99_single_us=percentile(calls["single"], 99),
+        slowest_flush_s=max(ours),
+        tracker_mb_after_all=last_mb,
+    )  # fmt: skip
+
+
+def value(question: str, ours: list[float], unit: str, limit: float | None) -> Figure:
+    return Figure(
+        question=question,
+        baseline=None,
+        rayml=median(ours),
+        unit=unit,
+        compare="value",
+        limit=limit,
+        n=len(ours),
+    )
+
+
+def slowdown(without: list[float], logging: list[float]) -> Figure:
+    """Return the median over pairs of neighbours, from which slow drifts of the machine cancel out."""
+    baseline = median(without)
+    ratio = median(b / a for a, b in zip(without, logging, strict=True))
+    return compare(
+        "a 10 ms step with ten `log_metric` calls / without",
+        [baseline * 1000], [baseline * 1000 * ratio], limit=1.01, unit="ms",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What the benchmarks share: taking turns, and figures that say whether their limit is met.
+
+rayml and its baseline take turns within one run, so that whatever else the machine does falls on
+both. Seconds of one run say little on another machine; their ratio does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_SCRATCH = Path(__file__).parent / ".bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured answer.
+
+    Attributes:
+        question: What was asked, in a few words.
+        baseline: The median of what rayml is compared with; None if there is nothing.
+        rayml: The median of rayml's.
+        unit: Of these two.
+        compare: What the limit is of: the `ratio` rayml / baseline, their `speed` ratio (the other
+            way round), their `difference`, or rayml's own `value`.
+        limit: The most that is accepted, of a speed the least; None where a figure only informs.
+        n: How often each was measured.
+    """
+
+    question: str
+    baseline: float | None
+    rayml: float
+    unit: str
+    compare: str
+    limit: float | None
+    n: int
+
+    @property
+    def measured(self) -> float:
+        """What the limit is of."""
+        if self.baseline is None or self.compare == "value":
+            return self.rayml
+        if self.compare == "difference":
+            return self.rayml - self.baseline
+        return (
+            self.baseline / self.rayml if self.compare == "speed" else self.rayml / self.baseline
+        )
+
+    @property
+    def ok(self) -> bool:
+        """The limit is met, or there is none."""
+        if self.limit is None:
+            return True
+        is_floor = self.compare == "speed"
+        return self.measured >= self.limit if is_floor else self.measured <= self.limit
+
+
+def compare(
+    question: str,
+    baseline: Sequence[float],
+    rayml: Sequence[float],
+    how: str = "ratio",
+    *,
+    limit: float | None,
+    unit: str = "s",
+) -> Figure:
+    """Return the figure of two equally long series; see `Figure.compare` for `how`."""
+    return Figure(
+        question=question,
+        baseline=median(baseline),
+        rayml=median(rayml),
+        unit=unit,
+        compare=how,
+        limit=limit,
+        n=len(rayml),
+    )
+
+
+def take_turns(
+    *measures: Callable[[], float], n: int, warm_ups: int = 1, rest_s: float = 0
+) -> list[list[float]]:
+    """Call one measure after the other, `n` times over; return each one's results.
+
+    Args:
+        measures: Each returns what it measured, usually seconds.
+        n: Rounds that count.
+        warm_ups: Rounds before them that do not.
+        rest_s: Seconds between calls, for what a call leaves behind to go away.
+    """
+    rounds = []
+    for _ in range(warm_ups + n):
+        results = []
+        for measure in measures:
+            results.append(measure())
+            time.sleep(rest_s)
+        rounds.append(results)
+    return [list(series) for series in zip(*rounds[warm_ups:], strict=True)]
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long a call took."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value that `percent` of all do not exceed.
+
+    >>> percentile([4, 1, 3, 2], 50)
+    2
+    """
+    ordered = sorted(values)
+    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give an empty folder on the disk that holds this repository; it is removed afterwards.
+
+    `/tmp` may be in memory, where fsync costs nothing.
+    """
+    _SCRATCH.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=_SCRATCH))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def report(question: str, figures: Sequence[Figure], **details: object) -> None:
+    """Print the answer as one line of JSON; `details` are what explains it."""
+    rows = [
+        {
+            "question": figure.question,
+            "baseline": figure.baseline,
+            "rayml": figure.rayml,
+            "unit": figure.unit,
+            figure.compare: figure.measured,
+            "compare": figure.compare,
+            "limit": figure.limit,
+            "ok": figure.ok,
+            "n": figure.n,
+        }
+        for figure in figures
+    ]
+    ok = all(figure.ok for figure in figures)
+    print(json.dumps({"question": question, "ok": ok, "figures": rows, "details": details}))

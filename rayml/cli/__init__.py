@@ -1,0 +1,92 @@
+"""The command line `rayml`: every verb of the Python interface as a command.
+
+    run.py         submits a job and watches it: here, or in a child that can outlive the command
+    watch.py       what happens to a run on its way, and how it is shown in a pipe
+    worker.py      the child
+    live.py        how it is shown on a terminal
+    runs.py        list, show, history, logs, cancel
+    artifacts.py   artifact list, artifact get
+
+Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
+the store could not be reached. Help loads neither Ray nor pandas.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from rayml import __version__
+from rayml.cli import artifacts, runs
+from rayml.cli.exits import INTERRUPTED, exit_code, report, say
+from rayml.cli.run import run
+from rayml.errors import RaymlError
+
+app = typer.Typer(
+    name="rayml",
+    help="Run training functions and scripts on Ray, and read back what they recorded.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+artifact = typer.Typer(help="What runs have left: models, datasets, plots, tables, files.")
+
+app.command("run")(run)
+app.command("list")(runs.list_runs)
+app.command("show")(runs.show)
+app.command("logs")(runs.logs)
+app.command("cancel")(runs.cancel)
+app.command("history")(runs.history)
+artifact.command("list")(artifacts.list_artifacts)
+artifact.command("get")(artifacts.get)
+app.add_typer(artifact, name="artifact")
+
+
+@app.callback(invoke_without_command=True)
+def rayml(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int:
+    """Run training functions and scripts on Ray, and read back what they recorded."""
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    return 0
+
+
+def main() -> int:
+    """Execute the command line of this process and return its exit code."""
+    _print_anything()
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except RaymlError as exc:
+        report(exc)
+        return exit_code(exc)
+    except TyperException as exc:
+        say(_one_line(exc))
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough; the flush at exit must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _print_anything() -> None:
+    """Let no character that a terminal lacks end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _one_line(exc: TyperException) -> str:
+    context = getattr(exc, "ctx", None)
+    command = context.command_path if context is not None else "rayml"
+    return f"{' '.join(exc.format_message().split()).rstrip('.')}; see {command} --help"

@@ -1,0 +1,312 @@
+"""`rayml run`: submits a job and watches its run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from rayml.cli.exits import exit_code, report
+from rayml.cli.options import JsonOption, StoreOption, is_terminal
+from rayml.cli.output import (
+    emit_json,
+    print_artifacts,
+    print_facts,
+    print_metrics,
+    run_data,
+    run_facts,
+)
+from rayml.cli.watch import Here, Plain, Watch, signals_as_events
+from rayml.cli.worker import Worker
+from rayml.config import Resources, Retry, setting
+from rayml.errors import RaymlError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rayml.cli.watch import Ended, Event, Keeper, View
+    from rayml.run import Run
+    from rayml.store import Store
+    from rayml.tracker.runs import RunRecord
+
+_Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ARGS]", help="The command line of a script.")
+]
+
+
+def run(  # noqa: PLR0913 - one for each option
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="file.py:function, file.py (a script) or package.module:function.",
+        ),
+    ],
+    args: _Words = None,
+    *,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for a parameter."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=URI", help="Data for a parameter."),
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="CPU cores of each worker.")] = 1,
+    memory: Annotated[str | None, typer.Option(help="Memory of each worker: 4Gi.")] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
+    gpu_type: Annotated[str | None, typer.Option(help="Ray's accelerator type: A100.")] = None,
+    workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
+    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="What the run belongs to.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TEXT", help="A word to find it by.")
+    ] = None,
+    requirement: Annotated[
+        list[str] | None,
+        typer.Option("--requirement", "-r", metavar="PACKAGE", help="A package for this job."),
+    ] = None,
+    requirements: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The packages of a file.")
+    ] = None,
+    working_dir: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where the job runs, and TARGET is looked for."),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TEXT", help="An environment variable; it is recorded."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One of this environment that is never written down."),
+    ] = None,
+    attempts: Annotated[int, typer.Option(help="Tries in all.")] = 1,
+    timeout_s: Annotated[float | None, typer.Option(help="Seconds an attempt may run.")] = None,
+    start_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds it may wait for a place to run.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="'local', host:port, or http://host:8265."),
+    ] = None,
+    store: StoreOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it is recorded; it goes on.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the job and print it; start nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Run a function or a script once, to completion, and record what it does."""
+    options: dict[str, Any] = {
+        "inputs": _pairs("-i", given),
+        "args": args or [],
+        "name": name,
+        "experiment": experiment,
+        "labels": _pairs("--label", label),
+        "resources": Resources(
+            cpus=cpus, memory=memory, gpus=gpus, gpu_type=gpu_type, workers=workers
+        ),
+        "requirements": _requirements(requirement, requirements),
+        "working_dir": working_dir,
+        "env": _pairs("--env", env),
+        "secrets": secret,
+        "retry": Retry(attempts=attempts) if attempts != 1 else None,
+        "timeout_s": timeout_s,
+        "start_timeout_s": start_timeout_s,
+        "cluster": cluster,
+        "store": store,
+    }
+    submit = partial(_submit, target, _pairs("-p", param), options)
+    if dry_run:
+        print(submit(dry_run=True))
+        return 0
+    if as_json and not detach:
+        return _run_for_json(submit, store)
+    return _run(submit, store, cluster, detach=detach, as_json=as_json)
+
+
+def _submit(
+    target: str, words: dict[str, str], options: dict[str, Any], *, dry_run: bool = False
+) -> Any:  # noqa: ANN401 - a Spec if it is a dry run, else a Run, as `submit` itself
+    from pathlib import Path  # noqa: PLC0415 - with the rest
+
+    from rayml.function import find_target, parse_word, read_signature  # noqa: PLC0415
+    from rayml.job import submit  # noqa: PLC0415 - not for --help
+
+    folder = Path(options["working_dir"] or Path.cwd()).resolve()
+    signature = read_signature(find_target(target, folder), None)
+    params = {name: parse_word(name, word, signature) for name, word in words.items()}
+    return submit(target, params=params, dry_run=dry_run, **options)
+
+
+def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
+    """Return the names and values of an option that was given several times; the last one counts.
+
+    Raises:
+        SpecError: A word is not NAME=VALUE.
+    """
+    pairs = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise SpecError(f"{option} {word!r} has no name or value; write {option} NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _requirements(packages: list[str] | None, file: str | None) -> list[str] | str | None:
+    if packages and file:
+        raise SpecError(f"requirements are given by -r and by --requirements {file}; choose one")
+    return packages or file
+
+
+def _is_remote(cluster: str | None) -> bool:
+    address = setting("cluster", cluster) or os.environ.get("RAY_ADDRESS", "")
+    return address.startswith(("http://", "https://"))
+
+
+def _run(
+    submit: Callable[[], Run],
+    location: str | None,
+    cluster: str | None,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Run a job for a person or a pipe."""
+    events: SimpleQueue[Event] = SimpleQueue()
+    worker = None
+    # Only what somebody may want to leave alone needs a process of its own; in a pipe, whoever
+    # stops this process must stop the run.
+    if (is_terminal() or detach) and not _is_remote(cluster):
+        worker = Worker(events, submit)
+    with signals_as_events(events) as watch_signals:
+        keeper = worker or Here(events, submit)
+        watch_signals()
+        watch = _watch(keeper, events, location, detach=detach)
+        ended = watch.until_end()
+        code = _tell_end(watch, ended, location, as_json=as_json)
+        if worker is not None and ended is not None:
+            worker.join()
+    return code
+
+
+def _watch(
+    keeper: Keeper, events: SimpleQueue[Event], location: str | None, *, detach: bool
+) -> Watch:
+    from rayml.store import open_store  # noqa: PLC0415 - after the fork
+
+    view: View = Plain()
+    if is_terminal() and not detach:
+        from rayml.cli.live import LiveView  # noqa: PLC0415 - rich loads while Ray starts
+
+        view = LiveView(can_ask=sys.stdin.isatty())
+    return Watch(keeper, events, open_store(location), view, is_leaving=detach)
+
+
+def _tell_end(watch: Watch, ended: Ended | None, location: str | None, *, as_json: bool) -> int:
+    if not watch.run:
+        error = ended.error if ended else None
+        if error is not None:
+            report(error)
+        return exit_code(error)
+    if ended is None:
+        _print_detached(watch.run, location, as_json=as_json)
+        return 0
+    record = _record(watch.store, watch.run)
+    if ended.error is None:
+        _print_summary(record, watch.store, location)
+    else:
+        _report(ended.error, record)
+    return exit_code(ended.error)
+
+
+def _run_for_json(submit: Callable[[], Run], location: str | None) -> int:
+    """Run a job for a program: one document on stdout, and all else on stderr."""
+    from rayml.store import open_store  # noqa: PLC0415 - not for --help
+
+    with _only_stdout() as out:
+        events: SimpleQueue[Event] = SimpleQueue()
+        with signals_as_events(events) as watch_signals:
+            keeper = Here(events, submit)
+            watch_signals()
+            watch = Watch(keeper, events, open_store(location), Plain(log_to_stderr=True))
+            ended = watch.until_end()
+        record = _record(watch.store, watch.run)
+        emit_json(run_data(record, watch.store), out)
+    error = ended.error if ended else None
+    if error is not None:
+        _report(error, record)
+    return exit_code(error)
+
+
+def _only_stdout() -> TextIO:
+    """Return stdout, and point everything else that writes to it, Ray included, to stderr."""
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _record(store: Store, run_id: str) -> RunRecord:
+    from rayml.tracker.reader import read_runs  # noqa: PLC0415 - not for --help
+
+    return read_runs(store).find(run_id)
+
+
+def _report(error: RaymlError, record: RunRecord) -> None:
+    # A script has printed its own traceback, which is in the log above.
+    report(error, with_traceback=record.spec.target.kind != "script")
+
+
+def _print_summary(record: RunRecord, store: Store, location: str | None) -> None:
+    from rayml.tracker.reader import artifact_of  # noqa: PLC0415 - not for --help
+
+    print()
+    print_facts(run_facts(record))
+    print_metrics(record)
+    artifacts = [artifact_of(record, name, store) for name in record.artifacts]
+    if artifacts:
+        print("artifacts")
+        print_artifacts(artifacts)
+    print(f"\nrayml show {record.spec.run}{_store_words(location)}")
+    print(_second_line(record, location))
+
+
+def _second_line(record: RunRecord, location: str | None) -> str:
+    """Return what a user types who wants to use what the run has made."""
+    models = [a for a in record.artifacts.values() if a.kind == "model"]
+    if not models:
+        return f"rayml logs {record.spec.run}{_store_words(location)}"
+    model = max(models, key=lambda artifact: artifact.created_at)
+    store = f", store={_python_text(location)}" if location else ""
+    trusted = "trusted=True" if model.format == "pickle" else ""
+    run = f"rayml.get_run({_python_text(record.spec.run)}{store})"
+    code = f"import rayml; print({run}.artifact({_python_text(model.name)}).load({trusted}))"
+    return f"python -c {shlex.quote(code)}"
+
+
+def _python_text(text: str) -> str:
+    """Return text as Python reads it, in double quotes: the shell's are single ones."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _store_words(location: str | None) -> str:
+    return f" --store {shlex.quote(location)}" if location else ""
+
+
+def _print_detached(run_id: str, location: str | None, *, as_json: bool) -> None:
+    if as_json:
+        emit_json({"id": run_id})
+        return
+    print(run_id)
+    print(f"rayml logs -f {run_id}{_store_words(location)}")
+    print(f"rayml cancel {run_id}{_store_words(location)}")

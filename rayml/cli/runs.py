@@ -1,0 +1,221 @@
+"""`rayml list`, `show`, `history`, `logs` and `cancel`: what is there to say about runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rayml.cli.exits import say
+from rayml.cli.options import JsonOption, RunArgument, StoreOption, is_terminal, open_for_reading
+from rayml.cli.output import (
+    console,
+    duration_s,
+    duration_text,
+    emit_json,
+    number_text,
+    pairs_text,
+    print_artifacts,
+    print_facts,
+    print_metrics,
+    run_data,
+    run_facts,
+    state_text,
+    table,
+    time_text,
+)
+
+if TYPE_CHECKING:
+    from rayml.run import Run
+    from rayml.store import Store
+    from rayml.tracker.reader import Reader
+    from rayml.tracker.runs import RunRecord
+
+_SHOWN_METRICS = 3
+_CANCEL_MARGIN_S = 20.0
+_POLL_S = 0.2
+
+
+def list_runs(
+    *,
+    experiment: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List runs, the newest first."""
+    opened = open_for_reading(store)
+    reader = _read(opened)
+    found = [r for r in reader.runs.values() if experiment in (None, r.spec.experiment)]
+    found.sort(key=lambda record: record.spec.submitted_at, reverse=True)
+    if as_json:
+        emit_json([run_data(record, opened) for record in found[:limit]])
+    elif found:
+        _print_runs(found[:limit])
+        if len(found) > limit:
+            say(f"{limit} of {len(found)} runs; --limit {len(found)} lists all")
+    else:
+        say(f"store {opened.uri} has no runs" + (f" of {experiment!r}" if experiment else ""))
+    return 0
+
+
+def _read(store: Store) -> Reader:
+    """Read a store, and warn in one line of what cannot be read."""
+    from rayml.tracker.reader import read_runs  # noqa: PLC0415 - not for --help
+
+    reader = read_runs(store)
+    if reader.problems:
+        problems = "; ".join(map(str, reader.problems.values()))
+        say(f"warning: some runs may be missing or cut off: {problems}")
+    return reader
+
+
+def _print_runs(records: list[RunRecord]) -> None:
+    rows = table("id", "name", "experiment", "state", "started", "duration", "metrics")
+    rows.columns[0].no_wrap = True
+    for record in records:
+        spec = record.spec
+        metrics = {name: number_text(value) for name, value in record.last_values()}
+        rows.add_row(
+            spec.run,
+            spec.name,
+            spec.experiment,
+            state_text(record),
+            time_text(record.started_at),
+            duration_text(duration_s(record)),
+            pairs_text(dict(list(metrics.items())[:_SHOWN_METRICS])),
+        )
+    console().print(rows)
+
+
+def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> int:
+    """Show all that is known about a run."""
+    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+
+    opened = open_for_reading(store)
+    record = _read(opened).find(name)
+    if as_json:
+        emit_json(run_data(record, opened))
+        return 0
+    if record.is_terminal and record.problem is not None and record.problem.traceback:
+        print(record.problem.traceback.rstrip() + "\n")
+    print_facts([*run_facts(record), *_times(record), *_job(record)])
+    print_metrics(record)
+    if artifacts := list(get_run(record.spec.run, store=opened).artifacts.values()):
+        print("artifacts")
+        print_artifacts(artifacts)
+    return 0
+
+
+def _times(record: RunRecord) -> list[tuple[str, str]]:
+    return [
+        ("submitted", time_text(record.spec.submitted_at)),
+        ("started", time_text(record.started_at)),
+        ("ended", time_text(record.ended_at)),
+    ]
+
+
+def _job(record: RunRecord) -> list[tuple[str, str]]:
+    spec, origin = record.spec, record.spec.origin
+    asked = {
+        name: value
+        for name in ("cpus", "memory", "gpus", "gpu_type", "workers")
+        if (value := getattr(spec.resources, name))
+    }
+    commit = f", commit {origin.commit[:10]}" if origin.commit else ""
+    where = f" on {record.started.host}" if record.started else ""
+    return [
+        ("inputs", pairs_text({name: given.uri for name, given in spec.inputs.items()})),
+        ("target", " ".join([spec.target.text, *spec.args])),
+        ("resources", pairs_text(asked) + where),
+        ("requirements", ", ".join(spec.requirements)),
+        ("env", pairs_text(spec.env)),
+        ("secrets", ", ".join(spec.secrets)),
+        ("folder", spec.working_dir),
+        ("store", spec.store),
+        ("cluster", spec.cluster),
+        ("submitter", f"{origin.user}@{origin.host}, Python {origin.python}{commit}"),
+        ("command", origin.command),
+    ]
+
+
+def history(
+    name: RunArgument,
+    metric: Annotated[str, typer.Argument(help="The metric's name.")],
+    *,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Print a metric's points by step: a table on a terminal, CSV in a pipe."""
+    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+
+    frame = get_run(name, store=store).history(metric)
+    columns = frame["step"], frame["time"], frame["value"]
+    rows = [
+        {"step": step, "time": at.isoformat(), "value": value}
+        for step, at, value in zip(*columns, strict=True)
+    ]
+    if as_json:
+        emit_json(rows)
+    elif is_terminal():
+        shown = table("step", "time", "value")
+        for row in rows:
+            shown.add_row(*map(str, row.values()))
+        console().print(shown)
+    else:
+        print("step,time,value")
+        for row in rows:
+            print(*row.values(), sep=",")
+    return 0
+
+
+def logs(
+    name: RunArgument,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+    store: StoreOption = None,
+) -> int:
+    """Print what a run has printed."""
+    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+
+    run = get_run(name, store=open_for_reading(store))
+    for text in run.logs(follow=True) if follow else [run.logs()]:
+        print(text, end="", flush=True)
+    if follow:
+        say(f"run {run.id} {run.state}")
+    return 0
+
+
+def cancel(
+    name: RunArgument,
+    *,
+    grace_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that its code gets to end by itself.")
+    ] = 10,
+    store: StoreOption = None,
+) -> int:
+    """End a run: its code gets KeyboardInterrupt, and after the grace all its processes end."""
+    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.tracker.records import TERMINAL  # noqa: PLC0415
+
+    run = get_run(name, store=open_for_reading(store))
+    if (state := run.state) in TERMINAL:
+        say(f"run {run.id} has ended already: {state}")
+        return 0
+    run.cancel(grace_s)
+    state = _await_end(run, grace_s + _CANCEL_MARGIN_S)
+    say(f"run {run.id} {'is still ' if state not in TERMINAL else ''}{state}")
+    return 0 if state in TERMINAL else 1
+
+
+def _await_end(run: Run, timeout_s: float) -> str:
+    """Return a run's state when it has ended, or `timeout_s` seconds later."""
+    from rayml.tracker.records import TERMINAL  # noqa: PLC0415 - not for --help
+
+    deadline = time.monotonic() + timeout_s
+    while (state := run.state) not in TERMINAL and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return state

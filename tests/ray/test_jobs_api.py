@@ -1,0 +1,270 @@
+"""Runs through a cluster's Jobs API, against a real `ray start --head` with its token left on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+import rayml
+from rayml import driver
+from rayml.tracker.records import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.ray
+
+_BIN = Path(sys.executable).parent
+_TRAIN = """
+import os, subprocess, sys, time
+
+def train(depth: int = 3, *, context):
+    print("Grüße from", depth, "in", os.path.basename(os.getcwd()))
+    for step in range(3):
+        context.log_metric("loss", 1 / (step + 1), step=step)
+    return {"auc": 0.75}
+
+def hang(context):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    context.log_metric("child", child.pid)
+    context.flush()
+    print("hanging", flush=True)
+    time.sleep(600)
+
+def show(context):
+    import helper
+    print(helper.WORD, os.environ["TOKEN"], repr(os.environ))
+
+def crash():
+    os._exit(3)
+"""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray cluster of one node, as a user starts it."""
+
+    jobs: str
+    gcs: str
+    env: dict[str, str]
+    temp: Path
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    # Short, because Ray makes sockets below it whose paths may have 107 characters.
+    temp = Path(tempfile.mkdtemp(prefix="rh", dir="/tmp"))
+    port, dashboard = _free_port(), _free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYML_"))}
+    env |= {"PATH": f"{_BIN}:{env['PATH']}", "RAY_TMPDIR": str(temp)}
+    words = [_BIN / "ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats"]
+    words += [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
+    # Two heads on one machine would both want the default.
+    words += [f"--dashboard-agent-listen-port={_free_port()}"]
+    subprocess.run(words, env=env, check=True, capture_output=True, cwd=temp)
+    try:
+        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", env, temp)
+    finally:
+        _end_all_below(temp)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end_all_below(temp: Path) -> None:
+    """End the processes that were started for a head: they all name its folder."""
+    ours = [p for p in psutil.process_iter(["cmdline", "environ"]) if _names(p, str(temp))]
+    for process in ours:
+        process.kill()
+    psutil.wait_procs(ours, timeout=10)
+
+
+def _names(process: psutil.Process, folder: str) -> bool:
+    environment = (process.info["environ"] or {}).get("RAY_TMPDIR", "")
+    in_words = any(folder in word for word in process.info["cmdline"] or ())
+    return process.pid != os.getpid() and (environment == folder or in_words)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "train.py").write_text(_TRAIN)
+    (tmp_path / "helper.py").write_text("WORD = 'helped'\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _submit(head: Head, target: object, **given: object) -> rayml.Run:
+    run = rayml.submit(target, cluster=head.jobs, store="store", **given)  # type: ignore[arg-type]
+    assert isinstance(run, rayml.Run)
+    return run
+
+
+def _await_state(run: rayml.Run, state: str) -> None:
+    deadline = time.monotonic() + 60
+    while run.state != state:
+        assert time.monotonic() < deadline, f"{run} is not {state}"
+        time.sleep(0.1)
+
+
+def _ray(head: Head, *words: str) -> str:
+    env = head.env | {"RAY_AUTH_MODE": "token"}
+    command = [str(_BIN / "ray"), "job", *words, "--address", head.jobs]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def test_a_submitted_run_is_a_ray_job_and_comes_back_whole(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:train", params={"depth": 5})
+    lines = list(run.logs(follow=True))
+    run.wait(timeout_s=60)
+    assert run.result == {"auc": 0.75}
+    assert run.metrics == {"loss": pytest.approx(1 / 3), "auc": 0.75}
+    assert any("Grüße from 5" in line for line in lines)
+    assert run.id in _ray(head, "list")
+    assert "Grüße from 5" in _ray(head, "logs", run.id)
+
+
+def test_a_closure_travels_by_value(head: Head, project: Path) -> None:
+    offset = 40
+    run = _submit(head, lambda x: x + offset, params={"x": 2})
+    assert run.wait(timeout_s=60).result == 42
+
+
+def test_the_users_traceback_comes_back(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:crash")
+    with pytest.raises(rayml.JobFailed, match=r"ended before the function returned"):
+        run.wait(timeout_s=60)
+    assert isinstance(run.error, rayml.JobFailed)
+    assert run.error.kind == "killed"
+
+
+def test_secrets_reach_the_job_and_nothing_else(head: Head, project: Path) -> None:
+    secret = "tok-5e8f0cZq"
+    run = _submit(head, "train.py:show", secrets={"TOKEN": secret})
+    run.wait(timeout_s=60)
+    assert "helped ***" in run.logs()
+    told = _ray(head, "list") + _ray(head, "logs", run.id)
+    assert secret not in told
+    assert _files_with(secret, project / "store") == []
+    assert _files_with(secret, head.temp) == []
+
+
+def _files_with(text: str, folder: Path) -> list[Path]:
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def test_cancel_ends_the_job_and_its_children(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:hang")
+    _await_state(run, "running")
+    while "child" not in run.metrics:
+        time.sleep(0.1)
+    child = int(run.metrics["child"])
+    run.cancel(grace_s=5)
+    with pytest.raises(rayml.JobCancelled, match="by its user"):
+        run.wait(timeout_s=60)
+    assert not psutil.pid_exists(child)
+
+
+def test_ray_job_stop_cancels_the_run(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:hang")
+    _await_state(run, "running")
+    _ray(head, "stop", run.id)
+    with pytest.raises(rayml.JobCancelled, match="ray job stop"):
+        run.wait(timeout_s=60)
+
+
+def test_a_killed_driver_is_noticed(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:hang")
+    _await_state(run, "running")
+    mine = [p for p in psutil.process_iter(["cmdline"]) if run.id in (p.info["cmdline"] or ())]
+    drivers = [p for p in mine if "rayml.driver" in p.info["cmdline"]]
+    assert drivers
+    for process in drivers:
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(rayml.ClusterError, match="ended without recording"):
+        run.wait(timeout_s=90)
+
+
+def test_a_submission_is_executed_once(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:train")
+    run.wait(timeout_s=60)
+    again = subprocess.run(
+        [sys.executable, "-m", driver.__name__, run.id, "--store", str(project / "store")],
+        env=head.env | {"RAY_ADDRESS": head.gcs, "RAY_AUTH_MODE": "token"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 2
+    assert "executed by another driver already" in again.stderr
+
+
+def test_rayml_run_works_as_a_ray_job(head: Head, project: Path) -> None:
+    store = project / "store"
+    told = _ray_submit(head, project, "rayml", "run", "train.py:train", "--store", str(store))
+    assert "succeeded" in told
+    run = rayml.get_run("latest", store=store)
+    assert run.state == "succeeded"
+    assert run.metrics["auc"] == 0.75
+
+
+def _ray_submit(head: Head, folder: Path, *words: str) -> str:
+    env = head.env | {"RAY_AUTH_MODE": "token"}
+    command = [str(_BIN / "ray"), "job", "submit", "--address", head.jobs]
+    command += ["--working-dir", str(folder), "--", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return re.sub(r"\x1b\[\d+m", "", done.stdout + done.stderr)
+
+
+def test_stopping_a_ray_job_of_rayml_run_cancels_its_run(head: Head, project: Path) -> None:
+    store = project / "store"
+    env = head.env | {"RAY_AUTH_MODE": "token"}
+    command = [str(_BIN / "ray"), "job", "submit", "--address", head.jobs, "--no-wait"]
+    command += ["--submission-id", "stopme", "--working-dir", str(project)]
+    command += ["--", "rayml", "run", "train.py:hang", "--store", str(store)]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    deadline = time.monotonic() + 60
+    while not (found := rayml.runs(store=store)) or found[0].state != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    _ray(head, "stop", "stopme")
+    while found[0].state == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert found[0].state == "cancelled"
+
+
+def test_a_store_that_the_cluster_cannot_see_is_refused(project: Path) -> None:
+    with pytest.raises(rayml.SpecError, match="cannot see it"):
+        rayml.submit("train.py:train", cluster="http://192.0.2.77:8265", store="store")
+    assert not (project / "store").exists()
+
+
+def test_a_silent_cluster_is_told(project: Path) -> None:
+    port = _free_port()
+    with pytest.raises(rayml.ClusterUnreachable, match=str(port)):
+        rayml.submit("train.py:train", cluster=f"http://127.0.0.1:{port}", store="store")
+
+
+def test_a_submission_reads_back_as_it_was_written(head: Head, project: Path) -> None:
+    run = _submit(head, "train.py:train")
+    stored = json.loads((project / "store" / "submissions" / f"{run.id}.json").read_bytes())
+    assert set(stored) == set(Submission.__struct_fields__)
+    run.wait(timeout_s=60)
