@@ -1,6 +1,6 @@
 """Does a warm local submit of a no-op take at most 25 ms longer than a bare Ray task?
 
-`wait()` returns when the run's start and end are durable in the store, so both are part of the time.
+`wait()` returns when the run's start and end are durable in the store: both are in the time.
 """
 
 from __future__ import annotations

@@ -366,9 +366,10 @@ def busy_reason(resources: Resources) -> str:
     demand, free = ray_resources(resources), ray.available_resources()
     total = {n: a * resources.workers for n, a in demand.items()}
     short = [n for n, amount in total.items() if free.get(n, 0) < amount]
-    names = short or list(total)
-    parts = [f"{_show(n, free.get(n, 0))} of the {_show(n, total[n])} it needs" for n in names]
-    return f"the cluster is busy: free are {' and '.join(parts)}" if parts else "a worker starts"
+    if not short:
+        return "a worker process is starting"
+    parts = [f"{_show(n, free.get(n, 0))} free of {_show(n, total[n])} needed" for n in short]
+    return f"the cluster is busy: {' and '.join(parts)}"
 
 
 def ray_resources(resources: Resources) -> dict[str, float]:

@@ -83,8 +83,7 @@ class LogShipper:
             return data[: self._count]
         if is_last and len(data) < _PART_BYTES:
             return data
-        safe = data[: len(data) - self._redactor.held_back(data)]
-        return safe if safe or len(data) < _PART_BYTES else data
+        return data[: len(data) - self._redactor.held_back(data)]
 
     def _read(self) -> bytes:
         try:

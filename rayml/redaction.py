@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MASK = b"***"
+_MAX_OVERLAP = 64 * 1024
 # What rayml itself put there; a short secret may turn up in a digest by chance.
 _OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state"})
 
@@ -41,10 +42,12 @@ class Redactor:
     def held_back(self, data: bytes) -> int:
         """Return how many bytes at the end of `data` must wait for what follows them.
 
-        They may be the beginning of a secret. The cut before them never goes through a whole one.
+        They may be the beginning of a secret. The cut before them does not go through a whole one,
+        unless secrets overlap each other for more than 64 KiB.
         """
         cut = len(data) - self._begun(data)
-        while (earlier := self._start_of_secret_at(data, cut)) < cut:
+        least = cut - _MAX_OVERLAP
+        while cut > least and (earlier := self._start_of_secret_at(data, cut)) < cut:
             cut = earlier
         return len(data) - cut
 

@@ -6,6 +6,7 @@ counts as the job's; a script runs as a process of its own, so that it really is
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import signal
@@ -25,7 +26,7 @@ import msgspec
 
 from rayml import processes
 from rayml.errors import JournalFenced, SpecError, StoreError
-from rayml.function import call, callable_signature, is_context, load_function
+from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.redaction import Redactor
@@ -37,7 +38,7 @@ from rayml.tracker.records import Problem, Result, Started
 from rayml.tracker.relay import VARIABLE, Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from rayml.artifacts import Artifact
     from rayml.spec import Spec
@@ -223,13 +224,22 @@ def _values(function: Callable[..., object], context: Context) -> dict[str, obje
     for name, given in context.inputs.items():
         parameter = annotations.get(name)
         values[name] = convert(given, parameter.annotation if parameter else None)
-    if signature is not None:
-        context.params |= {
-            p.name: p.default
-            for p in signature.named.values()
-            if p.default is not p.empty and p.name not in values and not is_context(p)
-        }
+    _log_defaults(context, {p.name: p.default for p in annotations.values()}, values)
     return values
+
+
+def _log_defaults(
+    context: Context, defaults: dict[str, object], given: Mapping[str, object]
+) -> None:
+    """Make the values that the function takes by itself parameters of the run as well."""
+    taken = {
+        name: value
+        for name, value in defaults.items()
+        if name not in given and value is not inspect.Parameter.empty
+    }
+    if taken:
+        context.params |= taken
+        context.log_params(taken)
 
 
 def _load_payload(payload: bytes) -> Payload:

@@ -136,5 +136,5 @@ def test_a_printed_spec_is_json_for_people() -> None:
 
 def test_a_broken_unicode_argument_does_not_break_a_printed_spec() -> None:
     name = b"data-\xff.csv".decode(sys.getfilesystemencoding(), "surrogateescape")
-    spec = make_spec(params=describe_params({"path": name, name: 1}))
-    assert json.loads(str(spec))["params"] == {"path": "data-\\udcff.csv", "data-\\udcff.csv": 1}
+    spec = make_spec(params=describe_params({"paths": {name: [name]}}))
+    assert json.loads(str(spec))["params"] == {"paths": {"data-\\udcff.csv": ["data-\\udcff.csv"]}}
