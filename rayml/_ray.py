@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "rayml"
 _TRACKER_START_S = 60.0
+_TRACKER_CLOSE_S = 5.0
 # Ray ends a worker cleanly when it has served this many calls of a function. The counter is raised
 # to it by `retire_worker`, because whether a worker may be used again is known only after the
 # call.
@@ -174,12 +176,13 @@ def is_alive() -> bool:
     return not {"gcs_server", "raylet"}.intersection(dead)
 
 
-def disconnect() -> None:
-    """Leave Ray; one that was started for this process ends."""
-    global _connection  # noqa: PLW0603
-    _connection = None
-    _trackers.clear()
-    ray.shutdown()
+def leave() -> None:
+    """Let the trackers of a Ray that ends with this process leave their shards in good order."""
+    if _connection is None or not _connection.is_own or not is_alive():
+        return
+    with suppress(GetTimeoutError, RayError):  # what is left open, the next start closes
+        closed: list[Any] = [actor.close.remote() for actor in _trackers.values()]
+        ray.get(closed, timeout=_TRACKER_CLOSE_S)
 
 
 # --- the Jobs API ---

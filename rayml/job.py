@@ -283,6 +283,10 @@ def wait_for_unfinished() -> None:
         _join(waiting)
     _unfinished.clear()
 
+    from rayml import _ray  # noqa: PLC0415 - it is loaded if anything was submitted
+
+    _ray.leave()
+
 
 def _join(runs: list[Run]) -> None:
     for run in runs:

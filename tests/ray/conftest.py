@@ -78,7 +78,8 @@ def ray_address() -> Iterator[str]:
         logging_level=logging.ERROR,
     )
     yield ray.get_runtime_context().gcs_address
-    _ray.disconnect()
+    _ray.leave()
+    ray.shutdown()
     gc.collect()  # Ray leaves open sockets to the collector, which would warn in another test
 
 
