@@ -94,8 +94,8 @@ def connect(cluster: str | None) -> Connection:
 def _adopt() -> Connection:
     address = ray.get_runtime_context().gcs_address
     node = _own_node()
-    is_own = node is not None and node.is_head()
-    return Connection(address, is_own, f"the Ray of this process at {address}")
+    is_own = node is not None and bool(node.all_processes)
+    return Connection(address, is_own, f"the Ray that this process is part of, at {address}")
 
 
 def _connect(cluster: str | None) -> Connection:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cloudpickle
+import msgspec
 
 from rayml.config import Resources, Retry, setting
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
 from rayml.inputs import describe_input
 from rayml.origin import new_run_id, read_origin
+from rayml.redaction import Redactor
 from rayml.run import Run
 from rayml.runner import Payload
 from rayml.spec import Spec, describe_params
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _MIN_SECRET = 4
 _unfinished: dict[str, Run] = {}
+_announced: set[str] = set()
+_tidied: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -175,11 +179,29 @@ def prepare(
         secrets=sorted(secrets),
         **rest,  # type: ignore[arg-type]
     )
+    spec = _without_secrets(spec, secrets)
     carried = {key: inputs[key] for key, record in records.items() if record.kind == "memory"}
     live = function if target.kind == "callable" else None
     payload = Payload(live, params, carried, _sources(target))  # type: ignore[arg-type]
     is_alone = target.kind == "callable" and working_dir is None
     return Job(spec, payload, secrets, store, None if is_alone else _code_folder(folder, target))
+
+
+def _without_secrets(spec: Spec, secrets: Mapping[str, str]) -> Spec:
+    """Return a spec in which no secret's value stands, wherever the user put it.
+
+    Raises:
+        SpecError: It stands where the job needs it as it is.
+    """
+    redactor = Redactor(secrets.values())
+    clean = msgspec.json.decode(redactor.redact(msgspec.json.encode(spec)), type=Spec)
+    for name in ("env", "args", "requirements", "target", "inputs"):
+        if getattr(clean, name) != getattr(spec, name):
+            raise SpecError(
+                f"{name} holds the value of a secret and would be recorded; let the job read the "
+                "secret from its environment instead"
+            )
+    return clean
 
 
 def _code_folder(folder: Path, target: Target) -> Path:
@@ -233,6 +255,7 @@ def _submit_there(job: Job, address: str) -> Run:
 
     payload = pack(job.payload, by_value=True)
     delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder)
+    _announce(f"the Ray cluster behind {address}")
     spec, driver = submit_remotely(delivery, address)
     return Run(spec, job.store, driver=driver)
 
@@ -243,17 +266,24 @@ def _submit_here(job: Job) -> Run:
     from rayml.supervisor import Supervisor  # noqa: PLC0415
     from rayml.tracker.abandoned import close_abandoned  # noqa: PLC0415
 
-    was_connected = _ray.is_connected()
     connection = _ray.connect(job.spec.cluster or None)
-    if not was_connected:
-        print(f"rayml: using {connection.description}", file=sys.stderr)  # noqa: T201
+    _announce(connection.description)
+    if job.store.uri not in _tidied:
         close_abandoned(job.store)
+        _tidied.add(job.store.uri)
     _ray.check_capacity(job.spec.resources)
     supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
     run = Run(job.spec, job.store, driver=supervisor)
     supervisor.start()
     _await_at_exit(run)
     return run
+
+
+def _announce(place: str) -> None:
+    """Say once where jobs of this process run."""
+    if place not in _announced:
+        _announced.add(place)
+        print(f"rayml: using {place}", file=sys.stderr)  # noqa: T201 - nothing runs unseen elsewhere
 
 
 def _await_at_exit(run: Run) -> None:

@@ -25,7 +25,7 @@ import cloudpickle
 import msgspec
 
 from rayml import processes
-from rayml.errors import JournalFenced, SpecError, StoreError
+from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
 from rayml.logs import Capture, LogShipper, capture_path
@@ -150,15 +150,22 @@ class _Attempt:
     def _run_user_code(self, payload: bytes) -> Outcome:
         try:
             value = self._call(payload)
-            for name, number in result_metrics(value):
-                self._client.point(name, number, None)
-            result = encode_result(value, self._order.store, self._redactor.redact)
         except _ScriptFailed as exc:
-            return Outcome(problem=self._redacted(exc.problem))
+            return Outcome(problem=redacted(exc.problem, self._redactor))
         except SystemExit as exc:
-            return _exit_outcome(exc)
+            return _exit_outcome(exc, self._redactor)
         except BaseException as exc:  # noqa: BLE001 - whatever user code raises ends the attempt
-            return Outcome(problem=self._redacted(describe_exception(exc)))
+            return Outcome(problem=redacted(describe_exception(exc), self._redactor))
+        return self._keep(value)
+
+    def _keep(self, value: object) -> Outcome:
+        for name, number in result_metrics(value):
+            self._client.point(name, number, None)
+        try:
+            result = encode_result(value, self._order.store, self._redactor.redact)
+        except RaymlError as exc:
+            kind = "result" if isinstance(exc, SpecError) else "store"
+            return Outcome(problem=redacted(Problem(kind=kind, message=str(exc)), self._redactor))
         return Outcome(result=result)
 
     def _call(self, payload: bytes) -> object:
@@ -199,12 +206,6 @@ class _Attempt:
         inputs: dict[str, Input] = {}
         rest = (context.run_id, context.attempt, context.params, inputs)
         return bytes(cloudpickle.dumps((self._order.store, *rest)))
-
-    def _redacted(self, problem: Problem) -> Problem:
-        redact = self._redactor.redact_text
-        return msgspec.structs.replace(
-            problem, message=redact(problem.message), traceback=redact(problem.traceback)
-        )
 
     def _make_durable(self, outcome: Outcome, capture: Capture) -> Outcome:
         try:
@@ -335,11 +336,12 @@ def last_traceback(path: Path) -> str:
     return found + tail.rstrip() if found else ""
 
 
-def _exit_outcome(exc: SystemExit) -> Outcome:
+def _exit_outcome(exc: SystemExit, redactor: Redactor) -> Outcome:
     if exc.code in (None, 0):
         return Outcome(result=Result(format="json", inline=b"null"))
     shown = f"code {exc.code}" if isinstance(exc.code, int) else repr(exc.code)
-    return Outcome(problem=Problem(kind="exit", message=f"the function exited with {shown}"))
+    problem = Problem(kind="exit", message=f"the function exited with {shown}")
+    return Outcome(problem=redacted(problem, redactor))
 
 
 def describe_exception(exc: BaseException) -> Problem:
@@ -347,9 +349,17 @@ def describe_exception(exc: BaseException) -> Problem:
     if isinstance(exc, KeyboardInterrupt):
         return Problem(kind="cancelled", message="it was interrupted")
     text = "".join(_user_traceback(exc).format())
-    kind = "result" if isinstance(exc, SpecError) and "returned" in str(exc) else "error"
     summary = traceback.format_exception_only(exc)[-1].strip()
-    return Problem(kind=kind, message=_short(summary), traceback=text)
+    return Problem(kind="error", message=_short(summary), traceback=text)
+
+
+def redacted(problem: Problem, redactor: Redactor) -> Problem:
+    """Return a problem without secrets in its words."""
+    return msgspec.structs.replace(
+        problem,
+        message=redactor.redact_text(problem.message),
+        traceback=redactor.redact_text(problem.traceback),
+    )
 
 
 def _user_traceback(exc: BaseException) -> traceback.TracebackException:

@@ -172,7 +172,7 @@ class Supervisor(threading.Thread):
                 _Running(attempt, task, time.monotonic(), oom_kills=_ray.oom_kills())
             )
         except _Stopped as exc:
-            return runner.Outcome(problem=exc.problem)
+            return runner.Outcome(problem=runner.redacted(exc.problem, self._redactor))
         finally:
             _ray.release(group)
 
@@ -266,7 +266,8 @@ class Supervisor(threading.Thread):
             if running.started is None and _ray.wait_for_any([self._watching()], _QUIET_S):
                 self._note_start(running, self._take_status())
             self._clean_up(running)
-            return runner.Outcome(problem=self._explain_death(exc, running))
+            problem = self._explain_death(exc, running)
+            return runner.Outcome(problem=runner.redacted(problem, self._redactor))
 
     def _explain_death(self, exc: RayError, running: _Running) -> Problem:
         if isinstance(exc, OutOfMemoryError) or _ray.oom_kills() > running.oom_kills:

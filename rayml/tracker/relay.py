@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import threading
 import uuid
@@ -51,13 +52,14 @@ class Relay:
 
     def close(self) -> None:
         """Stop; children that log afterwards get an error."""
-        # A thread that waits in accept() is woken by a last connection, not by the close.
         self._end.close()
-        with suppress(OSError, EOFError):
-            Client(str(self._path), "AF_UNIX", authkey=self._key).close()
-        self._thread.join()
-        for child in self._children:
-            child.join(_CLOSE_S)
+        # A thread that waits in accept() is woken by a last connection, not by the close. Nobody
+        # may answer it, so it must not wait for a greeting.
+        with socket.socket(socket.AF_UNIX) as last, suppress(OSError):
+            last.settimeout(0)
+            last.connect(str(self._path))
+        for thread in (self._thread, *self._children):
+            thread.join(_CLOSE_S)
         self._listener.close()
 
     def _accept_all(self) -> None:

@@ -92,7 +92,7 @@ class TestCodeThatFails:
         assert len(caught.value.message) < 3000
 
     @pytest.mark.parametrize(
-        ("code", "shown"), [(3, "code 3"), ("no data", "'no data'"), (True, "code True")]
+        ("code", "shown"), [(3, "code 3"), ("no data", "'no data'")]
     )
     def test_exiting_with_a_code_is_a_failure(
         self, submit: Submit, code: object, shown: str
@@ -275,12 +275,6 @@ class TestCallsThatAreWrong:
             with pytest.raises(rayml.SpecError, match=r"parameter 'huge' has 1,073,741,824 bytes"):
                 submit(lambda huge: None, params={"huge": huge})
         assert time.monotonic() - started < 10
-        assert store.list("shards/") == []
-
-    def test_a_gigabyte_in_a_closure_is_refused_at_once(self, submit: Submit, store: Store) -> None:
-        huge = np.zeros(2**27)
-        with pytest.raises(rayml.SpecError, match="bytes"):
-            submit(lambda: huge.sum())
         assert store.list("shards/") == []
 
     def test_a_store_that_cannot_be_written_is_named(self, submit: Submit, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Client as connect
+from multiprocessing.connection import Client
 from typing import TYPE_CHECKING
 
 import cloudpickle
@@ -112,6 +112,15 @@ def test_close_ends_its_threads_and_its_socket(transport: LoopTransport) -> None
     assert not os.path.exists(path)  # noqa: PTH110 - a socket's address is text
 
 
+def test_relays_open_and_close_again_and_again(transport: LoopTransport) -> None:
+    for n in range(50):
+        relay = Relay(transport, JOB)
+        if n % 2:
+            assert RelayTransport(relay.address).job() == JOB
+        relay.close()
+    assert not [t for t in threading.enumerate() if t.name == "rayml-relay"]
+
+
 def test_who_logs_after_the_close_gets_an_error(transport: LoopTransport, store: Folder) -> None:
     relay = Relay(transport, JOB)
     child = RelayTransport(relay.address)
@@ -129,7 +138,7 @@ def test_close_returns_though_a_refused_stranger_came_first(transport: LoopTrans
     relay = Relay(transport, JOB)
     path = relay.address.partition("@")[2]
     with pytest.raises((multiprocessing.AuthenticationError, EOFError, OSError)):
-        connect(path, "AF_UNIX", authkey=b"wrong")
+        Client(path, "AF_UNIX", authkey=b"wrong")
 
     closing = threading.Thread(target=relay.close, daemon=True)
     closing.start()

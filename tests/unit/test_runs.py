@@ -151,7 +151,8 @@ def test_the_last_value_is_the_last_point_by_step(journal: list[Record]) -> None
 
 
 def test_a_run_goes_its_way() -> None:
-    way: list[Record] = [submitted(), waiting(), started(), retrying(), waiting(2), started(2), ended(attempt=2)]
+    way: list[Record] = [submitted(), waiting(), started(), retrying()]
+    way += [waiting(2), started(2), ended(attempt=2)]
     states = [(run.state, run.attempt) for n in range(1, 8) if (run := fold(*way[:n]))]
 
     assert states == [
