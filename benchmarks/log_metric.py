@@ -125,7 +125,7 @@ class Empty:
 
 
 def empty_actor_mb() -> float:
-    actor = ray.remote(Empty).options(num_cpus=0, max_concurrency=1000).remote()
+    actor: Any = ray.remote(Empty).options(num_cpus=0, max_concurrency=1000).remote()
     return memory_mb(psutil.Process(ray.get(actor.pid.remote())))
 
 

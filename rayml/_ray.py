@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from rayml.tracker.journal import Owner
 
 NAMESPACE = "rayml"
+_HOST_AND_PORT = re.compile(r"[^:/]+:\d+")
+_ANSWER_S = 5.0
 _TRACKER_START_S = 60.0
 _TRACKER_CLOSE_S = 5.0
 # Ray ends a worker cleanly when it has served this many calls of a function. The counter is raised
@@ -104,8 +106,13 @@ def _connect(cluster: str | None) -> Connection:
         found = os.environ.get("RAY_ADDRESS") or _running_on_this_machine()
     if found is None:
         return _start()
+    if _HOST_AND_PORT.fullmatch(found) and not _answers(found):
+        raise ClusterUnreachable(
+            f"nothing answers at {found}; start a Ray there with `ray start --head`, or leave the "
+            "cluster out to use this machine"
+        )
     try:
-        ray.init(address=found, namespace=NAMESPACE, logging_level=logging.ERROR)
+        _init(found)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ClusterUnreachable(
             f"no Ray answers at {found}: {_first_line(exc)}; start one with `ray start --head`, "
@@ -113,6 +120,20 @@ def _connect(cluster: str | None) -> Connection:
         ) from exc
     address = ray.get_runtime_context().gcs_address
     return Connection(address, is_own=False, description=f"the Ray cluster at {address}")
+
+
+def _init(address: str) -> None:
+    options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR}
+    host = address.partition("://")[2] or address
+    if is_this_machine(host.rpartition(":")[0]):
+        _use_token()
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RayError, RuntimeError):
+        # The token is sent elsewhere only after it turned out that nothing goes without.
+        if not _use_token():
+            raise
+        ray.init(address=address, **options)
 
 
 def _start() -> Connection:
@@ -136,14 +157,18 @@ def _own_node() -> Node | None:
 
 def _running_on_this_machine() -> str | None:
     address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
-    if address is None:
-        return None
+    # The file that names it may have outlived it.
+    return address if address is not None and _answers(address) else None
+
+
+def _answers(address: str) -> bool:
+    """Tell whether anything listens there: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:  # the file that names it outlived it
-        return None
-    return address
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _first_line(exc: Exception) -> str:
@@ -204,7 +229,30 @@ def job_client(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
 
 
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own."""
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    own = {"127.0.0.1", "::1", _own_address()}
+    return bool(addresses & own) or any(str(a).startswith("127.") for a in addresses)
+
+
+def _own_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only asks which way it would go.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
 def _use_token() -> bool:
+    """Use Ray's token from now on if there is one; tell whether that is new."""
+    if token_setup.AUTH_MODE_ENV_VAR in os.environ:
+        return False
     logging.getLogger(token_setup.__name__).setLevel(logging.ERROR)
     return token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 

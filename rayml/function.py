@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _TYPING_NAMES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
 _BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type)}
+_SAYS_NOTHING = (inspect.Parameter.empty, typing.Any, object)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -318,7 +319,9 @@ def _fits(value: object, annotation: object) -> bool:
     try:
         msgspec.convert(value, annotation)
     except msgspec.ValidationError:
-        return isinstance(annotation, type) and isinstance(value, annotation)
+        # Python counts bools as integers; a person who gives one for a number is mistaken.
+        is_instance = isinstance(annotation, type) and isinstance(value, annotation)
+        return is_instance and not isinstance(value, bool)
     except TypeError:  # msgspec does not know this type
         return not isinstance(annotation, type) or isinstance(value, annotation)
     return True
@@ -353,7 +356,7 @@ def parse_word(name: str, word: str, signature: Signature | None) -> object:
     """
     parameter = signature.named.get(name) if signature else None
     annotation = parameter.annotation if parameter else inspect.Parameter.empty
-    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+    if annotation in _SAYS_NOTHING or isinstance(annotation, str):
         return _guess(word)
     try:
         return msgspec.convert(word, annotation, strict=False)
@@ -422,5 +425,9 @@ def call(function: Callable[..., object], values: Mapping[str, object], context:
     check_values(signature, {}, values)
     given = dict(values)
     given |= {p.name: context for p in signature.parameters if is_context(p)}
-    first = [p for p in signature.parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-    return function(*(given.pop(p.name, p.default) for p in first), **given)
+    first = [
+        given.pop(p.name, p.default)
+        for p in signature.parameters
+        if p.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    return function(*first, **given)

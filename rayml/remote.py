@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets as randomness
-import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -238,7 +237,7 @@ def _submit_job(client: JobSubmissionClient, spec: Spec, words: list[str]) -> No
 
 
 def _check_visible(job: Delivery, address: str) -> None:
-    if _is_this_machine(urlsplit(address).hostname or ""):
+    if _ray.is_this_machine(urlsplit(address).hostname or ""):
         return
     if job.store.is_local:
         raise SpecError(
@@ -251,25 +250,6 @@ def _check_visible(job: Delivery, address: str) -> None:
                 f"input {record.name!r} is the file {record.uri} of this machine and the cluster "
                 f"at {address} cannot see it; put it on object storage, or log it as an artifact"
             )
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    own = {"127.0.0.1", "::1", _own_address()}
-    return bool(addresses & own) or any(str(a).startswith("127.") for a in addresses)
-
-
-def _own_address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a datagram socket sends nothing; it only asks which way it would go.
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
 
 
 def _pack_code(job: Delivery) -> tuple[Spec, str | None]:

@@ -27,7 +27,7 @@ from ray.exceptions import (
 )
 
 from rayml import _ray, logs, policy, processes, runner
-from rayml.errors import JournalFenced, NotFound, RaymlError
+from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError
 from rayml.redaction import Redactor
 from rayml.tracker.abandoned import close_shard_of
 from rayml.tracker.client import ActorTransport, Producer
@@ -98,6 +98,7 @@ class Supervisor(threading.Thread):
         self._version = 0
         self._watch: ray.ObjectRef[Any] | None = None
         self._cancel_at: float | None = None
+        self._is_cut_off = False
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
         self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
@@ -116,6 +117,8 @@ class Supervisor(threading.Thread):
             self._end(self._execute())
         except RaymlError as exc:
             self.failure = exc
+        except SystemExit:  # so Ray ends the threads that wait for it when it is shut down
+            self._end_without_ray(_RAY_DIED)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave the run open
             self._end_without_ray(Problem(kind="lost", message=f"rayml itself failed: {exc!r}"))
 
@@ -129,7 +132,7 @@ class Supervisor(threading.Thread):
             if problem.kind == "cancelled":
                 return self._ended("cancelled", attempt, outcome)
             decision = policy.decide(attempt, problem.kind, self._spec.retry)
-            if isinstance(decision, policy.GiveUp):
+            if isinstance(decision, policy.GiveUp) or not self._has_ray():
                 return self._ended("failed", attempt, outcome)
             self._record_retry(attempt, decision, problem)
             if self._is_cancelled_within(decision.delay_s):
@@ -174,18 +177,35 @@ class Supervisor(threading.Thread):
         except _Stopped as exc:
             return runner.Outcome(problem=runner.redacted(exc.problem, self._redactor))
         finally:
-            _ray.release(group)
+            if self._has_ray():
+                _ray.release(group)
 
     def _await(self, running: _Running) -> Outcome:
         while True:
-            ready = _ray.wait_for_any([running.task, self._watching()], self._tick(running))
+            ready = self._wait(running)
             if running.task in ready:
                 return self._outcome(running)
             if self._watch in ready:
                 self._hear(running, self._take_status())
-            if not _ray.is_alive():
-                return runner.Outcome(problem=_RAY_DIED)
+            if not self._has_ray():
+                return self._outcome_without_ray(running)
             self._check_clock(running)
+
+    def _wait(self, running: _Running) -> list[ray.ObjectRef[Any]]:
+        try:
+            return _ray.wait_for_any([running.task, self._watching()], self._tick(running))
+        except SystemExit:  # as in `run`
+            self._is_cut_off = True
+            return []
+
+    def _has_ray(self) -> bool:
+        return not self._is_cut_off and _ray.is_connected() and _ray.is_alive()
+
+    def _outcome_without_ray(self, running: _Running) -> Outcome:
+        if self._connection.is_own:
+            run, attempt = self._spec.run, running.attempt
+            end_attempt(self._store, run, attempt, running.pid, self._redactor)
+        return runner.Outcome(problem=_RAY_DIED)
 
     def _tick(self, running: _Running) -> float:
         if running.started is None:
@@ -341,6 +361,7 @@ class Supervisor(threading.Thread):
                 problem=problem,
             )
         )
+        self._producer.attempt = attempt + 1  # the tracker takes nothing from the old one now
 
     def _is_cancelled_within(self, delay_s: float) -> bool:
         deadline = time.monotonic() + delay_s
@@ -352,7 +373,7 @@ class Supervisor(threading.Thread):
         return False
 
     def _end(self, ended: Ended) -> None:
-        if not _ray.is_alive():
+        if not self._has_ray():
             self._end_without_ray(ended.problem or _RAY_DIED)
             return
         try:
@@ -363,6 +384,12 @@ class Supervisor(threading.Thread):
 
     def _end_without_ray(self, problem: Problem) -> None:
         """Close the run in the journal directly: the tracker has gone with its Ray."""
+        if not self._connection.is_own:
+            # That tracker lives on, and others' runs with it: taking its journal would end those.
+            self.failure = ClusterUnreachable(
+                f"run {self._spec.run} ended without a record: {problem.message}; connect again"
+            )
+            return
         try:
             close_shard_of(self._store, self._spec.run, problem)
         except RaymlError as exc:

@@ -96,11 +96,15 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
     try:
         yield context
     except BaseException as exc:
-        problem = describe_exception(exc)
+        problem = None if _is_success(exc) else describe_exception(exc)
         raise
     finally:
         leave(context)
         _finish(context, producer, problem)
+
+
+def _is_success(exc: BaseException) -> bool:
+    return isinstance(exc, SystemExit) and exc.code in (None, 0)
 
 
 def _finish(context: Context, producer: Producer, problem: Problem | None) -> None:

@@ -64,7 +64,7 @@ def main() -> int:
     """Execute the command line of this process and return its exit code."""
     _print_anything()
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(prog_name="rayml", standalone_mode=False) or 0)
     except RaymlError as exc:
         report(exc)
         return exit_code(exc)

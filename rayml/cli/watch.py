@@ -318,7 +318,8 @@ class Plain:
 
     def __init__(self, *, log_to_stderr: bool = False) -> None:
         self._out = sys.stderr if log_to_stderr else sys.stdout
-        self._state = ("", "")
+        self._state = ""
+        self._attempt = 0
         self._last = "\n"
 
     def note(self, text: str) -> None:
@@ -331,25 +332,20 @@ class Plain:
 
     def look(self, record: RunRecord, log: str) -> None:
         """Print what the run has printed, and its state where that has changed."""
-        is_first = not self._state[0]
-        if is_first:
+        if not self._state:
             self.note(f"run {record.spec.run} ({record.spec.name}) submitted")
-        changed = (record.state, record.reason) != self._state
-        self._state = (record.state, record.reason)
-        shown = changed and record.state in ("waiting", "running", "retrying")
-        if shown and record.state != "retrying":
-            self._show_state(record)
+        state = f"{record.state}: {record.reason}" if record.reason else record.state
+        is_news, self._state = state != self._state and bool(record.reason), state
+        if is_news and record.state == "waiting":
+            self.note(state)
+        # A short run has ended before anybody saw it running.
+        if record.started is not None and record.started.attempt > self._attempt:
+            self._attempt = record.started.attempt
+            attempt = f", attempt {self._attempt}" if self._attempt > 1 else ""
+            self.note(f"running on {record.started.host}{attempt}")
         self._write(log)
-        if shown and record.state == "retrying":
-            self._show_state(record)
-
-    def _show_state(self, record: RunRecord) -> None:
-        where = f" on {record.started.host}" if record.started else ""
-        attempt = f", attempt {record.attempt}" if record.attempt > 1 else ""
-        self.note(
-            f"{record.state}{where if record.state == 'running' else ''}{attempt}"
-            + (f": {record.reason}" if record.reason else "")
-        )
+        if is_news and record.state == "retrying":
+            self.note(state)
 
     def _write(self, log: str) -> None:
         if log:

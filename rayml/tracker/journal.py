@@ -280,13 +280,19 @@ class Journal:
 
         Raises:
             JournalFenced: Another writer has taken the shard over.
+            StoreError: Segments are missing that were there, as when a disk is not mounted.
         """
         reader = ShardReader(self._store, self._shard)
         for segment in reader.read():
             yield from segment.batches
-        if reader.epoch != self._epoch:
+        if reader.epoch > self._epoch:
             raise JournalFenced(
                 f"shard {self._shard} was taken over by another tracker; stop this one"
+            )
+        if reader.position < self._seq:
+            raise StoreError(
+                f"shard {self._shard} in {self._store.uri} ends at segment {reader.position} and "
+                f"{self._seq} were written; is the store still in its place?"
             )
         self._seq = reader.position
 

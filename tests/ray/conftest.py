@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -131,25 +130,25 @@ def end_tracker(store: Store) -> None:
             ray.kill(actor)
 
 
-def start_script(
-    folder: Path, text: str, *args: object, ray_address: str | None = None, name: str = "main.py"
-) -> subprocess.Popen[str]:
-    """Start a Python script in a process of its own.
+@contextmanager
+def started_script(
+    folder: Path, text: str, *args: object, ray_address: str | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python script in a process of its own, which is killed after the block.
 
     Args:
         folder: Where the script lies and runs.
         text: Its source; indentation that all lines share is removed.
         args: Its command line.
         ray_address: The Ray that it shares; without one it has to start its own.
-        name: Of the script's file.
     """
-    script = folder / name
+    script = folder / "main.py"
     script.write_text(textwrap.dedent(text), "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
     if ray_address is not None:
         environment["RAY_ADDRESS"] = ray_address
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(script), *map(str, args)],
         cwd=folder,
         env=environment,
@@ -158,30 +157,23 @@ def start_script(
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[str, str]:
+    """Return what a script printed, on stdout and on stderr, once it has ended well."""
+    out, err = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, err
+    return out, err
 
 
 def run_script(
-    folder: Path,
-    text: str,
-    *args: object,
-    ray_address: str | None = None,
-    timeout_s: float = 120,
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python script in a process of its own to its end, which must be a good one."""
-    process = start_script(folder, text, *args, ray_address=ray_address)
-    with process:
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == 0, err
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def remove_capture(run_id: str) -> None:
-    """Delete what the capture folder may still hold of a run."""
-    from rayml.logs import capture_path
-
-    for path in capture_path(run_id, 1).parent.glob(f"{run_id}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder: Path, text: str, *args: object, ray_address: str | None = None
+) -> tuple[str, str]:
+    """Run a script to its end, which must be a good one; return what it printed."""
+    with started_script(folder, text, *args, ray_address=ray_address) as process:
+        return finish(process)

@@ -78,9 +78,9 @@ class TestWhatCanBeSubmitted:
                 except rayml.JobFailed as error:
                     print(error)
         """
-        done = run_script(work, source, store.uri, ray_address=ray_address)
-        assert "{'depth': 6, 'box': 5, 'kind': 'Box'}" in done.stdout
-        assert 'raise ValueError("of the main script")' in done.stdout
+        printed, _ = run_script(work, source, store.uri, ray_address=ray_address)
+        assert "{'depth': 6, 'box': 5, 'kind': 'Box'}" in printed
+        assert 'raise ValueError("of the main script")' in printed
 
     def test_a_notebook_cell_runs_and_its_traceback_shows_its_lines(self, submit: Submit) -> None:
         name = "/tmp/ipykernel_1/2345.py"  # noqa: S108 - as notebooks name their cells; never opened
@@ -656,8 +656,8 @@ def test_everything_is_read_back_without_ray(submit: Submit, store: Store, work:
         print(found.wait().id == found.id)
         assert "ray" not in sys.modules, "reading loads Ray"
     """
-    done = run_script(work, source, store.uri)
-    assert done.stdout.splitlines() == [
+    printed, _ = run_script(work, source, store.uri)
+    assert printed.splitlines() == [
         f"{run.id} succeeded told {{'loss': 0.2, 'auc': 0.75}} {{'auc': 0.75}}",
         "[1.0, 0.5, 0.3333333333333333, 0.25, 0.2]",
         "b'kept' [1, 2]",

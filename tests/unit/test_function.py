@@ -8,14 +8,15 @@ import inspect
 import math
 import sys
 import textwrap
+import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rayml
@@ -208,12 +209,15 @@ def test_a_module_of_python_itself_is_found(named: str, folder: Path) -> None:
     assert callable(load_function(target, folder))
 
 
-@pytest.mark.parametrize(
-    "named", ["no_such:f", "json.no_such:f", "math.no:f", "__main__.x:f", "__main__:f"]
-)
+@pytest.mark.parametrize("named", ["no_such:f", "json.no_such:f", "math.no:f", "__main__.x:f"])
 def test_a_missing_module_is_named(named: str, folder: Path) -> None:
     with pytest.raises(SpecError, match=f"no module '{named[:-2]}'"):
         find_target(named, folder)
+
+
+def test_the_program_that_runs_is_no_module_for_a_job(folder: Path) -> None:
+    with pytest.raises(SpecError, match="__main__"):
+        find_target("__main__:no_such_function", folder)
 
 
 def test_a_missing_function_of_a_module_is_named(folder: Path) -> None:
@@ -273,40 +277,41 @@ def test_a_file_that_is_read_says_what_the_live_function_says(
     assert read.takes_any_name == live.takes_any_name
 
 
-names = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=6)
+PLAIN_KINDS = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+)
 
 
-@given(names, st.data())
-def test_any_signature_is_read_as_it_is(names: list[str], data: st.DataObject) -> None:
-    kinds = sorted(
-        data.draw(st.lists(st.sampled_from([0, 1, 3]), min_size=len(names), max_size=len(names)))
-    )
-    parameters, has_default = [], False
-    for name, kind in zip(names, kinds, strict=True):
-        has_default = data.draw(st.booleans()) or (has_default and kind != 3)
-        default = 1 if has_default else inspect.Parameter.empty
-        parameters.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
-    shape = str(inspect.Signature(parameters))
+@st.composite
+def shapes(draw: st.DrawFn) -> inspect.Signature:
+    """Any signature whose defaults are the number 1."""
+    kinds = sorted(draw(st.lists(st.sampled_from(list(PLAIN_KINDS)), max_size=6)))
+    parameters: list[inspect.Parameter] = []
+    for name, kind in zip("abcdef", kinds, strict=False):
+        follows = parameters and parameters[-1].default == 1 and kind != PLAIN_KINDS[-1]
+        default = 1 if follows or draw(st.booleans()) else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(name, kind, default=default))
+    return inspect.Signature(parameters)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(shape=shapes(), data=st.data())
+def test_any_signature_is_read_and_called_as_it_is(
+    shape: inspect.Signature, data: st.DataObject, folder: Path
+) -> None:
     space: dict[str, Any] = {}
     exec(f"def f{shape}: return locals()", space)  # noqa: S102 - made right above
-
-    import ast
-
-    from rayml.function import _ast_signature
-
-    node = ast.parse(f"def f{shape}: ...").body[0]
-    assert isinstance(node, ast.FunctionDef)
-    read = _ast_signature(node)
-    assert [(p.name, p.kind) for p in read.parameters] == [(p.name, p.kind) for p in parameters]
-    needed = {p.name: p.name for p in parameters if p.default is p.empty}
-    optional = [p.name for p in parameters if p.name not in needed]
-    given = needed | {
-        name: name
-        for name in data.draw(
-            st.sets(st.sampled_from(optional or ["a"])) if optional else st.just(set())
-        )
+    parameters = list(shape.parameters.values())
+    chosen = {
+        p.name: p.name for p in parameters if p.default is p.empty or data.draw(st.booleans())
     }
-    assert call(space["f"], given, None) == {p.name: given.get(p.name, 1) for p in parameters}
+
+    read = signature_of(f"def f{shape}: ...\n", folder)
+    check_values(read, chosen, {})
+    assert [(p.name, p.kind) for p in read.parameters] == [(p.name, p.kind) for p in parameters]
+    assert call(space["f"], chosen, None) == {p.name: chosen.get(p.name, 1) for p in parameters}
 
 
 def test_a_decorated_function_may_take_anything(folder: Path) -> None:
@@ -377,6 +382,8 @@ class Shape:
     size: int
 
 
+OPTIONAL_INT = typing.Optional[int]  # noqa: UP045 - the older way to write it
+
 FITTING: list[tuple[object, object]] = [
     (int, 3),
     (int, np.int64(3)),
@@ -386,7 +393,7 @@ FITTING: list[tuple[object, object]] = [
     (bool, True),
     (bool, np.bool_(False)),
     (str, ""),
-    (Optional[int], None),
+    (OPTIONAL_INT, None),
     (int | None, np.int8(1)),
     (int | str, "a"),
     (Literal["a", 1], 1),
@@ -398,7 +405,7 @@ FITTING: list[tuple[object, object]] = [
     (tuple[int, str], (1, "a")),
     (set[int], {1}),
     (Color, Color.RED),
-    (Optional[Color], Color.RED),
+    (Color | None, Color.RED),
     (Shape, Shape(1)),
     (list[Shape], [Shape(1)]),
     (np.ndarray, np.zeros(2)),
@@ -426,7 +433,7 @@ WRONG: list[tuple[object, object]] = [
     (list[int], [1, "a"]),
     (list[int], 3),
     (dict[str, int], {"a": "b"}),
-    (Optional[int], "x"),
+    (OPTIONAL_INT, "x"),
     (np.ndarray, [1]),
     (pd.DataFrame, {"a": 1}),
     (complex, "1j"),
@@ -475,6 +482,11 @@ def test_a_context_is_known_by_its_name_and_by_its_annotation(folder: Path) -> N
     for shape in ("context", "run: rayml.Context", "run: 'Context'", "*, run: Context"):
         signature = signature_of(f"def f(depth, {shape}): ...", folder)
         assert list(signature.named) == ["depth"], shape
+
+
+def test_the_class_of_the_context_is_known_too() -> None:
+    assert takes(rayml.Context).named == {}
+    assert list(takes(int).named) == ["x"]
 
 
 def test_the_context_is_given_to_who_asks_for_it() -> None:
@@ -526,13 +538,13 @@ def test_a_loaded_file_can_use_its_neighbours_and_its_own_classes(folder: Path) 
     function = load_function(find_target("sub/own_job.py:train", folder), folder)
 
     assert repr(call(function, {"x": 1}, None)) == "Point(x=8)"
-    assert sys.modules["own_job"].train is function  # type: ignore[attr-defined]
+    assert sys.modules["own_job"].train is function
 
 
 def test_what_is_no_function_is_refused_when_it_is_loaded(folder: Path) -> None:
     write(folder, "not_a_job.py", "f = 3\n")
     target = find_target("not_a_job.py:f", folder)
-    with pytest.raises(SpecError, match="'not_a_job.py:f' is not a function in this run"):
+    with pytest.raises(SpecError, match=r"'not_a_job\.py:f' is not a function in this run"):
         load_function(target, folder)
 
 

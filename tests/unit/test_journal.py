@@ -234,6 +234,19 @@ def test_a_claim_whose_answer_was_lost_fences_nobody_for_ever(store: Folder) -> 
     assert read_values(store) == [1]
 
 
+def test_a_store_that_is_away_is_no_other_writer(store: Folder) -> None:
+    journal, _ = open_journal(store)
+    journal.append([encode(logged(1))])
+    aside = store.root.rename(store.root.with_name("aside"))
+    with pytest.raises(StoreError, match=r"ends at segment 0 and 2 were written") as caught:
+        list(journal.recover())
+    assert not isinstance(caught.value, JournalFenced)
+
+    aside.rename(store.root)
+    assert [batch.n for batch in journal.recover()] == [1]
+    journal.append([encode(logged(2), n=2)])
+
+
 # Damage
 
 

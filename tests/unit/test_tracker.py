@@ -312,7 +312,7 @@ class History:
         self.next |= Counter({"b": 1, "c": 1})
 
     def run(self) -> None:
-        for _ in range(self.rng.randrange(2, 7)):
+        for _ in range(self.rng.randrange(2, 5)):
             words = ["ok", "ok", "refused", "silent", "late"]
             self.store.script = self.rng.choices(words, k=self.rng.randrange(4))
             if self.rng.random() < 0.3:
