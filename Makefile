@@ -9,7 +9,7 @@ BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := $(UV) sync --frozen --inexact
 TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra examples
-TESTS := tests/unit tests/packaging tests/store tests/ray
+TESTS := tests/unit tests/packaging tests/store tests/cli tests/ray
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,8 +30,8 @@ check: sync  ## ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: sync  ## the figures of benchmarks/, which print what benchmarks/results.md records
-	@for file in benchmarks/bench_*.py; do echo "# $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: sync  ## measure everything anew and write benchmarks/results.md
+	$(BIN)/python benchmarks/run_all.py
 
 clean:  ## remove what the targets made, but for the runs in .rayml
 	rm -rf .venv .uv-bootstrap build dist *.egg-info

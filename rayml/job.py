@@ -315,7 +315,8 @@ def wait_for_unfinished() -> None:
 
     from rayml import _ray  # noqa: PLC0415 - it is loaded if anything was submitted
 
-    _ray.leave()
+    if _ray.is_connected():
+        _ray.leave()
 
 
 def _join(runs: list[Run]) -> None:

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rayml.errors import StoreError
 
@@ -182,10 +183,11 @@ def _text_stream(descriptor: int) -> io.TextIOWrapper:
     )
 
 
-def _flush(*streams: object) -> None:
+def _flush(*streams: TextIO) -> None:
     for stream in streams:
-        flush: Callable[[], None] = getattr(stream, "flush", lambda: None)
-        flush()
+        # A job may have closed its output, or put None or its own object in its place.
+        with suppress(AttributeError, ValueError):
+            stream.flush()
 
 
 class LogReader:

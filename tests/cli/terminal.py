@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 START_S = 120.0  # until a run on a Ray of its own has begun, on two busy cores
@@ -53,11 +53,12 @@ def call(
     )
 
 
-def start(
+@contextmanager
+def started(
     *words: object, cwd: Path, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """Start a command in a pipe; its stderr goes the same way as its stdout."""
-    return subprocess.Popen(
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a pipe, to which its stderr goes as well; it ends with the block."""
+    with subprocess.Popen(
         command(words),
         cwd=cwd,
         env=environment(env),
@@ -66,7 +67,12 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 class Terminal:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import rayml
-from tests.cli.terminal import START_S, Terminal, call, command, end, environment, start
+from tests.cli.terminal import START_S, Terminal, call, end, environment, started
 from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
@@ -97,8 +97,13 @@ class Place:
     def run(self, *words: object, env: dict[str, str] | None = None) -> Done:
         return self.call("run", *words, env=env)
 
-    def start(self, *words: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        return start("run", *words, "--store", self.store, cwd=self.folder, env=env)
+    @contextmanager
+    def started(
+        self, *words: object, env: dict[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        words = ("run", *words, "--store", self.store)
+        with started(*words, cwd=self.folder, env=env) as process:
+            yield process
 
     @contextmanager
     def terminal(self, *words: object, env: dict[str, str] | None = None) -> Iterator[Terminal]:
@@ -280,9 +285,9 @@ def test_a_cluster_that_does_not_answer_is_3(place: Place) -> None:
 
 def test_a_waiting_run_says_why(place: Place, shared_ray: dict[str, str]) -> None:
     gate = place.folder / "gate"
-    with place.start("jobs.py:wait", "-p", f"gate={gate}", env=shared_ray) as first:
+    with place.started("jobs.py:wait", "-p", f"gate={gate}", env=shared_ray) as first:
         first_line_with("waiting for the gate", first)
-        with place.start("jobs.py:train", "--cpus", "2", env=shared_ray) as second:
+        with place.started("jobs.py:train", "--cpus", "2", env=shared_ray) as second:
             line = first_line_with("rayml: waiting: ", second)
             gate.touch()
             rest, _ = second.communicate(timeout=START_S)
@@ -297,7 +302,7 @@ def test_a_waiting_run_says_why(place: Place, shared_ray: dict[str, str]) -> Non
 def test_a_signal_in_a_pipe_cancels(
     place: Place, shared_ray: dict[str, str], number: signal.Signals
 ) -> None:
-    with place.start("jobs.py:wait", "-p", "gate=none", env=shared_ray) as process:
+    with place.started("jobs.py:wait", "-p", "gate=none", env=shared_ray) as process:
         first_line_with("waiting for the gate", process)
         process.send_signal(number)
         rest, _ = process.communicate(timeout=60)
@@ -310,10 +315,10 @@ def test_a_signal_in_a_pipe_cancels(
 
 
 def test_cancel_from_elsewhere(place: Place, shared_ray: dict[str, str]) -> None:
-    with place.start("jobs.py:wait", "-p", "gate=none", env=shared_ray) as process:
+    with place.started("jobs.py:wait", "-p", "gate=none", env=shared_ray) as process:
         first_line_with("waiting for the gate", process)
         run = place.newest()
-        cancelled = place.call("cancel", run.id)
+        cancelled = place.call("cancel", run.id, env=shared_ray)
         rest, _ = process.communicate(timeout=60)
 
     assert (cancelled.code, cancelled.err) == (0, f"rayml: run {run.id} cancelled\n")
@@ -393,13 +398,12 @@ def test_a_local_run_goes_on_after_detaching(own_place: Place) -> None:
         assert terminal.wait() == 0
     assert own_place.newest().state == "running"
     words = ["logs", "-f", run_id, "--store", own_place.store]
-    with subprocess.Popen(
-        command(words), env=environment(), stdout=subprocess.PIPE, text=True
-    ) as follower:
+    with started(*words, cwd=own_place.folder) as follower:
         assert follower.stdout
         assert follower.stdout.readline() == "waiting for the gate\n"
         gate.touch()
-        assert follower.stdout.read() == "gate is open\n"
+        rest = follower.stdout.read()
+    assert rest == f"gate is open\nrayml: run {run_id} succeeded\n"
     assert own_place.newest().state == "succeeded"
 
 

@@ -18,6 +18,7 @@ import ray
 
 import rayml
 from rayml import _ray
+from rayml._ray import trackers
 from rayml.run import Run
 from rayml.store import open_store
 from tests.ray.eventually import eventually
@@ -125,7 +126,8 @@ def make_gate(path: Path) -> Gate:
 def end_tracker(store: Store) -> None:
     """End the tracker of a store, if the Ray that we are connected to has one."""
     if ray.is_initialized():
-        _ray._trackers.pop(store.uri, None)  # noqa: SLF001 - a handle of an actor that is gone
+        key = (ray.get_runtime_context().gcs_address, store.uri)
+        trackers._trackers.pop(key, None)  # noqa: SLF001 - a handle of an actor that is gone
         if (actor := _ray.find_tracker(store)) is not None:
             ray.kill(actor)
 

@@ -716,6 +716,7 @@ class TestKilling:
         assert (run.state, getattr(run.error, "kind", "")) == ("failed", "node_lost")
         assert run.metrics == {"loss": 0.5}
 
+    @pytest.mark.xfail(strict=True, reason="nobody looks after a run whose submitter was killed")
     def test_a_process_that_submitted_to_a_shared_ray_ends_its_run_at_the_next_start(
         self, submit: Submit, work: Path, store: Store, ray_address: str
     ) -> None:

@@ -228,6 +228,18 @@ def test_everything_that_a_process_prints_is_caught(store: Folder, run: str) -> 
     ]
 
 
+def test_a_job_may_close_its_output_or_take_it_away(store: Folder, run: str) -> None:
+    def code() -> None:
+        print("before")
+        sys.stdout.close()
+        sys.stderr = None  # type: ignore[assignment]
+        os.write(2, b"after\n")
+
+    capture(store, run, code).finish()
+    assert LogReader(store, run).read() == "before\nafter\n"
+    assert not sys.stdout.closed
+
+
 def test_output_goes_where_it_went_before_once_the_capture_stops(
     store: Folder, run: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,54 @@
+"""All that depends on how Ray works inside; only here are Ray's non-public parts used."""
+
+from __future__ import annotations
+
+from rayml._ray.capacity import busy_reason, check_capacity
+from rayml._ray.connection import (
+    NAMESPACE,
+    Connection,
+    connect,
+    is_alive,
+    is_connected,
+    is_this_machine,
+)
+from rayml._ray.jobs_api import job_client, take, upload
+from rayml._ray.tasks import (
+    node_is_alive,
+    oom_kills,
+    quote,
+    release,
+    reserve,
+    run_on_node,
+    start_attempt,
+    this_node,
+    uv_executable,
+    wait_for_any,
+)
+from rayml._ray.trackers import find_tracker, leave, tracker_actor
+
+__all__ = [
+    "NAMESPACE",
+    "Connection",
+    "busy_reason",
+    "check_capacity",
+    "connect",
+    "find_tracker",
+    "is_alive",
+    "is_connected",
+    "is_this_machine",
+    "job_client",
+    "leave",
+    "node_is_alive",
+    "oom_kills",
+    "quote",
+    "release",
+    "reserve",
+    "run_on_node",
+    "start_attempt",
+    "take",
+    "this_node",
+    "tracker_actor",
+    "upload",
+    "uv_executable",
+    "wait_for_any",
+]

@@ -1,0 +1,144 @@
+"""Attempts as Ray tasks: where they run, in which environment, and what is left of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray._private import worker as ray_worker
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
+
+from rayml._ray.capacity import ray_resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray.util.placement_group import PlacementGroup
+
+    from rayml.config import Resources
+
+# Ray ends a worker cleanly when it has served this many calls of a function. `retire_worker` raises
+# the counter to it: whether a worker may be used again is known only after the call.
+_MAX_CALLS = 1_000_000_000
+
+
+def start_attempt(
+    execute: Callable[..., tuple[bytes, bool]],
+    args: tuple[object, ...],
+    resources: Resources,
+    runtime_env: dict[str, object],
+    group: PlacementGroup | None,
+    name: str,
+) -> ray.ObjectRef[Any]:
+    """Start `execute(*args, node)` as a Ray task; it returns (outcome, is_clean)."""
+    demand = ray_resources(resources)
+    accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
+    options: dict[str, object] = {
+        "num_cpus": demand.get("CPU", 0),
+        "num_gpus": demand.get("GPU", 0),
+        "memory": int(demand["memory"]) if "memory" in demand else None,
+        "resources": accelerator or None,
+        "name": name,
+    }
+    if runtime_env:
+        options["runtime_env"] = runtime_env
+    if group is not None:
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+    task = _attempt_function().options(**options).remote(execute, *args)
+    return cast("ray.ObjectRef[Any]", task)
+
+
+@cache
+def _attempt_function() -> ray.remote_function.RemoteFunction:
+    function = ray.remote(max_calls=_MAX_CALLS, max_retries=0)(_attempt)
+    return cast("ray.remote_function.RemoteFunction", function)
+
+
+def _attempt(execute: Callable[..., tuple[bytes, bool]], *args: object) -> bytes:
+    outcome, is_clean = execute(*args, this_node())
+    if not is_clean:
+        retire_worker()
+    return outcome
+
+
+def retire_worker() -> None:
+    """Let this worker end after the task that it executes: user code has left something behind."""
+    manager: Any = ray_worker.global_worker.function_actor_manager
+    for function_id, info in list(manager._function_execution_info.items()):
+        if info.max_calls == _MAX_CALLS:
+            manager._num_task_executions[function_id] = _MAX_CALLS - 1
+
+
+def reserve(resources: Resources) -> PlacementGroup | None:
+    """Ask for all of a job's workers at once; None for a single one, which its task asks for."""
+    if resources.workers == 1:
+        return None
+    bundles = [ray_resources(resources) or {"CPU": 0.001} for _ in range(resources.workers)]
+    return cast("PlacementGroup", placement_group(bundles, strategy="PACK"))
+
+
+def release(group: PlacementGroup | None) -> None:
+    """Give a reservation back."""
+    if group is not None:
+        remove_placement_group(group)
+
+
+def run_on_node(
+    node_id: str, function: Callable[..., object], *args: object
+) -> ray.ObjectRef[Any]:
+    """Run a function on one node without waiting for free CPUs."""
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return cast("ray.ObjectRef[Any]", task.options(scheduling_strategy=strategy).remote(*args))
+
+
+def this_node() -> str:
+    """Return the id of the node that this process is on; empty outside Ray."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
+def node_is_alive(node_id: str) -> bool:
+    """Tell whether a node is still part of the cluster."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def wait_for_any(refs: list[ray.ObjectRef[Any]], timeout_s: float) -> list[ray.ObjectRef[Any]]:
+    """Return those of the references that are ready, as soon as there is one."""
+    ready, _ = ray.wait(refs, num_returns=1, timeout=max(0.0, timeout_s))
+    return cast("list[ray.ObjectRef[Any]]", ready)
+
+
+def uv_executable(requirements: list[str]) -> list[str]:
+    """Return the words that start Python with packages on top of this environment's."""
+    import uv  # noqa: PLC0415 - only jobs with requirements need it
+
+    words = [uv.find_uv_bin(), "run", "--quiet", "--no-project", "--python", sys.executable]
+    for requirement in requirements:
+        words += ["--with", requirement]
+    return [*words, "python"]
+
+
+def quote(word: str) -> str:
+    """Return a word as the shell that starts Ray's workers reads it."""
+    return shlex.quote(word)
+
+
+def oom_kills() -> int:
+    """Return how many processes this machine's kernel has killed for memory since it started."""
+    try:
+        text = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    return int(match[1]) if match else 0

@@ -1,0 +1,145 @@
+"""The tracker as a detached actor of the cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import psutil
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
+from rayml.errors import ClusterUnreachable
+from rayml.processes import identify
+from rayml.tracker.tracker import Tracker
+
+if TYPE_CHECKING:
+    from rayml.store import Store
+    from rayml.tracker.journal import Owner
+
+_START_S = 60.0
+_CLOSE_S = 5.0
+_trackers: dict[tuple[str, str], ray.actor.ActorHandle[TrackerActor]] = {}
+
+
+def tracker_actor(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
+    """Return the tracker of a store in this cluster, serving; the first caller starts it.
+
+    It is detached, needs no CPU, is kept on the head, and comes back after it was killed.
+
+    Raises:
+        StoreError: It cannot open the store.
+        ClusterUnreachable: It does not start.
+    """
+    key = (ray.get_runtime_context().gcs_address, store.uri)
+    if key not in _trackers:
+        actor = _start_tracker(store)
+        _await_tracker(actor)
+        _trackers[key] = actor
+    return _trackers[key]
+
+
+def find_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor] | None:
+    """Return the tracker of a store in this cluster, or None if it has none."""
+    try:
+        return ray.get_actor(_tracker_name(store), namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def leave() -> None:
+    """Let the trackers of a Ray that ends with this process leave their shards in good order."""
+    connection = connect(None)
+    if not connection.is_own or not is_alive():
+        return
+    handles = [
+        handle for (address, _), handle in _trackers.items() if address == connection.address
+    ]
+    with suppress(GetTimeoutError, RayError):  # what is left open, the next start closes
+        closed: list[Any] = [handle.close.remote() for handle in handles]
+        ray.get(closed, timeout=_CLOSE_S)
+
+
+def _tracker_name(store: Store) -> str:
+    return f"tracker-{hashlib.sha256(store.uri.encode()).hexdigest()[:16]}"
+
+
+def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
+    name = _tracker_name(store)
+    options = _tracker_class().options(
+        name=name,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=1000,
+        num_cpus=0,
+        resources={"node:__internal_head__": 0.001},
+    )
+    actor = options.remote(store, uuid.uuid4().hex[:16])
+    return cast("ray.actor.ActorHandle[TrackerActor]", actor)
+
+
+def _await_tracker(actor: Any) -> None:  # noqa: ANN401 - Ray's type for a handle has no methods
+    try:
+        problem = ray.get(actor.problem.remote(), timeout=_START_S)
+    except (GetTimeoutError, RayError) as exc:
+        raise ClusterUnreachable(
+            f"the tracker actor did not start within {_START_S:g} s: {first_line(exc)}; "
+            "look at the cluster's head"
+        ) from exc
+    if problem is not None:
+        ray.kill(actor)
+        raise problem
+
+
+@cache
+def _tracker_class() -> ray.actor.ActorClass[TrackerActor]:
+    return ray.remote(TrackerActor)
+
+
+class TrackerActor:
+    """The tracker as an actor: reports a store that it cannot open as a value.
+
+    An error in an actor's constructor would reach callers wrapped, without its type.
+    """
+
+    def __init__(self, store: Store, shard: str) -> None:
+        self._problem: Exception | None = None
+        self._tracker: Tracker | None = None
+        try:
+            self._tracker = Tracker(store, shard, owner_of_cluster())
+        except Exception as exc:  # noqa: BLE001 - handed to the caller, who raises it
+            self._problem = exc
+
+    async def problem(self) -> Exception | None:
+        """Return why the store cannot be opened, or None."""
+        return self._problem
+
+    async def append(self, data: bytes) -> int:
+        """As `Tracker.append`."""
+        return await self._open().append(data)
+
+    async def watch(self, run: str, seen: int) -> tuple[object, ...]:
+        """As `Tracker.watch`."""
+        return await self._open().watch(run, seen)
+
+    async def close(self) -> None:
+        """As `Tracker.close`."""
+        await self._open().close()
+
+    def _open(self) -> Tracker:
+        if self._tracker is None:
+            raise self._problem or RuntimeError("the tracker is not open")
+        return self._tracker
+
+
+def owner_of_cluster() -> Owner:
+    """Return this node's Ray daemon: a shard whose daemon is gone has no writer any more."""
+    return identify(psutil.Process(os.getppid()), ray.get_runtime_context().gcs_address)
