@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from rayml.config import Resources
 
-# Ray ends a worker cleanly when it has served this many calls of a function. `retire_worker` raises
-# the counter to it: whether a worker may be used again is known only after the call.
+# Ray ends a worker cleanly when it has served this many calls of a function; `retire_worker`
+# raises the counter to it, because it is only known after a call whether a worker may be reused.
 _MAX_CALLS = 1_000_000_000
 
 
