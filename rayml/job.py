@@ -20,7 +20,7 @@ from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
 from rayml.inputs import describe_input
 from rayml.origin import new_run_id, read_origin
-from rayml.redaction import Redactor
+from rayml.redaction import Redactor, redact_strings
 from rayml.run import Run
 from rayml.runner import Payload
 from rayml.spec import Spec, describe_params
@@ -179,7 +179,7 @@ def prepare(
         secrets=sorted(secrets),
         **rest,  # type: ignore[arg-type]
     )
-    spec = _without_secrets(spec, secrets)
+    spec = _recordable(spec, secrets)
     carried = {key: inputs[key] for key, record in records.items() if record.kind == "memory"}
     live = function if target.kind == "callable" else None
     payload = Payload(live, params, carried, _sources(target))  # type: ignore[arg-type]
@@ -187,14 +187,18 @@ def prepare(
     return Job(spec, payload, secrets, store, None if is_alone else _code_folder(folder, target))
 
 
-def _without_secrets(spec: Spec, secrets: Mapping[str, str]) -> Spec:
+def _recordable(spec: Spec, secrets: Mapping[str, str]) -> Spec:
     """Return a spec in which no secret's value stands, wherever the user put it.
 
     Raises:
-        SpecError: It stands where the job needs it as it is.
+        SpecError: One stands where the job needs it as it is, or some text is not Unicode.
     """
+    try:
+        msgspec.json.encode(spec)
+    except UnicodeEncodeError as exc:
+        raise SpecError(f"{exc.object!r} cannot be recorded; give valid Unicode text") from exc
     redactor = Redactor(secrets.values())
-    clean = msgspec.json.decode(redactor.redact(msgspec.json.encode(spec)), type=Spec)
+    clean = redact_strings(spec, redactor.redact)
     for name in ("env", "args", "requirements", "target", "inputs"):
         if getattr(clean, name) != getattr(spec, name):
             raise SpecError(

@@ -30,7 +30,7 @@ def read_origin(folder: Path) -> Origin:
     return Origin(
         user=_user(),
         host=socket.gethostname(),
-        command=" ".join(sys.argv)[:1000],
+        command=" ".join(sys.argv)[:1000].encode("utf-8", "replace").decode(),
         python=platform.python_version(),
         rayml=_version(),
         commit=_commit(folder),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
 from contextvars import ContextVar
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, SupportsFloat
 
 import cloudpickle
@@ -44,6 +44,7 @@ class Context:
         attempt: Counted from 1.
         params: What the job was given, defaults included where the function is known.
         inputs: What the job was given, by name: `.uri .path() .to_pandas() .to_arrow() .to_ray()`.
+        is_shared: It was handed to another process, which may log too.
     """
 
     def __init__(
@@ -60,14 +61,17 @@ class Context:
         self.attempt = attempt
         self.params = dict(params)
         self.inputs = dict(inputs)
+        self.is_shared = False
         self._client = client
         self._transport = transport
         self._store = store
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<rayml.Context of run {self.run_id}, attempt {self.attempt}>"
 
     def __reduce__(self) -> tuple[Callable[..., Context], tuple[object, ...]]:
+        self.is_shared = True
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
         return _rebuild, (self._transport, *rest)
 
@@ -92,7 +96,7 @@ class Context:
             ) from exc
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
             _check_name(name)
-        self._client.point(name, number, position)
+        self._sender().point(name, number, position)
 
     def log_metrics(self, values: Mapping[str, SupportsFloat], step: int | None = None) -> None:
         """Log several numbers of one step, as `log_metric` does each."""
@@ -110,14 +114,14 @@ class Context:
             SpecError: A value is larger than 64 MiB.
         """
         described = {_check_name(name): describe_value(name, v) for name, v in params.items()}
-        self._client.add(
+        self._sender().add(
             Params(run=self.run_id, time=time.time(), attempt=self.attempt, params=described)
         )
 
     def log_label(self, name: str, value: str) -> None:
         """Set a label of the run; a later value takes its place."""
         labels = {_check_name(name): str(value)}
-        self._client.add(
+        self._sender().add(
             Labels(run=self.run_id, time=time.time(), attempt=self.attempt, labels=labels)
         )
 
@@ -193,7 +197,7 @@ class Context:
         Raises:
             StoreError: It is not, `timeout_s` seconds later.
         """
-        self._client.flush(timeout_s)
+        self._sender().flush(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Flush, and log nothing any more; for whoever made this context.
@@ -203,10 +207,28 @@ class Context:
         """
         self._client.close(timeout_s)
 
+    def _sender(self) -> Client:
+        if self._pid != os.getpid():
+            self._rejoin()
+        return self._client
+
+    def _rejoin(self) -> None:
+        """Get a client of its own to a forked child: it has the parent's, but not its thread."""
+        address = os.environ.get(relay.VARIABLE)
+        if address is None:
+            raise SpecError(
+                f"run {self.run_id} was started in process {self._pid} and this is a fork of it; "
+                "log from there, or submit the job"
+            )
+        self._transport = relay.RelayTransport(address)
+        self._client = _child_client(self._transport, self.run_id, self.attempt)
+        self._pid = os.getpid()
+
     def _log(self, saved: ArtifactRecord) -> Artifact:
         now = time.time()
         record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
-        self._client.add(Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record))
+        logged = Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
+        self._sender().add(logged)
         return Artifact(record, self._store)
 
 
@@ -224,10 +246,16 @@ def _rebuild(
     params: Mapping[str, object],
     inputs: Mapping[str, Input],
 ) -> Context:
-    """Make a context in another process of the same job; it is flushed when that exits."""
-    client = Client(Producer(transport, run_id, attempt))
-    atexit.register(_flush_quietly, client)
+    """Make a context in another process of a job; it is flushed when that exits."""
+    client = _child_client(transport, run_id, attempt)
     return Context(client, transport, store, run_id, attempt, params, inputs)
+
+
+def _child_client(transport: Transport, run_id: str, attempt: int) -> Client:
+    client = Client(Producer(transport, run_id, attempt), eager=True)
+    # Unlike atexit, this is also called in the children that multiprocessing forks.
+    Finalize(None, _flush_quietly, (client,), exitpriority=10)
+    return client
 
 
 def _flush_quietly(client: Client) -> None:

@@ -32,7 +32,7 @@ from rayml.logs import Capture, LogShipper, capture_path
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
 from rayml.run_context import Context, enter, leave
-from rayml.tracker.client import Client, Producer
+from rayml.tracker.client import Client, Producer, RedactingTransport
 from rayml.tracker.reader import find_artifact
 from rayml.tracker.records import Problem, Result, Started
 from rayml.tracker.relay import VARIABLE, Relay
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from rayml.tracker.client import Transport
 
 _FLUSH_S = 60.0
+# What another process of the job has logged just before the function returned is on its way.
+_LINGER_S = 0.25
 _PACKAGE = str(Path(__file__).parent)
 _OWN_MODULES = frozenset(
     [
@@ -120,8 +122,10 @@ class _Attempt:
         self._node = node
         self._spec = order.spec
         self._redactor = Redactor(order.secrets.values())
-        producer = Producer(order.transport, order.spec.run, order.attempt)
-        self._client = Client(producer, redact=self._redactor.redact)
+        self._transport = order.transport
+        if order.secrets:
+            self._transport = RedactingTransport(order.transport, self._redactor)
+        self._client = Client(Producer(self._transport, order.spec.run, order.attempt))
         self.killed_children = 0
 
     def run(self, payload: bytes) -> Outcome:
@@ -176,7 +180,7 @@ class _Attempt:
             context = self._context(loaded)
             stack.callback(leave, context)
             enter(context)
-            relay = Relay(self._order.transport, self._child_job(context))
+            relay = Relay(self._transport, self._child_job(context))
             stack.callback(relay.close)
             os.environ[VARIABLE] = relay.address
             # Whoever watches must know this process before user code can take it down.
@@ -186,7 +190,10 @@ class _Attempt:
                 return None
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
-            return call(function, values, context)
+            value = call(function, values, context)
+            if relay.has_children or context.is_shared:
+                time.sleep(_LINGER_S)
+            return value
 
     def _context(self, payload: Payload) -> Context:
         order = self._order
@@ -195,7 +202,7 @@ class _Attempt:
             for name, record in order.spec.inputs.items()
         }
         return Context(
-            self._client, order.transport, order.store, order.spec.run, order.attempt,
+            self._client, self._transport, order.store, order.spec.run, order.attempt,
             payload.params, inputs,
         )  # fmt: skip
 

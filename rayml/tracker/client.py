@@ -14,11 +14,10 @@ import msgspec
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.redaction import redact_strings
 from rayml.tracker.journal import Batch
-from rayml.tracker.records import Points, plain_values
+from rayml.tracker.records import Points, decode_record, plain_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from rayml.redaction import Redactor
     from rayml.tracker.records import Record
     from rayml.tracker.tracker import Tracker
 
@@ -74,6 +73,26 @@ class LoopTransport:
         self._loop.close()
 
 
+class RedactingTransport:
+    """Takes secrets out of batches on their way; pickles with them, for the children of a job."""
+
+    def __init__(self, transport: Transport, redactor: Redactor) -> None:
+        self._transport = transport
+        self._redactor = redactor
+
+    def append(self, data: bytes) -> None:
+        """Return once the batch is durable, with `***` for every secret in it."""
+        has_secret = self._redactor.redact(data) != data
+        self._transport.append(self._clean(data) if has_secret else data)
+
+    def _clean(self, data: bytes) -> bytes:
+        batch = msgspec.json.decode(data, type=Batch)
+        decoded = [decode_record(raw) for raw in batch.records]
+        clean = (redact_strings(record, self._redactor.redact) for record in decoded)
+        raws = [msgspec.Raw(msgspec.json.encode(record)) for record in clean]
+        return msgspec.json.encode(msgspec.structs.replace(batch, records=raws))
+
+
 class Producer:
     """Numbers one source's batches and sends them one by one, each until it is durable."""
 
@@ -118,11 +137,18 @@ class Client:
         producer: Producer,
         *,
         rank: int = 0,
-        redact: Callable[[bytes], bytes] = bytes,
+        eager: bool = False,
     ) -> None:
+        """Start to send.
+
+        Args:
+            producer: Numbers and sends the batches.
+            rank: Of the worker that logs.
+            eager: Send at once what comes, for a process that may end without warning.
+        """
         self._producer = producer
         self._rank = rank
-        self._redact = redact
+        self._eager = eager
         self._records: list[Record] = []
         self._series: dict[str, tuple[list[int], list[float], list[float]]] = {}
         self._next_step: dict[str, int] = {}
@@ -160,8 +186,8 @@ class Client:
             columns[2].append(value)
             self._points += 1
             self._added += 1
-            is_full = self._points % _BATCH_POINTS == 0
-        if is_full:
+            is_due = self._eager or self._points % _BATCH_POINTS == 0
+        if is_due:
             self._wake.set()
 
     def add(self, record: Record, *, urgent: bool = False) -> None:
@@ -174,7 +200,7 @@ class Client:
         with self._lock:
             self._records.append(record)
             self._added += 1
-        if urgent:
+        if urgent or self._eager:
             self._wake.set()
 
     def flush(self, timeout_s: float = 30.0) -> None:
@@ -218,7 +244,7 @@ class Client:
             self._wake.clear()
             while taken := self._take():
                 records, count = taken
-                self._send(self._producer.encode([self._redacted(r) for r in records]))
+                self._send(self._producer.encode(records))
                 with self._progress:
                     self._durable += count
                     self._progress.notify_all()
@@ -233,12 +259,6 @@ class Client:
         else:
             count += len(records)
         return (records, count) if records else None
-
-    def _redacted(self, record: Record) -> Record:
-        encoded = msgspec.json.encode(record)
-        if self._redact(encoded) == encoded:
-            return record
-        return redact_strings(record, self._redact)
 
     def _points_record(
         self, series: dict[str, tuple[list[int], list[float], list[float]]]

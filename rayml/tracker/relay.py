@@ -50,6 +50,11 @@ class Relay:
         """What a child needs to reach this relay."""
         return f"{self._key.hex()}@{self._path}"
 
+    @property
+    def has_children(self) -> bool:
+        """Some child has logged, or may be about to."""
+        return bool(self._children)
+
     def close(self) -> None:
         """Stop; children that log afterwards get an error."""
         self._end.close()

@@ -288,12 +288,12 @@ def test_a_waiting_run_says_why(place: Place, shared_ray: dict[str, str]) -> Non
     with place.started("jobs.py:wait", "-p", f"gate={gate}", env=shared_ray) as first:
         first_line_with("waiting for the gate", first)
         with place.started("jobs.py:train", "--cpus", "2", env=shared_ray) as second:
-            line = first_line_with("rayml: waiting: ", second)
+            line = first_line_with("2 CPUs", second)
             gate.touch()
             rest, _ = second.communicate(timeout=START_S)
         first.communicate(timeout=START_S)
 
-    assert "2 CPUs" in line
+    assert line.startswith("rayml: waiting: the cluster is busy")
     assert "rayml: running on " in rest
     assert (first.returncode, second.returncode) == (0, 0)
 

@@ -675,7 +675,6 @@ class TestKilling:
         printed, _ = run_script(work, source, store.uri)
         assert printed == "node_lost failed False False\nagain\n"
 
-    @pytest.mark.xfail(strict=True, reason="rayml._ray keeps the trackers of the Ray before")
     def test_a_ray_that_was_started_again_is_used(self, work: Path, store: Store) -> None:
         source = """
             import sys, ray, rayml

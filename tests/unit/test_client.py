@@ -13,7 +13,7 @@ import pytest
 from rayml.errors import JournalFenced, SpecError, StoreError, StoreUnreachable
 from rayml.redaction import Redactor
 from rayml.store.folder import Folder
-from rayml.tracker.client import Client, LoopTransport, Producer
+from rayml.tracker.client import Client, LoopTransport, Producer, RedactingTransport
 from rayml.tracker.journal import Batch, live_shards
 from rayml.tracker.tracker import Tracker
 from tests.unit.journals import (
@@ -72,7 +72,7 @@ def transport(store: Folder) -> Iterator[LoopTransport]:
 
 
 def open_client(transport: LoopTransport | Recording | Away, *secrets: str) -> Client:
-    return Client(Producer(transport, "r1", 1), redact=Redactor(secrets).redact)
+    return Client(Producer(RedactingTransport(transport, Redactor(secrets)), "r1", 1))
 
 
 # What arrives

@@ -232,7 +232,7 @@ def test_a_job_may_close_its_output_or_take_it_away(store: Folder, run: str) -> 
     def code() -> None:
         print("before")
         sys.stdout.close()
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None
         os.write(2, b"after\n")
 
     capture(store, run, code).finish()
