@@ -35,14 +35,13 @@ TIMED_STEPS = 150
 def make_step() -> Callable[[], None]:
     """Return a training step: as many matrix products as take 10 ms when nothing else happens."""
     matrix = np.random.default_rng(0).random((128, 128))
-    once = min(seconds(lambda: [matrix @ matrix for _ in range(100)]) for _ in range(10)) / 100
-    products = max(1, round(STEP_S / once))
 
-    def step() -> None:
-        for _ in range(products):
+    def multiply(times: int) -> None:
+        for _ in range(times):
             matrix @ matrix
 
-    return step
+    once = min(seconds(partial(multiply, 200)) for _ in range(50)) / 200
+    return partial(multiply, round(STEP_S / once))
 
 
 def time_calls(context: rayml.Context, steps: int) -> dict[str, list[float]]:
@@ -156,7 +155,6 @@ def main() -> None:
         calls = submit(time_calls, steps=300)
         loops = submit(time_loops, n=25)
         last_mb = tracker_mb()
-        ray.shutdown()
     report(
         QUESTION,
         [

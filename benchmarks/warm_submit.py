@@ -39,7 +39,6 @@ def main() -> None:
             n=200,
             warm_ups=10,
         )
-        ray.shutdown()
     report(
         QUESTION,
         [compare("submit → result of a no-op, p50", bare, ours, "difference", limit=0.025)],

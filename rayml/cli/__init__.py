@@ -14,7 +14,6 @@ the store could not be reached. Help loads neither Ray nor pandas.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Annotated
 
@@ -23,7 +22,7 @@ from typer.exceptions import TyperException
 
 from rayml import __version__
 from rayml.cli import artifacts, runs
-from rayml.cli.exits import INTERRUPTED, exit_code, report, say
+from rayml.cli.exits import INTERRUPTED, drop_output, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
 
@@ -74,8 +73,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has seen enough; the flush at exit must not fail as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output(sys.stdout)  # the flush at exit would fail as well
         return 0
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from rayml.errors import ClusterError, JobFailed, NotFound, RaymlError, SpecError, StoreError
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 INTERRUPTED = 130
 
@@ -28,6 +33,13 @@ def exit_code(error: RaymlError | None) -> int:
 def say(message: str) -> None:
     """Print one of rayml's own lines on stderr."""
     print(f"rayml: {message}", file=sys.stderr, flush=True)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Write to nowhere from now on: whoever read the stream has seen enough."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def report(error: RaymlError, *, with_traceback: bool = True) -> None:

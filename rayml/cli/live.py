@@ -156,7 +156,7 @@ def sparkline(values: Sequence[float]) -> str:
     """Return the course of a metric as a line of at most some twenty bars.
 
     >>> sparkline([0, 1, 2, 3, 2, 1]), sparkline([1.0, float("nan"), 2.0]), sparkline([5])
-    ('▁▃▅█▅▃', '▁ █', '')
+    ('▁▃▆█▆▃', '▁ █', '')
     """
     every = max(1, -(-len(values) // _SPARK_POINTS))
     taken = values[::every]

@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from rayml.cli.exits import say
-from rayml.errors import ClusterError, RaymlError, StoreError
+from rayml.cli.exits import drop_output, say
+from rayml.errors import ClusterError, JobCancelled, RaymlError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,8 +115,13 @@ class Here:
 
         Raises:
             RaymlError: It was not submitted.
+            SystemExit: A signal has ended this while Ray was starting.
         """
-        self._run = submit()
+        try:
+            self._run = submit()
+        except (KeyboardInterrupt, SystemExit) as exc:  # a second Ctrl-C; Ray's way with SIGTERM
+            say("stopped while the run was starting")
+            raise SystemExit(1) from exc
         events.put(Recorded(self._run.id))
         Thread(target=self._wait, args=(events,), daemon=True, name="rayml-wait").start()
 
@@ -295,6 +300,8 @@ class Watch:
         from rayml.run import get_run  # noqa: PLC0415 - not for --help
         from rayml.tracker.abandoned import close_abandoned  # noqa: PLC0415
 
+        if not self.run and self._is_cancelled:
+            return Ended(JobCancelled("the run was ended before it was recorded; nothing is left"))
         if not self.run:
             raise ClusterError(
                 "the process that starts the run has died before the run was recorded; what it "
@@ -348,10 +355,14 @@ class Plain:
             self.note(state)
 
     def _write(self, log: str) -> None:
-        if log:
+        if not log:
+            return
+        self._last = log[-1]
+        try:
             self._out.write(log)
             self._out.flush()
-            self._last = log[-1]
+        except BrokenPipeError:  # the run goes on, and its log is in the store
+            drop_output(self._out)
 
     def ask(self) -> Answer:
         """Answer for a user whom nobody can ask."""

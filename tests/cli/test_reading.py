@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rayml
 from rayml.store import open_store
-from tests.cli.terminal import Terminal, call
+from tests.cli.terminal import Terminal, call, command, environment
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
 
@@ -398,6 +400,21 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded & {"ray", "pandas", "numpy", "pyarrow", "obstore", "rich.live"} == set()
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(written: tuple[Path, str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command(["list", "--store", written[0]]),
+        env=environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version(tmp_path: Path) -> None:
     assert call("--version", cwd=tmp_path).stdout == f"{rayml.__version__}\n"
 
@@ -410,9 +427,6 @@ def test_a_run_whose_process_has_gone_is_not_left_running(tmp_path: Path) -> Non
         "    context.flush()\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    import subprocess
-    import sys
-
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
     done = call("list", "--store", "store", cwd=tmp_path)
 

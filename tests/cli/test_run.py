@@ -314,6 +314,33 @@ def test_a_signal_in_a_pipe_cancels(
     assert (run.state, run.metrics) == ("cancelled", {"loss": 0.5})
 
 
+def test_a_signal_while_the_run_is_starting_cancels_it(
+    place: Place, shared_ray: dict[str, str]
+) -> None:
+    words = ["jobs.py:wait", "-p", "gate=none", "--name", "early"]
+    with place.started(*words, env=shared_ray) as process:
+        first_line_with("rayml: using the Ray cluster", process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert (place.newest().name, place.newest().state) == ("early", "cancelled")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_output(
+    place: Place, shared_ray: dict[str, str]
+) -> None:
+    gate = place.folder / "gate"
+    with place.started("jobs.py:wait", "-p", f"gate={gate}", env=shared_ray) as process:
+        first_line_with("waiting for the gate", process)
+        assert process.stdout
+        process.stdout.close()
+        gate.touch()
+        process.wait(timeout=60)
+
+    assert place.newest().state == "succeeded"
+
+
 def test_cancel_from_elsewhere(place: Place, shared_ray: dict[str, str]) -> None:
     with place.started("jobs.py:wait", "-p", "gate=none", env=shared_ray) as process:
         first_line_with("waiting for the gate", process)

@@ -11,7 +11,7 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import ray
@@ -130,6 +130,12 @@ def end_tracker(store: Store) -> None:
         trackers._trackers.pop(key, None)  # noqa: SLF001 - a handle of an actor that is gone
         if (actor := _ray.find_tracker(store)) is not None:
             ray.kill(actor)
+
+
+def tracker_pid(store: Store) -> int:
+    """Return the process of a store's tracker; waits until it is there again."""
+    actor: Any = _ray.find_tracker(store)
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
 
 
 @contextmanager

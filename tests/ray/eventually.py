@@ -13,7 +13,7 @@ T = TypeVar("T")
 _POLL_S = 0.02
 
 
-def eventually(check: Callable[[], T], timeout_s: float = 30.0) -> T:
+def eventually(check: Callable[[], T | None], timeout_s: float = 30.0) -> T:
     """Return what `check` returns as soon as that is true; an AssertionError counts as false.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What goes wrong: user code that fails in every way, bad calls, full disks, and kill -9 everywhere."""
+"""What goes wrong: code that fails in every way, wrong calls, full disks, kill -9 everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
-import ray
 
 import rayml
 from rayml import _ray
@@ -25,7 +24,14 @@ from rayml.job import pack
 from rayml.runner import Payload
 from rayml.store import open_store
 from rayml.supervisor import Supervisor
-from tests.ray.conftest import end_tracker, finish, run_script, started_script
+from tests.ray.conftest import (
+    end_tracker,
+    finish,
+    make_gate,
+    run_script,
+    started_script,
+    tracker_pid,
+)
 from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
@@ -91,9 +97,7 @@ class TestCodeThatFails:
             submit(job).wait()
         assert len(caught.value.message) < 3000
 
-    @pytest.mark.parametrize(
-        ("code", "shown"), [(3, "code 3"), ("no data", "'no data'")]
-    )
+    @pytest.mark.parametrize(("code", "shown"), [(3, "code 3"), ("no data", "'no data'")])
     def test_exiting_with_a_code_is_a_failure(
         self, submit: Submit, code: object, shown: str
     ) -> None:
@@ -133,7 +137,9 @@ class TestCodeThatFails:
             die()
 
         run = submit(job)
-        with pytest.raises(rayml.JobFailed, match="called os._exit, crashed, or was killed") as caught:
+        with pytest.raises(
+            rayml.JobFailed, match=r"called os\._exit, crashed, or was killed"
+        ) as caught:
             run.wait(60)
         assert caught.value.kind == "killed"
         assert run.metrics == {"loss": 0.5}
@@ -147,7 +153,9 @@ class TestCodeThatFails:
     def test_a_script_fails_by_its_exit_code(self, submit: Submit, work: Path) -> None:
         (work / "exits.py").write_text("import sys; print('out'); sys.exit(3)\n")
         (work / "raises.py").write_text("print('out')\ndef f(): return 1 / 0\nf()\n")
-        (work / "dies.py").write_text("import os; print('out', flush=True); os.kill(os.getpid(), 9)\n")
+        (work / "dies.py").write_text(
+            "import os; print('out', flush=True); os.kill(os.getpid(), 9)\n"
+        )
         run = submit("exits.py")
         with pytest.raises(rayml.JobFailed, match=r"exits\.py exited with code 3") as caught:
             run.wait()
@@ -160,7 +168,7 @@ class TestCodeThatFails:
         assert caught.value.kind == "killed"
 
     def test_a_result_that_cannot_be_stored_is_a_failure(self, submit: Submit) -> None:
-        run = submit(lambda: threading.Lock())
+        run = submit(threading.Lock)
         with pytest.raises(rayml.JobFailed, match="the returned lock cannot be stored") as caught:
             run.wait()
         assert caught.value.kind == "result"
@@ -171,8 +179,9 @@ class TestCodeThatFails:
         def job(context: rayml.Context) -> list[str]:
             messages = []
             values: list[tuple[object, object, object]] = [
-                ("loss", "high", None), ("loss", None, None), ("loss", [1, 2], None), ("loss", 1, "x"),
-                ("", 1, None), (5, 1, None), ("x" * 251, 1, None), ("loss", 1, 2**70),
+                ("loss", "high", None), ("loss", None, None), ("loss", [1, 2], None),
+                ("loss", 1, "x"), ("", 1, None), (5, 1, None), ("x" * 251, 1, None),
+                ("loss", 1, 2**70),
             ]  # fmt: skip
             for name, value, step in values:
                 try:
@@ -241,7 +250,9 @@ class TestCallsThatAreWrong:
     ) -> None:
         (work / "broken.py").write_text("x = 1\ndef train(:\n    pass\n")
         for target in ("broken.py", "broken.py:train", "broken:train"):
-            with pytest.raises(rayml.SpecError, match=r"broken\.py:2 is not valid Python: .*def train"):
+            with pytest.raises(
+                rayml.SpecError, match=r"broken\.py:2 is not valid Python: .*def train"
+            ):
                 submit(target)
         assert store.list("shards/") == []
 
@@ -270,10 +281,13 @@ class TestCallsThatAreWrong:
     def test_a_parameter_of_a_gigabyte_is_refused_at_once(
         self, submit: Submit, store: Store
     ) -> None:
+        def train(huge: object) -> None:
+            raise AssertionError("never runs")
+
         started = time.monotonic()
         for huge in (bytes(2**30), np.zeros(2**27), ["x" * 2**25] * 32):
             with pytest.raises(rayml.SpecError, match=r"parameter 'huge' has 1,073,741,824 bytes"):
-                submit(lambda huge: None, params={"huge": huge})
+                submit(train, params={"huge": huge})
         assert time.monotonic() - started < 10
         assert store.list("shards/") == []
 
@@ -283,8 +297,8 @@ class TestCallsThatAreWrong:
         file.write_text("in the way")
         for place in (file, file / "below"):
             with pytest.raises(rayml.StoreError, match="part of that path is a file"):
-                submit(lambda: started.touch(), store=place)
-        assert submit(lambda: started.exists()).wait().result is False
+                submit(started.touch, store=place)
+        assert submit(started.exists).wait().result is False
 
     def test_a_run_id_is_taken_once(self, submit: Submit, store: Store, ray_address: str) -> None:
         run = submit(lambda: 1).wait()
@@ -337,9 +351,7 @@ class TestTimeouts:
         def computes() -> None:
             sum(itertools.repeat(1))
 
-        runs = [
-            submit(job, timeout_s=1, resources=HALF) for job in (sleeps, swallows, computes)
-        ]
+        runs = [submit(job, timeout_s=1, resources=HALF) for job in (sleeps, swallows, computes)]
         for run in runs:
             with pytest.raises(rayml.JobTimeout, match="ran longer than timeout_s=1; give it"):
                 run.wait(60)
@@ -393,7 +405,7 @@ class TestCancelling:
         path, started = str(gate), tmp_path / "started"
         first = submit(lambda: Path(path).read_bytes(), resources=rayml.Resources(cpus=2))
         with gate.held():
-            second = submit(lambda: started.touch(), resources=rayml.Resources(cpus=2))
+            second = submit(started.touch, resources=rayml.Resources(cpus=2))
             eventually(lambda: second.state == "waiting")
             second.cancel()
             with pytest.raises(rayml.JobCancelled):
@@ -415,6 +427,20 @@ class TestCancelling:
         done = submit(lambda: 1).wait()
         done.cancel()
         assert (done.state, done.result) == ("succeeded", 1)
+
+    def test_another_process_can_ask_for_it(
+        self, submit: Submit, gate: Gate, work: Path, store: Store
+    ) -> None:
+        path = str(gate)
+        run = submit(lambda: Path(path).read_bytes())
+        source = """
+            import sys, rayml
+            rayml.get_run(sys.argv[1], store=sys.argv[2]).cancel()
+        """
+        with gate.held():
+            run_script(work, source, run.id, store.uri)
+            with pytest.raises(rayml.JobCancelled):
+                run.wait(30)
 
     def test_a_script_and_its_children_end(self, submit: Submit, work: Path) -> None:
         (work / "waits.py").write_text(
@@ -467,8 +493,12 @@ class TestRetries:
         def raises() -> None:
             raise ValueError("no")
 
-        for on, attempts in ((("error",), 2), (("oom", "node_lost"), 1)):
-            run = submit(raises, retry=rayml.Retry(attempts=2, backoff_s=0.01, on=on))
+        retries = {
+            2: rayml.Retry(attempts=2, backoff_s=0.01, on=("error",)),
+            1: rayml.Retry(attempts=2, backoff_s=0.01, on=("oom", "node_lost")),
+        }
+        for attempts, retry in retries.items():
+            run = submit(raises, retry=retry)
             with pytest.raises(rayml.JobFailed, match=rf"\(attempt {attempts}\)") as caught:
                 run.wait()
             assert caught.value.attempt == attempts
@@ -539,24 +569,25 @@ class TestAFullStore:
                 assert run.artifact("early").load() == b"kept"
                 (disk / "filler").unlink()
                 assert submit(lambda: 1, store=store).wait().result == 1
-                eventually(lambda: rayml.get_run(run.id, store=store).state == "failed")
             finally:
                 end_tracker(store)
 
     def test_space_that_is_freed_in_time_saves_the_run(
         self, submit: Submit, tmp_path: Path, gate: Gate
     ) -> None:
-        path = str(gate)
+        freed = make_gate(tmp_path / "freed")
+        path, other = str(gate), str(freed)
 
         def job(context: rayml.Context) -> str:
             Path(path).read_bytes()
             for step in range(1000):
                 context.log_metric("loss", step)
+            message = ""
             try:
                 context.log_artifact("late", b"x" * 10_000)
             except rayml.StoreError as exc:
                 message = str(exc)
-            Path(path).read_bytes()
+            Path(other).read_bytes()
             return message
 
         with tmpfs(tmp_path / "disk", "size=4m") as disk:
@@ -565,7 +596,7 @@ class TestAFullStore:
                 run = submit(job, store=store)
                 with gate.held():
                     fill(disk / "filler")
-                with gate.held():
+                with freed.held():
                     (disk / "filler").unlink()
                 assert "its disk is full" in str(run.wait().result)
                 assert run.history("loss").value.tolist() == list(range(1000))
@@ -827,13 +858,6 @@ def pids_in(logs: object, count: int) -> list[int]:
     return found if len(found) >= count else []
 
 
-def tracker_pid(store: Store) -> int:
-    """Return the process of a store's tracker; waits until it is there again."""
-    actor = _ray.find_tracker(store)
-    assert actor is not None
-    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
-
-
 def fill(path: Path) -> None:
     """Fill a disk to its last byte."""
     with path.open("wb", buffering=0) as file:
@@ -843,5 +867,3 @@ def fill(path: Path) -> None:
                     pass
             except OSError:
                 continue
-
-
