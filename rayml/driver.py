@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rayml import _ray
+from rayml._ray import jobs_api
 from rayml.code import unpack_folder
 from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.run import Run
@@ -47,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _execute(run_id: str, location: str, private_name: str | None) -> int:
     connection = _ray.connect(os.environ.get("RAY_ADDRESS", "auto"))
-    private = json.loads(_ray.take(private_name)) if private_name else {}
+    private = json.loads(jobs_api.take(private_name)) if private_name else {}
     store = open_store(location, private.get("store"))
     submission = _claim(run_id, store)
     spec = submission.spec

@@ -293,10 +293,10 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 def _fetch_object(uri: str, folder: Path) -> Path:
     parent, _, name = uri.rstrip("/").rpartition("/")
     store = open_store(parent)
-    entries = store.list(f"{name}/") if store.size(name) is None else []
-    for entry in entries:
-        _write_chunks(store, entry.key, folder / entry.key)
-    if not entries:
+    keys = store.list(f"{name}/") if store.size(name) is None else []
+    for key in keys:
+        _write_chunks(store, key, folder / key)
+    if not keys:
         _write_chunks(store, name, folder / name)
     return folder / name
 

@@ -202,9 +202,9 @@ class LogReader:
     def read(self) -> str:
         """Return what was stored since the last call; a character is never cut in two."""
         text = []
-        for entry in self._store.list(self._prefix, after=self._last):
-            text.append(self._decoder.decode(self._store.get(entry.key)))
-            self._last = entry.key
+        for key in self._store.list(self._prefix, after=self._last):
+            text.append(self._decoder.decode(self._store.get(key)))
+            self._last = key
         return "".join(text)
 
 

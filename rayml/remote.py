@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rayml import _ray
+from rayml._ray import jobs_api
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.supervisor import request_cancel
@@ -198,7 +199,7 @@ def _is_ended(store: Store, run: str) -> bool:
 
 def _client(address: str) -> JobSubmissionClient:
     with _calling(address):
-        return _ray.job_client(address)
+        return jobs_api.job_client(address)
 
 
 @contextmanager
@@ -276,5 +277,5 @@ def _hand_over(client: JobSubmissionClient, private: dict[str, object]) -> str:
     Ray's job records, which its dashboard shows, hold only the random name.
     """
     name = f"_ray_pkg_{randomness.token_hex(16)}.zip"
-    _ray.upload(client, name, json.dumps(private).encode())
+    jobs_api.upload(client, name, json.dumps(private).encode())
     return f"gcs://{name}"

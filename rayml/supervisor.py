@@ -95,7 +95,7 @@ class Supervisor(threading.Thread):
         self._producer = Producer(ActorTransport(self._actor), spec.run, 1)
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
-        self._version = 0
+        self._version = 1  # the submission itself is the first
         self._watch: ray.ObjectRef[Any] | None = None
         self._cancel_at: float | None = None
         self._is_cut_off = False
@@ -255,7 +255,8 @@ class Supervisor(threading.Thread):
             if running.reason:
                 message += f" ({running.reason})"
             self._halt(running, 0, Problem(kind="start_timeout", message=message))
-        self._explain(running)
+        if waited >= _QUIET_S:
+            self._explain(running)
 
     def _explain(self, running: _Running) -> None:
         reason = _ray.busy_reason(self._spec.resources)

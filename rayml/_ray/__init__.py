@@ -11,7 +11,6 @@ from rayml._ray.connection import (
     is_connected,
     is_this_machine,
 )
-from rayml._ray.jobs_api import job_client, take, upload
 from rayml._ray.tasks import (
     node_is_alive,
     oom_kills,
@@ -36,7 +35,6 @@ __all__ = [
     "is_alive",
     "is_connected",
     "is_this_machine",
-    "job_client",
     "leave",
     "node_is_alive",
     "oom_kills",
@@ -45,10 +43,8 @@ __all__ = [
     "reserve",
     "run_on_node",
     "start_attempt",
-    "take",
     "this_node",
     "tracker_actor",
-    "upload",
     "uv_executable",
     "wait_for_any",
 ]

@@ -22,7 +22,7 @@ from typer.exceptions import TyperException
 
 from rayml import __version__
 from rayml.cli import artifacts, runs
-from rayml.cli.exits import INTERRUPTED, drop_output, exit_code, report, say
+from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
 
@@ -72,9 +72,6 @@ def main() -> int:
         return exc.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        drop_output(sys.stdout)  # the flush at exit would fail as well
-        return 0
 
 
 def _print_anything() -> None:

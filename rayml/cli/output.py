@@ -142,17 +142,18 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("state", state_text(record)),
         ("attempts", str(record.attempt) if record.attempt > 1 else ""),
         ("duration", duration_text(duration_s(record))),
-        ("params", pairs_text(record.params)),
         ("labels", pairs_text(record.labels)),
     ]
 
 
-def print_metrics(record: RunRecord) -> None:
-    """Print each metric's last value, if there is any."""
-    rows = [(f"  {name}", number_text(value)) for name, value in record.last_values()]
-    if rows:
-        print("metrics")
-        print_facts(rows)
+def print_values(record: RunRecord) -> None:
+    """Print a run's parameters and each metric's last value, where it has any."""
+    params = [(name, f"{value}") for name, value in record.params.items()]
+    metrics = [(name, number_text(value)) for name, value in record.last_values()]
+    for title, rows in (("params", params), ("metrics", metrics)):
+        if rows:
+            print(title)
+            print_facts((f"  {name}", value) for name, value in rows)
 
 
 def print_artifacts(artifacts: list[Artifact], indent: str = "  ") -> None:

@@ -17,7 +17,7 @@ from rayml.cli.output import (
     emit_json,
     print_artifacts,
     print_facts,
-    print_metrics,
+    print_values,
     run_data,
     run_facts,
 )
@@ -272,7 +272,7 @@ def _print_summary(record: RunRecord, store: Store, location: str | None) -> Non
 
     print()
     print_facts(run_facts(record))
-    print_metrics(record)
+    print_values(record)
     artifacts = [artifact_of(record, name, store) for name in record.artifacts]
     if artifacts:
         print("artifacts")

@@ -18,7 +18,7 @@ from rayml.cli.output import (
     pairs_text,
     print_artifacts,
     print_facts,
-    print_metrics,
+    print_values,
     run_data,
     run_facts,
     state_text,
@@ -101,7 +101,7 @@ def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = 
     if record.is_terminal and record.problem is not None and record.problem.traceback:
         print(record.problem.traceback.rstrip() + "\n")
     print_facts([*run_facts(record), *_times(record), *_job(record)])
-    print_metrics(record)
+    print_values(record)
     if artifacts := list(get_run(record.spec.run, store=opened).artifacts.values()):
         print("artifacts")
         print_artifacts(artifacts)

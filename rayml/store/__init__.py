@@ -21,13 +21,13 @@ from urllib.parse import unquote, urlsplit
 
 from rayml.config import default_store, setting
 from rayml.errors import ArtifactCorrupt, SpecError, suggestion
-from rayml.store.base import Blob, Entry, Store, blob_key
+from rayml.store.base import Blob, Store, blob_key
 from rayml.store.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Blob", "Entry", "Store", "fetch_blob", "open_store", "read_blob"]
+__all__ = ["Blob", "Store", "fetch_blob", "open_store", "read_blob"]
 
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 

@@ -14,14 +14,6 @@ CHUNK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One stored object: its key and its size in bytes."""
-
-    key: str
-    size: int
-
-
-@dataclass(frozen=True)
 class Blob:
     """Bytes stored under their own digest: lower-case hex SHA-256, and the size in bytes."""
 
@@ -85,8 +77,8 @@ class Store(ABC):
         """Remove an object; one that is not there is no error."""
 
     @abstractmethod
-    def list(self, prefix: str, after: str = "") -> list[Entry]:
-        """Return all objects below `prefix` (which ends with a slash), in the order of their keys.
+    def list(self, prefix: str, after: str = "") -> list[str]:
+        """Return the keys of all objects below `prefix` (which ends with a slash), in order.
 
         Args:
             prefix: A "folder", such as `shards/`.

@@ -19,7 +19,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from rayml.errors import NotFound, SpecError, StoreError, StoreUnreachable
-from rayml.store.base import CHUNK_BYTES, Blob, Entry, Store, blob_key
+from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,11 +116,11 @@ class Bucket(Store):
         except NotFound:
             return
 
-    def list(self, prefix: str, after: str = "") -> list[Entry]:
+    def list(self, prefix: str, after: str = "") -> list[str]:
         with self._calling(prefix):
             pages = obstore.list(self._store, prefix, offset=after or None, chunk_size=1000)
-            found = [Entry(meta["path"], meta["size"]) for page in pages for meta in page]
-        return sorted(found, key=lambda entry: entry.key)
+            found = [meta["path"] for page in pages for meta in page]
+        return sorted(found)
 
     def add(self, source: BinaryIO) -> Blob:
         start, checksum = source.tell(), hashlib.sha256()

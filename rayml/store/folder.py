@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rayml.errors import NotFound, SpecError, StoreError
-from rayml.store.base import CHUNK_BYTES, Blob, Entry, Store, blob_key
+from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,10 +75,9 @@ class Folder(Store):
         with self._writing():
             self._path(key).unlink(missing_ok=True)
 
-    def list(self, prefix: str, after: str = "") -> list[Entry]:
-        start = self._path(prefix.rstrip("/"))
-        entries = (Entry(prefix + name, size) for name, size in _walk(start, ""))
-        return sorted((e for e in entries if e.key > after), key=lambda e: e.key)
+    def list(self, prefix: str, after: str = "") -> list[str]:
+        names = _walk(self._path(prefix.rstrip("/")), prefix)
+        return sorted(key for key in names if key > after)
 
     def add(self, source: BinaryIO) -> Blob:
         checksum, size = hashlib.sha256(), 0
@@ -168,7 +167,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -178,12 +177,5 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        elif (size := _size(entry)) is not None:
-            yield prefix + entry.name, size
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:  # deleted since the folder was listed
-        return None
+        else:
+            yield prefix + entry.name

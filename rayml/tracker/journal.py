@@ -185,8 +185,8 @@ class ShardReader:
         Raises:
             JournalCorrupt: A segment is corrupt and no fence explains it.
         """
-        entries = self.store.list(f"shards/{self.shard}/", after=self.last_key)
-        yield from self.read_segments([entry.key for entry in entries])
+        keys = self.store.list(f"shards/{self.shard}/", after=self.last_key)
+        yield from self.read_segments(keys)
 
     def read_segments(self, keys: list[str]) -> Iterator[Segment]:
         """Yield the segments of these keys, which follow the last one read."""
@@ -335,4 +335,4 @@ class LiveMark:
 
 def live_shards(store: Store) -> list[str]:
     """Return the shards that have a writer, or had one that died."""
-    return [e.key.removeprefix("live/").removesuffix(".json") for e in store.list("live/")]
+    return [k.removeprefix("live/").removesuffix(".json") for k in store.list("live/")]

@@ -53,7 +53,7 @@ class Reader:
             self._read_submissions()
 
     def _read_shards(self) -> None:
-        keys = (entry.key for entry in self.store.list("shards/"))
+        keys = self.store.list("shards/")
         for shard, group in groupby(keys, key=lambda key: key.split("/")[1]):
             reader = self._shards.setdefault(shard, ShardReader(self.store, shard))
             self._read(reader, [key for key in group if key > reader.last_key])
@@ -94,7 +94,7 @@ class Reader:
             self.problems[reader.shard] = exc
 
     def _read_submissions(self) -> None:
-        for key in self._unknown(entry.key for entry in self.store.list("submissions/")):
+        for key in self._unknown(self.store.list("submissions/")):
             submission = msgspec.json.decode(self.store.get(key), type=Submission)
             spec = submission.spec
             self.runs[spec.run] = RunRecord(

@@ -192,7 +192,7 @@ def test_a_function_in_a_pipe(place: Place, shared_ray: dict[str, str]) -> None:
     facts = dict(re.findall(r"^ *(\w+) {2,}(.+)$", "\n".join(summary), re.MULTILINE))
     assert facts["run"] == done.run_id
     assert (facts["name"], facts["state"]) == ("fit", "succeeded")
-    assert facts["params"] == "depth=4, rate=fast"
+    assert (facts["depth"], facts["rate"]) == ("4", "fast")
     assert (facts["loss"], facts["härte"], facts["auc"]) == ("0.333333", "nan", "0.75")
     assert facts["model"].endswith(f"rayml://runs/{done.run_id}/model")
     assert re.search(r"^rayml: running on ", done.err, re.MULTILINE)

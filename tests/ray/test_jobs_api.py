@@ -70,7 +70,7 @@ def head() -> Iterator[Head]:
     port, dashboard = _free_port(), _free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYML_"))}
     env |= {"PATH": f"{_BIN}:{env['PATH']}", "RAY_TMPDIR": str(temp)}
-    words = [_BIN / "ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats"]
+    words = [str(_BIN / "ray"), "start", "--head", "--num-cpus=2", "--disable-usage-stats"]
     words += [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
     # Two heads on one machine would both want the default.
     words += [f"--dashboard-agent-listen-port={_free_port()}"]

@@ -93,7 +93,7 @@ class TestBadDisks:
                 with pytest.raises(StoreError, match="disk is full; free some space"):
                     write()
 
-            assert [entry.key for entry in store.list("runs/")] == ["runs/a"]
+            assert store.list("runs/") == ["runs/a"]
             assert store.list("blobs/") == []
             assert store.get("runs/a") == b"kept"
             assert store.create("runs/b", b"there is room again") is True
@@ -182,7 +182,7 @@ def test_a_death_at_any_fsync_leaves_all_or_nothing(tmp_path: Path, operation: s
             [sys.executable, "-c", script, store.uri, str(survived)], check=False, timeout=60
         )
         found = store.list("runs/") + store.list("blobs/")
-        assert [store.get(entry.key) for entry in found] in ([], [b"whole"])
+        assert [store.get(key) for key in found] in ([], [b"whole"])
         if died.returncode == 0:
             break
         assert died.returncode == -signal.SIGKILL

@@ -10,7 +10,7 @@ import msgspec
 
 from rayml.errors import NotFound, StoreUnreachable
 from rayml.spec import Origin, Spec, Target
-from rayml.store import Blob, Entry, Store
+from rayml.store import Blob, Store
 from rayml.store.base import blob_key
 from rayml.store.folder import Folder
 from rayml.tracker.journal import Batch, Owner
@@ -119,9 +119,8 @@ class MemoryStore(Store):
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
-    def list(self, prefix: str, after: str = "") -> list[Entry]:
-        keys = sorted(k for k in self.objects if k.startswith(prefix) and k > after)
-        return [Entry(key, len(self.objects[key])) for key in keys]
+    def list(self, prefix: str, after: str = "") -> list[str]:
+        return sorted(k for k in self.objects if k.startswith(prefix) and k > after)
 
     def add(self, source: BinaryIO) -> Blob:
         data = source.read()

@@ -291,7 +291,7 @@ def test_no_secret_reaches_the_journal(store: Folder, transport: LoopTransport) 
     run = read_run(store)
     assert run.params == {"p": {"env": "PW=***", "***": [1]}}
     assert dict(run.last_values()) == {"loss ***": 1.0}
-    assert all(b"hunter2" not in store.get(entry.key) for entry in store.list("shards/"))
+    assert all(b"hunter2" not in store.get(key) for key in store.list("shards/"))
 
 
 def test_a_secret_that_looks_like_rayml_s_own_words_breaks_nothing(

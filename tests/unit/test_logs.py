@@ -49,7 +49,7 @@ def write(run: str, data: bytes, attempt: int = 1) -> None:
 
 
 def stored(store: Store, run: str) -> bytes:
-    return b"".join(store.get(entry.key) for entry in store.list(f"logs/{run}/"))
+    return b"".join(store.get(key) for key in store.list(f"logs/{run}/"))
 
 
 def capture(store: Store, run: str, code: Callable[[], object], *secrets: str) -> Capture:
