@@ -141,17 +141,24 @@ class NotFound(RaymlError, LookupError):
     """No such run, metric, artifact or object."""
 
 
+_MAX_SHOWN = 10
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return the way out of a misspelt name: the nearest known one, or all of them.
+    """Return the way out of a misspelt name: the nearest known one, or the first few.
 
     >>> suggestion("dept", ["depth", "seed"])
     "did you mean 'depth'?"
     >>> suggestion("zzz", ["depth", "seed"])
     "known: 'depth', 'seed'"
+    >>> suggestion("zzz", map(str, range(100, 150)))
+    "known: '100', '101', '102', '103', '104', '105', '106', '107', '108', '109' and 40 more"
     >>> suggestion("zzz", [])
     'there are none'
     """
     names = sorted(known)
     if near := get_close_matches(name, names, n=1):
         return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(map(repr, names)) if names else "there are none"
+    shown = ", ".join(map(repr, names[:_MAX_SHOWN]))
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    return f"known: {shown}{more}" if names else "there are none"

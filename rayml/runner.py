@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -52,7 +54,7 @@ _PACKAGE = str(Path(__file__).parent)
 _OWN_MODULES = frozenset(
     [
         *("rayml", "ray", "msgspec", "obstore", "pyarrow", "numpy", "pandas", "psutil"),
-        *("cloudpickle", "_cython_3", "google", "grpc", "yaml"),
+        *("cloudpickle", "google", "grpc", "yaml", "dateutil", "pytz", "six", "_cyutility"),
     ]
 )
 
@@ -104,16 +106,25 @@ def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
     Everything that the job logged and printed is durable when this returns; if it could not be
     made so, the outcome is a failure. Never raises for what user code does.
     """
-    before = set(sys.modules), threading.active_count()
+    before = set(sys.modules), threading.active_count(), _log_settings()
     attempt = _Attempt(order, node)
     outcome = attempt.run(payload)
     is_clean = outcome.problem is None and not attempt.killed_children
     return msgspec.json.encode(outcome), is_clean and _is_unchanged(*before)
 
 
-def _is_unchanged(modules: set[str], threads: int) -> bool:
-    new = {name.partition(".")[0] for name in sys.modules.keys() - modules}
-    return threading.active_count() <= threads and new <= _OWN_MODULES | sys.stdlib_module_names
+def _is_unchanged(
+    modules: set[str], threads: int, log_settings: tuple[int, list[logging.Handler]]
+) -> bool:
+    # Compiled packages bring a module that is named after the version of their compiler.
+    names = (name for name in sys.modules.keys() - modules if not name.startswith("_cython_"))
+    new = {name.partition(".")[0] for name in names}
+    is_known = new <= _OWN_MODULES | sys.stdlib_module_names
+    return is_known and threading.active_count() <= threads and _log_settings() == log_settings
+
+
+def _log_settings() -> tuple[int, list[logging.Handler]]:
+    return logging.root.level, list(logging.root.handlers)
 
 
 class _Attempt:
@@ -272,6 +283,7 @@ def _process_state(order: Order) -> Iterator[None]:
     # Ray's own way to cancel a task does not end a sleep or a read, and SIGINT is blocked in its
     # workers, rightly: Ctrl-C in the terminal is not for them.
     signal.signal(processes.INTERRUPT, signal.default_int_handler)
+    _forget_seeds()
     os.environ |= order.secrets
     os.environ[processes.VARIABLE] = spec.run
     os.chdir(spec.working_dir)
@@ -286,6 +298,13 @@ def _process_state(order: Order) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(home)
+
+
+def _forget_seeds() -> None:
+    """Let random numbers start as in a new process, not where the run before has left them."""
+    random.seed()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
 
 
 class _ScriptFailed(Exception):

@@ -76,6 +76,8 @@ class Folder(Store):
             self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str, after: str = "") -> list[str]:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"store {self.uri} is a file and not a folder; choose another store")
         names = _walk(self._path(prefix.rstrip("/")), prefix)
         return sorted(key for key in names if key > after)
 

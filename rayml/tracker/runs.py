@@ -136,6 +136,8 @@ def _submitted(record: Submitted) -> RunRecord:
 
 def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case per record
     match record:
+        case Waiting() if run.started is not None and run.started.attempt >= record.attempt:
+            pass  # whoever said so had not heard yet that the attempt began
         case Waiting():
             run.state, run.reason, run.attempt = "waiting", record.reason, record.attempt
         case Started():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import logging
 import math
 import os
 import subprocess
@@ -508,6 +509,16 @@ class TestTheContext:
             submit(seed).wait()
             drawn.append(submit(draw).wait().result)
         assert drawn[0] != drawn[1]
+
+    def test_how_a_run_logs_does_not_reach_the_next(self, submit: Submit) -> None:
+        def job(level: int) -> None:
+            logging.basicConfig(level=level, format="%(levelname)s %(message)s")
+            logging.getLogger().info("told")
+            logging.getLogger().error("failed")
+
+        for level, expected in ((logging.ERROR, ""), (logging.INFO, "INFO told\n")):
+            run = submit(job, params={"level": level}).wait()
+            assert run.logs() == f"{expected}ERROR failed\n"
 
 
 class TestTheRun:

@@ -19,11 +19,12 @@ from rayml.tracker.records import (
     Logged,
     Problem,
     Retrying,
+    Started,
     Waiting,
     decode_record,
     plain_values,
 )
-from rayml.tracker.runs import Fold, RunRecord
+from rayml.tracker.runs import Fold, RunRecord, apply
 from tests.unit.journals import ended, logged, make_batch, make_spec, points, started, submitted
 
 if TYPE_CHECKING:
@@ -285,3 +286,15 @@ def test_an_unknown_field_of_a_record_is_skipped() -> None:
 def test_a_known_record_without_its_fields_is_an_error() -> None:
     with pytest.raises(msgspec.ValidationError):
         decode_record(b'{"type":"started","run":"r1","time":1}')
+
+
+def test_a_wait_that_is_told_after_the_start_changes_nothing() -> None:
+    runs: dict[str, RunRecord] = {}
+    begun = Started(run="r1", time=2.0, attempt=1, node="", host="h", pid=1)
+    late = Waiting(run="r1", time=2.1, attempt=1, reason="a worker process is starting")
+    for record in (submitted("r1"), begun, late):
+        apply(runs, record)
+    assert runs["r1"].state == "running"
+    assert runs["r1"].reason == ""
+    apply(runs, Waiting(run="r1", time=3.0, attempt=2, reason="busy"))
+    assert runs["r1"].state == "waiting"
