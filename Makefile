@@ -9,7 +9,8 @@ BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := $(UV) sync --frozen --inexact
 TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra examples
-TESTS := tests/unit tests/packaging tests/store tests/cli tests/ray
+FAST_TESTS := rayml tests/unit tests/packaging tests/store
+RAY_TESTS := tests/cli tests/ray
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,7 +23,8 @@ demo: $(UV)  ## train on 336,776 flights, then load the model back and predict
 	$(BIN)/python examples/predict_delays.py
 
 test: check  ## all checks, then all tests
-	$(BIN)/pytest rayml $(TESTS)
+	$(BIN)/pytest $(FAST_TESTS)
+	$(BIN)/pytest $(RAY_TESTS)
 
 check: sync  ## ruff, mypy and import-linter
 	$(BIN)/ruff check

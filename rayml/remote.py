@@ -21,9 +21,10 @@ from rayml._ray import jobs_api
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.supervisor import request_cancel
+from rayml.tracker.abandoned import end_unstarted
 from rayml.tracker.journal import LiveMark
 from rayml.tracker.reader import read_runs
-from rayml.tracker.records import Submission
+from rayml.tracker.records import Problem, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +153,10 @@ class JobDriver:
         """Stop the Ray job, which ends the run in order."""
         request = json.dumps({"grace_s": grace_s, "by": by}).encode()
         self._store.put(f"cancels/{self._spec.run}.json", request)
+        if self._store.create(f"claims/{self._spec.run}.json", b"{}"):
+            # Its driver had not begun, and now never will.
+            problem = Problem(kind="cancelled", message=f"it was cancelled by {by}")
+            end_unstarted(self._store, self._spec, "cancelled", problem)
         with _calling(self._client.get_address()):
             self._client.stop_job(self._spec.run)
 

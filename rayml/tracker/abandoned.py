@@ -14,11 +14,13 @@ from rayml.errors import JournalCorrupt, JournalFenced
 from rayml.processes import identify, is_gone
 from rayml.tracker.journal import Batch, Journal, LiveMark, live_shards
 from rayml.tracker.reader import read_runs
-from rayml.tracker.records import Ended, Problem
+from rayml.tracker.records import Ended, Problem, Submitted
 from rayml.tracker.runs import Fold, RunRecord
 
 if TYPE_CHECKING:
+    from rayml.spec import Spec
     from rayml.store import Store
+    from rayml.tracker.records import Record
 
 LOST = Problem(
     kind="node_lost",
@@ -71,6 +73,19 @@ def _close(store: Store, shard: str, problem: Problem) -> list[str]:
     return [run.spec.run for run in unended]
 
 
+def end_unstarted(store: Store, spec: Spec, state: str, problem: Problem) -> None:
+    """Record the end of a run that no tracker has taken, in a shard of its own.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    journal, now = Journal(store, uuid.uuid4().hex[:16]), time.time()
+    for _ in journal.open(identify(psutil.Process())):
+        pass
+    ended = Ended(run=spec.run, time=now, attempt=1, state=state, problem=problem)
+    journal.append([_batch(spec.run, 1, Submitted(run=spec.run, time=now, spec=spec), ended)])
+
+
 def _end(run: RunRecord, problem: Problem) -> bytes:
     ended = Ended(
         run=run.spec.run,
@@ -79,11 +94,10 @@ def _end(run: RunRecord, problem: Problem) -> bytes:
         state="cancelled" if run.cancel is not None else "failed",
         problem=problem,
     )
-    batch = Batch(
-        producer=uuid.uuid4().hex,
-        n=1,
-        run=run.spec.run,
-        attempt=run.attempt,
-        records=[msgspec.Raw(msgspec.json.encode(ended))],
-    )
+    return _batch(run.spec.run, run.attempt, ended)
+
+
+def _batch(run: str, attempt: int, *records: Record) -> bytes:
+    raws = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
+    batch = Batch(producer=uuid.uuid4().hex, n=1, run=run, attempt=attempt, records=raws)
     return msgspec.json.encode(batch)

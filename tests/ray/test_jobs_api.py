@@ -182,6 +182,16 @@ def test_cancel_ends_the_job_and_its_children(head: Head, project: Path) -> None
     assert not psutil.pid_exists(child)
 
 
+def test_cancel_before_the_driver_has_begun_keeps_it_from_beginning(
+    head: Head, project: Path
+) -> None:
+    run = _submit(head, "train.py:hang")
+    run.cancel()
+    with pytest.raises(rayml.JobCancelled, match="by its user"):
+        run.wait(timeout_s=60)
+    assert run.started_at is None
+
+
 def test_ray_job_stop_cancels_the_run(head: Head, project: Path) -> None:
     run = _submit(head, "train.py:hang")
     _await_state(run, "running")
