@@ -334,6 +334,7 @@ class TestBlobsThatChanged:
 
 
 class TestTimeouts:
+    @pytest.mark.slow
     def test_all_code_ends_in_time(self, submit: Submit) -> None:
         def sleeps() -> None:
             try:
@@ -544,6 +545,7 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
 
 @needs_root
 class TestAFullStore:
+    @pytest.mark.slow
     def test_a_run_that_could_not_store_all_has_not_succeeded(
         self, submit: Submit, tmp_path: Path, gate: Gate
     ) -> None:
@@ -635,6 +637,7 @@ class TestKilling:
             assert run.history("a").value.tolist() == [s * number for s in range(steps)]
             assert run.history("b").step.tolist() == list(range(steps))
 
+    @pytest.mark.slow
     def test_the_whole_ray_keeps_what_was_acknowledged_and_ends_the_run(
         self, work: Path, store: Store
     ) -> None:
@@ -679,7 +682,10 @@ class TestKilling:
         assert (run.state, getattr(run.error, "kind", "")) == ("failed", "node_lost")
         assert run.logs() != ""
 
-    def test_shutting_ray_down_ends_the_runs_on_it(self, work: Path, store: Store) -> None:
+    @pytest.mark.slow
+    def test_shutting_ray_down_ends_the_runs_on_it_and_a_new_one_is_used(
+        self, work: Path, store: Store
+    ) -> None:
         source = """
             import signal, subprocess, sys, psutil, ray, rayml
 
@@ -690,10 +696,8 @@ class TestKilling:
                 print("pid", child.pid, flush=True)
                 signal.pause()
 
-            def submit(function):
-                return rayml.submit(function, store=sys.argv[1], cluster="local")
-
-            run = submit(train)
+            ray.init(address="local", include_dashboard=False)
+            run = rayml.submit(train, store=sys.argv[1])
             lines = run.logs(follow=True)
             pid = int(next(lines).split()[1])
             ray.shutdown()
@@ -701,24 +705,14 @@ class TestKilling:
                 run.wait(30)
             except rayml.JobFailed as error:
                 print(error.kind, run.state, psutil.pid_exists(pid), ray.is_initialized())
-            print(submit(lambda: "again").wait().result)
-        """
-        printed, _ = run_script(work, source, store.uri)
-        assert printed == "node_lost failed False False\nagain\n"
-
-    def test_a_ray_that_was_started_again_is_used(self, work: Path, store: Store) -> None:
-        source = """
-            import sys, ray, rayml
-
-            for _ in range(2):
-                ray.init(address="local", include_dashboard=False)
-                print(rayml.submit(lambda: 1, store=sys.argv[1]).wait().result)
-                ray.shutdown()
+            ray.init(address="local", include_dashboard=False)
+            print(rayml.submit(lambda: "again", store=sys.argv[1]).wait().result)
         """
         printed, said = run_script(work, source, store.uri)
-        assert printed == "1\n1\n"
+        assert printed == "node_lost failed False False\nagain\n"
         assert "Traceback" not in said
 
+    @pytest.mark.slow
     def test_the_submitting_process_ends_its_run_at_the_next_start(
         self, work: Path, store: Store
     ) -> None:
@@ -770,6 +764,7 @@ class TestKilling:
         submit(lambda: 1).wait()
         eventually(lambda: run.state == "failed", 10)
 
+    @pytest.mark.slow
     def test_two_processes_share_a_store(self, work: Path, store: Store) -> None:
         source = """
             import sys, rayml
