@@ -77,7 +77,8 @@ class Folder(Store):
 
     def list(self, prefix: str, after: str = "") -> list[str]:
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"store {self.uri} is a file and not a folder; choose another store")
+            cause = _CAUSES[errno.ENOTDIR]
+            raise StoreError(f"store {self.uri} could not be read: {cause}")
         names = _walk(self._path(prefix.rstrip("/")), prefix)
         return sorted(key for key in names if key > after)
 

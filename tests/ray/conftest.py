@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -152,7 +153,7 @@ def started_script(
     """
     script = folder / "main.py"
     script.write_text(textwrap.dedent(text), "utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     environment.pop("RAY_ADDRESS", None)
     if ray_address is not None:
         environment["RAY_ADDRESS"] = ray_address
@@ -174,8 +175,12 @@ def started_script(
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[str, str]:
     """Return what a script printed, on stdout and on stderr, once it has ended well."""
-    out, err = process.communicate(timeout=timeout_s)
-    assert process.returncode == 0, err
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it tells where it stands
+        out, err = process.communicate()
+    assert process.returncode == 0, f"{out}\n{err}"
     return out, err
 
 
