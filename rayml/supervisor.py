@@ -35,6 +35,7 @@ from rayml.tracker.records import CancelRequested, Ended, Problem, Retrying, Sub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     from rayml.runner import Outcome
     from rayml.spec import Spec
@@ -61,6 +62,7 @@ class _Running:
 
     attempt: int
     task: ray.ObjectRef[Any]
+    end: Future[Any]
     submitted: float
     started: float | None = None
     node: str = ""
@@ -96,9 +98,8 @@ class Supervisor(threading.Thread):
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
         self._version = 1  # the submission itself is the first
-        self._watch: ray.ObjectRef[Any] | None = None
+        self._watch: Future[Any] | None = None
         self._cancel_at: float | None = None
-        self._is_cut_off = False
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
         self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
@@ -115,11 +116,15 @@ class Supervisor(threading.Thread):
         """Execute the run; then `ended` says how it ended, or `failure` why nothing does."""
         try:
             self._end(self._execute())
-        except RaymlError as exc:
-            self.failure = exc
-        except SystemExit:  # so Ray ends the threads that wait for it when it is shut down
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - nothing may leave the run open
+            self._end_after(exc)
+
+    def _end_after(self, exc: BaseException) -> None:
+        if not self._has_ray():  # then Ray raises this and that, SystemExit too
             self._end_without_ray(_RAY_DIED)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave the run open
+        elif isinstance(exc, RaymlError):
+            self.failure = exc
+        else:
             self._end_without_ray(Problem(kind="lost", message=f"rayml itself failed: {exc!r}"))
 
     def _execute(self) -> Ended:
@@ -172,7 +177,9 @@ class Supervisor(threading.Thread):
                 name=f"rayml:{self._spec.name}",
             )  # fmt: skip
             return self._await(
-                _Running(attempt, task, time.monotonic(), oom_kills=_ray.oom_kills())
+                _Running(
+                    attempt, task, task.future(), time.monotonic(), oom_kills=_ray.oom_kills()
+                )
             )
         except _Stopped as exc:
             return runner.Outcome(problem=runner.redacted(exc.problem, self._redactor))
@@ -182,8 +189,8 @@ class Supervisor(threading.Thread):
 
     def _await(self, running: _Running) -> Outcome:
         while True:
-            ready = self._wait(running)
-            if running.task in ready:
+            ready = _ray.wait_for_any([running.end, self._watching()], self._tick(running))
+            if running.end in ready:
                 return self._outcome(running)
             if self._watch in ready:
                 self._hear(running, self._take_status())
@@ -191,15 +198,8 @@ class Supervisor(threading.Thread):
                 return self._outcome_without_ray(running)
             self._check_clock(running)
 
-    def _wait(self, running: _Running) -> list[ray.ObjectRef[Any]]:
-        try:
-            return _ray.wait_for_any([running.task, self._watching()], self._tick(running))
-        except SystemExit:  # as in `run`
-            self._is_cut_off = True
-            return []
-
     def _has_ray(self) -> bool:
-        return not self._is_cut_off and _ray.is_connected() and _ray.is_alive()
+        return _ray.is_connected() and _ray.is_alive()
 
     def _outcome_without_ray(self, running: _Running) -> Outcome:
         if self._connection.is_own:
@@ -215,15 +215,15 @@ class Supervisor(threading.Thread):
         left = running.started + self._spec.timeout_s - time.monotonic()
         return min(_TICK_S, max(0.0, left))
 
-    def _watching(self) -> ray.ObjectRef[Any]:
+    def _watching(self) -> Future[Any]:
         if self._watch is None:
-            self._watch = self._actor.watch.remote(self._spec.run, self._version)
+            self._watch = self._actor.watch.remote(self._spec.run, self._version).future()
         return self._watch
 
     def _take_status(self) -> Status | None:
         watch, self._watch = self._watch, None
         try:
-            status: Status = ray.get(cast("ray.ObjectRef[Any]", watch))
+            status: Status = cast("Future[Any]", watch).result()
         except (RayError, NotFound):
             return None
         self._version = status.version
@@ -274,13 +274,13 @@ class Supervisor(threading.Thread):
             ray.cancel(running.task, force=True)
         else:
             self._on_its_node(running, processes.interrupt, running.pid)
-        _ray.wait_for_any([running.task], grace_s)
+        _ray.wait_for_any([running.end], grace_s)
         self._clean_up(running)
         raise _Stopped(problem)
 
     def _outcome(self, running: _Running) -> Outcome:
         try:
-            return msgspec.json.decode(ray.get(running.task), type=runner.Outcome)
+            return msgspec.json.decode(running.end.result(), type=runner.Outcome)
         except TaskCancelledError:
             return runner.Outcome(problem=Problem(kind="cancelled", message="it was interrupted"))
         except RayError as exc:

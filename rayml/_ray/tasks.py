@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from concurrent.futures import FIRST_COMPLETED, wait
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ from rayml._ray.capacity import ray_resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from ray.util.placement_group import PlacementGroup
 
@@ -113,10 +115,12 @@ def node_is_alive(node_id: str) -> bool:
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 
 
-def wait_for_any(refs: list[ray.ObjectRef[Any]], timeout_s: float) -> list[ray.ObjectRef[Any]]:
-    """Return those of the references that are ready, as soon as there is one."""
-    ready, _ = ray.wait(refs, num_returns=1, timeout=max(0.0, timeout_s))
-    return cast("list[ray.ObjectRef[Any]]", ready)
+def wait_for_any(futures: list[Future[Any]], timeout_s: float) -> set[Future[Any]]:
+    """Return those of the futures that are done, as soon as there is one.
+
+    Futures, because a thread inside `ray.wait` never returns when another one shuts Ray down.
+    """
+    return wait(futures, max(0.0, timeout_s), FIRST_COMPLETED).done
 
 
 def uv_executable(requirements: list[str]) -> list[str]:

@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 import uuid
+from concurrent.futures import wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
+from rayml.errors import ClusterUnreachable, JournalFenced, RaymlError, SpecError, StoreError
 from rayml.redaction import redact_strings
 from rayml.tracker.journal import Batch
 from rayml.tracker.records import Points, decode_record, plain_values
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rayml.tracker.tracker import Tracker
 
 _INTERVAL_S = 0.5
+_ALIVE_S = 1.0
 _BATCH_POINTS = 50_000
 _MAX_WAITING_POINTS = 5_000_000
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
@@ -45,7 +47,12 @@ class ActorTransport:
         """Return once the batch is durable; waits while a killed actor comes back."""
         import ray  # noqa: PLC0415 - clients without an actor do without Ray
 
-        ray.get(self._actor.append.remote(data))  # type: ignore[attr-defined]
+        answer = self._actor.append.remote(data).future()  # type: ignore[attr-defined]
+        while not wait([answer], _ALIVE_S).done:
+            # Shut down by another thread, Ray answers nobody any more.
+            if not ray.is_initialized():
+                raise ClusterUnreachable("Ray was shut down before the record was durable")
+        answer.result()
 
 
 class LoopTransport:
