@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -101,15 +101,22 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def submit(ray_address: str, store: Store, work: Path) -> Submit:
-    """Submit to the file's Ray and the test's store."""
+def submit(ray_address: str, store: Store, work: Path) -> Iterator[Submit]:
+    """Submit to the file's Ray and the test's store; no run outlives its test."""
+    runs: list[Run] = []
 
     def call(function: Callable[..., object] | str | Path, **options: object) -> Run:
         run = rayml.submit(function, **{"store": store, "working_dir": work, **options})  # type: ignore[arg-type]
         assert isinstance(run, Run)
+        runs.append(run)
         return run
 
-    return call
+    yield call
+    for run in runs:
+        if not run.is_over:  # it would take CPUs from the next test
+            with suppress(rayml.RaymlError, TimeoutError):
+                run.cancel(grace_s=0)
+                run.wait(30)
 
 
 @pytest.fixture

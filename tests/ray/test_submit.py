@@ -315,7 +315,8 @@ class TestWhatArrives:
             run = submit(total, inputs={"data": given}).wait()
             assert run.result == 3
             assert run.inputs["data"].uri == made.uri
-        assert submit(total, inputs={"data": made}).inputs["data"].digest == made.digest
+        again = submit(total, inputs={"data": made}).wait()
+        assert again.inputs["data"].digest == made.digest
 
     @pytest.mark.parametrize(
         ("options", "message"),
