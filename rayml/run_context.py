@@ -35,7 +35,7 @@ class Context:
     """One attempt of a run, as its code sees it.
 
     The `log_*` methods return at once: values are gathered and made durable in the background,
-    about twice a second, and all of them before the run may end as `succeeded`. Artifacts are
+    about once a second, and all of them before the run may end as `succeeded`. Artifacts are
     uploaded before the call returns. Safe to use from several threads; picklable, so that it can
     be handed to Ray tasks and actors of the same job.
 
