@@ -95,7 +95,7 @@ def time_flushes(context: rayml.Context, file: Path, steps: int, n: int) -> list
 def time_loops(context: rayml.Context, n: int) -> dict[str, list[list[float]]]:
     """Return milliseconds a step, by the clock and of CPU; first without, then with logging."""
     step = make_step()
-    used: list[float] = []
+    used: dict[bool, list[float]] = {False: [], True: []}
 
     def train(steps: int, *, logs: bool) -> None:
         for number in range(steps):
@@ -108,11 +108,11 @@ def time_loops(context: rayml.Context, n: int) -> dict[str, list[list[float]]]:
         train(SETTLING_STEPS, logs=logs)
         before = time.process_time()
         taken = seconds(partial(train, TIMED_STEPS, logs=logs))
-        used.append((time.process_time() - before) / TIMED_STEPS * 1000)
+        used[logs].append((time.process_time() - before) / TIMED_STEPS * 1000)
         return taken / TIMED_STEPS * 1000
 
     clock = take_turns(lambda: block(logs=False), lambda: block(logs=True), n=n)
-    return {"clock": clock, "cpu": [used[2::2], used[3::2]]}
+    return {"clock": clock, "cpu": [used[False][1:], used[True][1:]]}
 
 
 class Empty:
@@ -153,7 +153,7 @@ def main() -> None:
         plain, ours = submit(time_flushes, file=lines, steps=10_000, n=7)
         plain_million, ours_million = submit(time_flushes, file=lines, steps=100_000, n=1)
         calls = submit(time_calls, steps=300)
-        loops = submit(time_loops, n=25)
+        loops = submit(time_loops, n=60)
         last_mb = tracker_mb()
     report(
         QUESTION,

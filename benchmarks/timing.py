@@ -89,7 +89,10 @@ def compare(
 def take_turns(
     *measures: Callable[[], float], n: int, warm_ups: int = 1, rest_s: float = 0
 ) -> list[list[float]]:
-    """Call one measure after the other, `n` times over; return each one's results.
+    """Call one measure after the other, `n` times over, every second time in the other order.
+
+    Each one's results are returned in the order in which it gave them. The order changes because a
+    machine that gets slower, or faster, would favour whoever comes first.
 
     Args:
         measures: Each returns what it measured, usually seconds.
@@ -97,14 +100,14 @@ def take_turns(
         warm_ups: Rounds before them that do not.
         rest_s: Seconds between calls, for what a call leaves behind to go away.
     """
-    rounds = []
+    results: list[list[float]] = [[] for _ in measures]
+    turns = list(zip(measures, results, strict=True))
     for _ in range(warm_ups + n):
-        results = []
-        for measure in measures:
-            results.append(measure())
+        for measure, series in turns:
+            series.append(measure())
             time.sleep(rest_s)
-        rounds.append(results)
-    return [list(series) for series in zip(*rounds[warm_ups:], strict=True)]
+        turns.reverse()
+    return [series[warm_ups:] for series in results]
 
 
 def seconds(action: Callable[[], object]) -> float:
