@@ -28,8 +28,8 @@ QUESTION = "What does logging metrics cost?"
 NAMES = [f"train/metric_{number}" for number in range(10)]
 STEP_S = 0.010
 # Longer than the client waits between two sends, so that a timed block sees its own sends only.
-SETTLING_STEPS = 60
-TIMED_STEPS = 150
+SETTLING_STEPS = 120
+TIMED_STEPS = 200
 
 
 def make_step() -> Callable[[], None]:
@@ -153,7 +153,7 @@ def main() -> None:
         plain, ours = submit(time_flushes, file=lines, steps=10_000, n=7)
         plain_million, ours_million = submit(time_flushes, file=lines, steps=100_000, n=1)
         calls = submit(time_calls, steps=300)
-        loops = submit(time_loops, n=60)
+        loops = submit(time_loops, n=45)
         last_mb = tracker_mb()
     report(
         QUESTION,

@@ -25,8 +25,8 @@ HEAD = """\
 
 Written by `make bench`, which runs `python benchmarks/run_all.py`; do not edit. rayml and its
 baseline take turns within one run; each number is the median of n. What is compared is rayml /
-baseline, or their difference, or where a limit has a ≥, baseline / rayml; without a baseline, or
-with a limit in its own unit, it is rayml's number itself.
+baseline (the median of the turns' ratios), or their difference, or where a limit has a ≥,
+baseline / rayml; without a baseline, or with a limit in its own unit, it is rayml's number itself.
 
 """
 COLUMNS = ("question", "baseline", "rayml", "compared", "limit", "met?", "n")

@@ -30,9 +30,10 @@ class Figure:
         question: What was asked, in a few words.
         baseline: The median of what rayml is compared with; None if there is nothing.
         rayml: The median of rayml's.
-        unit: Of these two.
-        compare: What the limit is of: the `ratio` rayml / baseline, their `speed` ratio (the other
-            way round), their `difference`, or rayml's own `value`.
+        ratio: The median of rayml / baseline, turn by turn: neighbours share what else goes on.
+        unit: Of the first two.
+        compare: What the limit is of: the `ratio`, the `speed` ratio (the other way round), the
+            `difference` of the medians, or rayml's own `value`.
         limit: The most that is accepted, of a speed the least; None where a figure only informs.
         n: How often each was measured.
     """
@@ -40,6 +41,7 @@ class Figure:
     question: str
     baseline: float | None
     rayml: float
+    ratio: float | None = None
     unit: str
     compare: str
     limit: float | None
@@ -48,13 +50,11 @@ class Figure:
     @property
     def measured(self) -> float:
         """What the limit is of."""
-        if self.baseline is None or self.compare == "value":
+        if self.baseline is None or self.ratio is None or self.compare == "value":
             return self.rayml
         if self.compare == "difference":
             return self.rayml - self.baseline
-        return (
-            self.baseline / self.rayml if self.compare == "speed" else self.rayml / self.baseline
-        )
+        return 1 / self.ratio if self.compare == "speed" else self.ratio
 
     @property
     def ok(self) -> bool:
@@ -79,6 +79,7 @@ def compare(
         question=question,
         baseline=median(baseline),
         rayml=median(rayml),
+        ratio=median(ours / theirs for theirs, ours in zip(baseline, rayml, strict=True)),
         unit=unit,
         compare=how,
         limit=limit,
