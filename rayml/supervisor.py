@@ -99,7 +99,6 @@ class Supervisor(threading.Thread):
         self._payload = ray.put(payload)
         self._version = 1  # the submission itself is the first
         self._watch: Future[Any] | None = None
-        self._cancel_at: float | None = None
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
         self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))

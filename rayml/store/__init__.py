@@ -2,7 +2,6 @@
 
 Keys are relative paths. The layout, which every reader may rely on:
 
-    rayml.json                              the format of this store
     shards/<shard>/<seq>.jsonl              the journal: one single-writer shard per tracker
     live/<shard>.json                       a hint: who writes that shard at the moment
     submissions/<run>.json                  a run that was handed to a remote cluster
