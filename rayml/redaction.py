@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
@@ -14,6 +15,11 @@ T = TypeVar("T")
 
 MASK = b"***"
 _MAX_OVERLAP = 64 * 1024
+# Long text is shown cut, by rayml and by others, and the cut may go through a secret.
+_ELLIPSES = (b"...", "…".encode(), b"\\u2026")
+# Only the first three of many dots: output may be full of them.
+_ELLIPSIS = re.compile(rb"(?<!\.)" + b"|".join(map(re.escape, _ELLIPSES)))
+_LEAST_SHOWN = 4
 # What rayml itself put there; a short secret may turn up in a digest by chance.
 _OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state"})
 
@@ -21,6 +27,7 @@ _OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state"})
 class Redactor:
     """Replaces secret values in bytes, also in the forms that `repr` and JSON give them.
 
+    Where an ellipsis says that one was cut, its first four or more bytes are hidden as well.
     Encoded forms such as base64 are not recognised.
     """
 
@@ -33,7 +40,7 @@ class Redactor:
         """Return the data with every secret replaced by `***`."""
         for form in self._forms:
             data = data.replace(form, MASK)
-        return data
+        return self._without_cut_ones(data)
 
     def redact_text(self, text: str) -> str:
         """Return the text with every secret replaced by `***`."""
@@ -51,12 +58,32 @@ class Redactor:
             cut = earlier
         return len(data) - cut
 
+    def _without_cut_ones(self, data: bytes) -> bytes:
+        kept, parts = 0, []
+        for found in _ELLIPSIS.finditer(data):
+            if shown := self._shown_before(data, kept, found.start()):
+                parts += [data[kept : found.start() - shown], MASK]
+                kept = found.start()
+        return b"".join([*parts, data[kept:]])
+
+    def _shown_before(self, data: bytes, start: int, end: int) -> int:
+        """Return how many of the bytes that end there are the beginning of a secret, if enough."""
+        last = data[max(start, end - _LEAST_SHOWN) : end]
+        forms = [form for form in self._forms if len(last) == _LEAST_SHOWN and last in form]
+        before = ((form, data[max(start, end - len(form)) : end]) for form in forms)
+        return max((_begun(form, text, _LEAST_SHOWN) for form, text in before), default=0)
+
     def _begun(self, data: bytes) -> int:
-        longest = max((len(form) for form in self._forms), default=1) - 1
-        for count in range(min(longest, len(data)), 0, -1):
-            if any(form.startswith(data[-count:]) for form in self._forms):
-                return count
-        return 0
+        """Return how many bytes at the end may become a secret, or a cut one and its ellipsis."""
+        begun = self._unfinished(data)
+        for mark in _ELLIPSES:
+            for dots in range(1, len(mark)):
+                if data.endswith(mark[:dots]) and (cut := self._unfinished(data[:-dots])):
+                    begun = max(begun, cut + dots)
+        return begun
+
+    def _unfinished(self, data: bytes) -> int:
+        return max((_begun(form, data, 1) for form in self._forms), default=0)
 
     def _start_of_secret_at(self, data: bytes, cut: int) -> int:
         """Return where the earliest secret begins that a cut would divide, or the cut itself."""
@@ -89,6 +116,15 @@ def _redact_strings(value: object, redact: Callable[[bytes], bytes]) -> object:
             texts = {name: _redact_strings(getattr(value, name), redact) for name in fields}
             return msgspec.structs.replace(value, **texts)
     return value
+
+
+def _begun(form: bytes, data: bytes, least: int) -> int:
+    """Return how many bytes at the end of the data are the beginning of a form, at least so many.
+
+    Zero, if there is none; the whole form does not count.
+    """
+    counts = range(min(len(form) - 1, len(data)), least - 1, -1)
+    return next((count for count in counts if data.endswith(form[:count])), 0)
 
 
 def _forms(secret: str) -> set[bytes]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayml.artifacts.record import json_safe
 from rayml.redaction import Redactor, redact_strings
+from rayml.runner import describe_exception, redacted
+from rayml.spec import describe_value
 from rayml.tracker.records import Problem
 from tests.unit.journals import logged
 
@@ -58,6 +62,37 @@ def test_a_secret_that_contains_another_is_hidden_whole() -> None:
     assert Redactor(["pass", "password1"]).redact_text("password1 pass") == "*** ***"
 
 
+@pytest.mark.parametrize("mark", ["…", "...", "\\u2026"])
+@pytest.mark.parametrize("secret", ["hunter2-and-more", 'quo"te\\d-and-more', "ünï✓🔑key"])
+def test_a_secret_that_was_cut_is_hidden(secret: str, mark: str) -> None:
+    redactor = Redactor([secret])
+    for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+        for count in range(4, len(form)):
+            shown = redactor.redact_text(f"a.b {form[:count]}{mark} (99)")
+            assert shown == f"a.b ***{mark} (99)"
+
+
+def test_an_ellipsis_after_other_text_changes_nothing() -> None:
+    text = "hun... loading... ........ hunter..… unter2… \\u2026 hunte ..."
+    assert Redactor(["hunter2"]).redact_text(text) == text
+
+
+@pytest.mark.parametrize("limit", range(1900, 2100, 7))
+def test_a_shortened_error_shows_no_part_of_a_secret(limit: int) -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz" * 5
+    shown = redacted(describe_exception(ValueError("-" * limit + secret)), Redactor([secret]))
+    assert "0123" not in shown.message
+    assert "0123" not in shown.traceback
+
+
+@pytest.mark.parametrize("length", range(190, 4200, 397))
+def test_a_shortened_parameter_shows_no_part_of_a_secret(length: int) -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz" * 20
+    redact = Redactor([secret]).redact
+    for show in (json_safe, partial(describe_value, "p")):
+        assert "0123" not in str(redact_strings(show("-" * length + secret), redact))
+
+
 @given(st.lists(secret_text, min_size=1, max_size=3), st.data())
 def test_no_secret_is_ever_in_the_output(secrets: list[str], data: st.DataObject) -> None:
     pieces = st.sampled_from(secrets) | st.text(st.characters(codec="utf-8"), max_size=5)
@@ -82,6 +117,14 @@ def test_a_secret_in_two_chunks_is_hidden(secret: str) -> None:
     text = f"before {secret} after".encode()
     for cut in range(len(text) + 1):
         assert ship(Redactor([secret]), [text[:cut], text[cut:]]) == b"before *** after"
+
+
+@pytest.mark.parametrize("mark", ["…", "...", "\\u2026"])
+def test_a_cut_secret_in_two_chunks_is_hidden(mark: str) -> None:
+    text = f"before hunt{mark} after".encode()
+    for cut in range(len(text) + 1):
+        shown = ship(Redactor(["hunter2"]), [text[:cut], text[cut:]])
+        assert shown == f"before ***{mark} after".encode()
 
 
 @given(
