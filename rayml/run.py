@@ -256,8 +256,8 @@ class Run:
         import pandas as pd  # noqa: PLC0415 - not needed to submit
 
         record = self._record()
-        if metric not in record.attempts:
-            known = suggestion(metric, record.attempts)
+        if metric not in record.series:
+            known = suggestion(metric, record.series)
             raise NotFound(f"run {self.id} has no metric {metric!r}; {known}")
         frame = pd.DataFrame(record.points(metric), columns=["step", "time", "value"])
         frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rayml.cli.watch import Answer
-    from rayml.tracker.runs import Columns, RunRecord
+    from rayml.tracker.runs import RunRecord
+    from rayml.tracker.series import Columns
 
 _SHOWN_METRICS = 5
 _BARS = "▁▂▃▄▅▆▇█"
@@ -136,7 +137,7 @@ def _head(record: RunRecord) -> Text:
 
 
 def _newest_points(record: RunRecord) -> dict[str, Columns]:
-    return {name: attempts[max(attempts)] for name, attempts in record.attempts.items()}
+    return {name: sources[max(sources)].recent for name, sources in record.series.items()}
 
 
 def _metric_lines(record: RunRecord) -> Iterator[Text]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Protocol
 
 from rayml.tracker.records import (
     TERMINAL,
@@ -23,6 +23,7 @@ from rayml.tracker.records import (
     Waiting,
     decode_record,
 )
+from rayml.tracker.series import Columns, Summary, merge, summarize, supersede
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,21 +31,33 @@ if TYPE_CHECKING:
     from rayml.artifacts.record import ArtifactRecord
     from rayml.spec import Spec
     from rayml.tracker.journal import Batch
+    from rayml.tracker.series import Point, Source
+
+
+class Stored(Protocol):
+    """The points that lie in tables, so that nobody holds them in memory."""
+
+    def load(self, run: str, metric: str) -> dict[Source, Columns]:
+        """Return a metric's stored points by who logged them."""
 
 
 @dataclass
-class Columns:
-    """Metric points in the order they were logged: equally long steps, Unix times, values."""
+class Series:
+    """One metric as one attempt's rank logged it.
 
-    step: array[int] = field(default_factory=lambda: array("q"))
-    time: array[float] = field(default_factory=lambda: array("d"))
-    value: array[float] = field(default_factory=lambda: array("d"))
+    Attributes:
+        summary: Of all its points, those in tables included.
+        recent: The points that are in no table yet.
+    """
 
-    def extend(self, steps: list[int], times: list[float], values: list[float | str]) -> None:
+    summary: Summary | None = None
+    recent: Columns = field(default_factory=Columns)
+
+    def add(self, steps: list[int], times: list[float], values: list[float]) -> None:
         """Add points at the end."""
-        self.step.extend(steps)
-        self.time.extend(times)
-        self.value.extend(map(float, values))
+        new = summarize(steps, values)
+        self.summary = new if self.summary is None else merge(self.summary, new)
+        self.recent.extend(steps, times, values)
 
 
 @dataclass
@@ -58,39 +71,51 @@ class RunRecord:
     params: dict[str, object] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, ArtifactRecord] = field(default_factory=dict)
-    attempts: dict[str, dict[int, Columns]] = field(default_factory=dict)
     started: Started | None = None
     started_at: float | None = None
     ended_at: float | None = None
     cancel: CancelRequested | None = None
     problem: Problem | None = None
     result: Result | None = None
+    series: dict[str, dict[Source, Series]] = field(default_factory=dict)
+    stored: Stored | None = None
 
     @property
     def is_terminal(self) -> bool:
         """The run has ended and will never change again."""
         return self.state in TERMINAL
 
-    def points(self, metric: str) -> list[tuple[int, float, float]]:
-        """Return a metric's (step, time, value), by step.
+    def points(self, metric: str) -> list[Point]:
+        """Return a metric's points that count, by step: see `supersede`."""
+        stored = self.stored.load(self.spec.run, metric) if self.stored else {}
+        parts = [(source[0], columns.points()) for source, columns in stored.items()]
+        parts += [(source[0], s.recent.points()) for source, s in self.series[metric].items()]
+        return supersede([(attempt, points) for attempt, points in parts if points])
 
-        A later attempt goes on from where it restarted: its points take the place of the earlier
-        attempts' from its own first step on.
-        """
-        kept: list[tuple[int, float, float]] = []
-        for _, columns in sorted(self.attempts[metric].items()):
-            first = min(columns.step)
-            kept = [point for point in kept if point[0] < first]
-            kept.extend(zip(columns.step, columns.time, columns.value, strict=True))
-        return sorted(kept, key=lambda point: point[0])
+    def summary(self, metric: str) -> Summary:
+        """Return what a metric's points that count amount to."""
+        sources = sorted(self.series[metric].items())
+        summaries = [(source[0], s.summary) for source, s in sources if s.summary]
+        if _goes_on(summaries):
+            return reduce(merge, (summary for _, summary in summaries))
+        points = self.points(metric)
+        return summarize([p[0] for p in points], [p[2] for p in points])
 
     def last_values(self) -> Iterator[tuple[str, float]]:
         """Yield each metric's name and its value at the highest step."""
-        for name, attempts in self.attempts.items():
-            columns = attempts[max(attempts)]
-            # The last of several points at the highest step, without sorting all of them.
-            best = max(range(len(columns.step)), key=lambda i: (columns.step[i], i))
-            yield name, columns.value[best]
+        for name in self.series:
+            yield name, self.summary(name).last
+
+
+def _goes_on(summaries: list[tuple[int, Summary]]) -> bool:
+    """Tell whether no attempt went back behind where an earlier one had been."""
+    reached: dict[int, int] = {}
+    for attempt, summary in summaries:
+        earlier = [step for other, step in reached.items() if other < attempt]
+        if earlier and summary.first_step <= max(earlier):
+            return False
+        reached[attempt] = max(reached.get(attempt, summary.last_step), summary.last_step)
+    return True
 
 
 def apply(runs: dict[str, RunRecord], record: Record, *, keep_points: bool = True) -> None:
@@ -160,6 +185,7 @@ def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case pe
 
 
 def _add_points(run: RunRecord, record: Points) -> None:
-    for name, columns in record.series.items():
-        attempts = run.attempts.setdefault(name, {})
-        attempts.setdefault(record.attempt, Columns()).extend(*columns)
+    for name, (steps, times, values) in record.series.items():
+        sources = run.series.setdefault(name, {})
+        series = sources.setdefault((record.attempt, record.rank), Series())
+        series.add(steps, times, list(map(float, values)))

@@ -112,8 +112,8 @@ def test_a_point_without_a_step_follows_the_last_one(
     client.close()
 
     run = read_run(store)
-    assert list(run.attempts["loss"][1].step) == [0, 1, 10, 11, 3, 4, 5]
-    assert list(run.attempts["other"][1].step) == [0]
+    assert list(run.series["loss"][1, 0].recent.step) == [0, 1, 10, 11, 3, 4, 5]
+    assert list(run.series["other"][1, 0].recent.step) == [0]
 
 
 def test_a_hundred_thousand_points_arrive_once_each(
@@ -125,9 +125,9 @@ def test_a_hundred_thousand_points_arrive_once_each(
     client.close()
 
     run = read_run(store)
-    assert sorted(run.attempts) == [f"metric {n} 🚀" for n in range(10)]
-    for first, name in enumerate(sorted(run.attempts)):
-        columns = run.attempts[name][1]
+    assert sorted(run.series) == [f"metric {n} 🚀" for n in range(10)]
+    for first, name in enumerate(sorted(run.series)):
+        columns = run.series[name][1, 0].recent
         assert list(columns.step) == list(range(10_000))
         assert list(columns.value) == [float(n) for n in range(first, 100_000, 10)]
 
@@ -148,7 +148,7 @@ def test_points_of_several_threads_all_arrive(store: Folder, transport: LoopTran
     client.close()
 
     run = read_run(store)
-    assert list(run.attempts["shared"][1].step) == list(range(8_000))
+    assert list(run.series["shared"][1, 0].recent.step) == list(range(8_000))
     assert dict(run.last_values()) == {"shared": 1.0} | {f"t{n}": 1999.0 for n in range(4)}
 
 
@@ -330,4 +330,4 @@ def test_random_values_come_back_bit_by_bit(store: Folder, transport: LoopTransp
         client.point("loss", value, None)
     client.close()
 
-    assert list(read_run(store).attempts["loss"][1].value) == values
+    assert list(read_run(store).series["loss"][1, 0].recent.value) == values

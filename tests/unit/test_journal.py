@@ -339,7 +339,7 @@ def test_points_that_are_not_numbers_survive(store: Folder) -> None:
     journal, _ = open_journal(store)
     journal.append([encode(submitted(), points("loss 🚀", [1, 2], ["inf", "nan"]))])
 
-    columns = read_run(store).attempts["loss 🚀"][1]
+    columns = read_run(store).series["loss 🚀"][1, 0].recent
     assert columns.value[0] == float("inf")
     assert columns.value[1] != columns.value[1]
 
