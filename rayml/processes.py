@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from rayml.tracker.journal import Owner
+from rayml.tracker.segments import Owner
 
 # Set in the environment of a job: a child that has left its parent still carries it.
 VARIABLE = "RAYML_RUN_ID"

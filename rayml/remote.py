@@ -22,7 +22,7 @@ from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.supervisor import request_cancel
 from rayml.tracker.abandoned import end_unstarted
-from rayml.tracker.journal import LiveMark
+from rayml.tracker.live import LiveMark
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Problem, Submission
 

@@ -20,7 +20,7 @@ from rayml.tracker.tracker import Tracker
 
 if TYPE_CHECKING:
     from rayml.store import Store
-    from rayml.tracker.journal import Owner
+    from rayml.tracker.segments import Owner
 
 _START_S = 60.0
 _CLOSE_S = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rayml.cli.watch import Answer
-    from rayml.tracker.runs import RunRecord
-    from rayml.tracker.series import Columns
+    from rayml.tracker.runs import RunRecord, Series
 
 _SHOWN_METRICS = 5
 _BARS = "▁▂▃▄▅▆▇█"
@@ -130,25 +130,24 @@ def _head(record: RunRecord) -> Text:
     head.append(f"  {record.spec.name}", style="bold").append(f"  {record.spec.run}")
     if record.attempt > 1:
         head.append(f"  attempt {record.attempt}")
-    steps = [columns.step[-1] for columns in _newest_points(record).values()]
+    steps = [series.summary.last_step for series in _newest(record).values() if series.summary]
     if steps:
         head.append(f"  step {max(steps)}")
     return head
 
 
-def _newest_points(record: RunRecord) -> dict[str, Columns]:
-    return {name: sources[max(sources)].recent for name, sources in record.series.items()}
+def _newest(record: RunRecord) -> dict[str, Series]:
+    return {name: sources[max(sources)] for name, sources in record.series.items()}
 
 
 def _metric_lines(record: RunRecord) -> Iterator[Text]:
-    points = list(_newest_points(record).items())
+    points = list(_newest(record).items())
     shown = points[-_SHOWN_METRICS:]
     width = max((len(name) for name, _ in shown), default=0)
-    for name, columns in shown:
-        value = number_text(columns.value[-1])
-        yield Text.assemble(
-            f"  {name:<{width}}  ", (f"{value:<12}", "bold"), (sparkline(columns.value), "cyan")
-        )
+    for name, series in shown:
+        value = number_text(series.summary.last if series.summary else math.nan)
+        course = sparkline(series.recent.value if series.recent else ())
+        yield Text.assemble(f"  {name:<{width}}  ", (f"{value:<12}", "bold"), (course, "cyan"))
     if len(points) > len(shown):
         yield Text(f"  and {len(points) - len(shown)} more", style="dim")
 

@@ -77,12 +77,27 @@ class Store(ABC):
         """Remove an object; one that is not there is no error."""
 
     @abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names right below `prefix` (which ends with a slash) that have objects below.
+
+        Of `shards/a/1` and `shards/b/1`, these are `a` and `b` for the prefix `shards/`.
+        """
+
+    @abstractmethod
     def list(self, prefix: str, after: str = "") -> list[str]:
         """Return the keys of all objects below `prefix` (which ends with a slash), in order.
 
         Args:
             prefix: A "folder", such as `shards/`.
             after: Leave out this key and those before it.
+        """
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO:
+        """Open an object to read pieces of it; it can seek, and is to be closed.
+
+        Raises:
+            NotFound: There is no such object.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import obstore
 from obstore.exceptions import (
@@ -116,11 +116,20 @@ class Bucket(Store):
         except NotFound:
             return
 
+    def folders(self, prefix: str) -> list[str]:
+        with self._calling(prefix):
+            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
     def list(self, prefix: str, after: str = "") -> list[str]:
         with self._calling(prefix):
             pages = obstore.list(self._store, prefix, offset=after or None, chunk_size=1000)
             found = [meta["path"] for page in pages for meta in page]
         return sorted(found)
+
+    def open(self, key: str) -> BinaryIO:
+        with self._calling(key):
+            return cast("BinaryIO", obstore.open_reader(self._store, key))
 
     def add(self, source: BinaryIO) -> Blob:
         start, checksum = source.tell(), hashlib.sha256()

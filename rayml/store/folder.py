@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,12 +75,21 @@ class Folder(Store):
         with self._writing():
             self._path(key).unlink(missing_ok=True)
 
+    def folders(self, prefix: str) -> list[str]:
+        self._check_root()
+        with self._reading(prefix), suppress(FileNotFoundError):
+            folder = self._path(prefix.rstrip("/"))
+            return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return []
+
     def list(self, prefix: str, after: str = "") -> list[str]:
-        if self.root.exists() and not self.root.is_dir():
-            cause = _CAUSES[errno.ENOTDIR]
-            raise StoreError(f"store {self.uri} could not be read: {cause}")
+        self._check_root()
         names = _walk(self._path(prefix.rstrip("/")), prefix)
         return sorted(key for key in names if key > after)
+
+    def open(self, key: str) -> BinaryIO:
+        with self._reading(key):
+            return self._path(key).open("rb")
 
     def add(self, source: BinaryIO) -> Blob:
         checksum, size = hashlib.sha256(), 0
@@ -95,6 +104,11 @@ class Folder(Store):
             self._make(path.parent)
             _publish(staged, descriptor, path)
             return blob
+
+    def _check_root(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            cause = _CAUSES[errno.ENOTDIR]
+            raise StoreError(f"store {self.uri} could not be read: {cause}")
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")

@@ -12,15 +12,18 @@ import psutil
 
 from rayml.errors import JournalCorrupt, JournalFenced
 from rayml.processes import identify, is_gone
-from rayml.tracker.journal import Batch, Journal, LiveMark, live_shards
+from rayml.tracker.journal import Journal
+from rayml.tracker.live import LiveMark, live_shards
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Ended, Problem, Submitted
-from rayml.tracker.runs import Fold, RunRecord
+from rayml.tracker.segments import Batch
+from rayml.tracker.shards import ShardFold
 
 if TYPE_CHECKING:
     from rayml.spec import Spec
     from rayml.store import Store
     from rayml.tracker.records import Record
+    from rayml.tracker.runs import RunRecord
 
 LOST = Problem(
     kind="node_lost",
@@ -61,11 +64,10 @@ def close_shard_of(store: Store, run: str, problem: Problem) -> None:
 
 
 def _close(store: Store, shard: str, problem: Problem) -> list[str]:
-    journal, fold = Journal(store, shard), Fold()
+    journal, state = Journal(store, shard), ShardFold(store, shard)
     try:
-        for batch in journal.open(identify(psutil.Process())):
-            fold.add(batch)
-        unended = [run for run in fold.runs.values() if not run.is_terminal]
+        journal.open(identify(psutil.Process()), state)
+        unended = [run for run in state.fold.runs.values() if not run.is_terminal]
         if unended:
             journal.append([_end(run, problem) for run in unended])
     except JournalFenced:
@@ -79,9 +81,9 @@ def end_unstarted(store: Store, spec: Spec, state: str, problem: Problem) -> Non
     Raises:
         StoreError: The store cannot be written.
     """
-    journal, now = Journal(store, uuid.uuid4().hex[:16]), time.time()
-    for _ in journal.open(identify(psutil.Process())):
-        pass
+    shard, now = uuid.uuid4().hex[:16], time.time()
+    journal = Journal(store, shard)
+    journal.open(identify(psutil.Process()), ShardFold(store, shard))
     ended = Ended(run=spec.run, time=now, attempt=1, state=state, problem=problem)
     journal.append([_batch(spec.run, 1, Submitted(run=spec.run, time=now, spec=spec), ended)])
 

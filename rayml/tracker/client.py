@@ -14,8 +14,8 @@ import msgspec
 
 from rayml.errors import ClusterUnreachable, JournalFenced, RaymlError, SpecError, StoreError
 from rayml.redaction import redact_strings
-from rayml.tracker.journal import Batch
 from rayml.tracker.records import Points, decode_record, plain_values
+from rayml.tracker.segments import Batch
 
 if TYPE_CHECKING:
     from rayml.redaction import Redactor

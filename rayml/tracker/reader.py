@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from itertools import groupby
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,36 +11,103 @@ import msgspec
 from rayml.artifacts import Artifact
 from rayml.artifacts.record import parse_uri
 from rayml.errors import JournalCorrupt, NotFound, suggestion
-from rayml.tracker.journal import ShardReader
 from rayml.tracker.records import Submission
-from rayml.tracker.runs import Fold, RunRecord
+from rayml.tracker.runs import RunRecord
+from rayml.tracker.shards import ShardFold, ShardReader
+from rayml.tracker.stored import StoredRun, load_run, run_id_of
+from rayml.tracker.tables import StoredPoints, ended_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rayml.store import Store
+    from rayml.tracker.checkpoints import Checkpoint
+    from rayml.tracker.runs import Stored
+    from rayml.tracker.segments import Segment
+
+
+class RunMap(MutableMapping[str, RunRecord]):
+    """Runs by id. Those that come as lines of a table are decoded when somebody looks at them."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, RunRecord] = {}
+        self._lines: dict[str, tuple[bytes, Stored]] = {}
+
+    def add_line(self, line: bytes, points: Stored) -> str:
+        """Add a run as it stands in a table, with the way to its points; return its id."""
+        run = run_id_of(line)
+        self._records.pop(run, None)
+        self._lines[run] = line, points
+        return run
+
+    def __getitem__(self, run: str) -> RunRecord:
+        if run in self._lines:
+            line, points = self._lines.pop(run)
+            self._records[run] = load_run(msgspec.json.decode(line, type=StoredRun), points)
+        return self._records[run]
+
+    def __setitem__(self, run: str, record: RunRecord) -> None:
+        self._records[run] = record
+
+    def __delitem__(self, run: str) -> None:
+        if self._lines.pop(run, None) is None:
+            del self._records[run]
+
+    def __contains__(self, run: object) -> bool:
+        return run in self._records or run in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._records, *self._lines])
+
+    def __len__(self) -> int:
+        return len(self._records) + len(self._lines)
+
+
+class _Shard:
+    """What a reader knows of one shard: a `State` that also has the runs in tables."""
+
+    def __init__(self, store: Store, shard: str, reader: Reader) -> None:
+        self._state = ShardFold(store, shard, reader.runs)
+        self._store = store
+        self._shard = shard
+        self._reader = reader
+        self._position = ShardReader(store, shard)
+
+    def refresh(self) -> None:
+        self._position.read_into(self)
+
+    def restart(self, checkpoint: Checkpoint | None) -> None:
+        self._state.restart(checkpoint)
+        if checkpoint is None:
+            return
+        points = StoredPoints(self._store, self._shard, checkpoint.header.spans)
+        for line in ended_lines(self._store, self._shard, checkpoint.header.spans):
+            self._reader.shard_of[self._reader.runs.add_line(line, points)] = self._shard
+        for stored in checkpoint.runs:
+            self._reader.shard_of[stored.run] = self._shard
+
+    def add(self, segment: Segment) -> None:
+        self._state.add(segment)
+        for batch in segment.batches:
+            self._reader.shard_of[batch.run] = self._shard
 
 
 class Reader:
     """All runs of a store, as of the last `refresh`.
 
     Attributes:
+        runs: All runs by id.
         problems: Shards that could not be read to their end, and why; the others are whole.
         shard_of: Which shard holds a run, by the run's id.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.runs = RunMap()
         self.problems: dict[str, JournalCorrupt] = {}
         self.shard_of: dict[str, str] = {}
-        self._fold = Fold()
-        self._shards: dict[str, ShardReader] = {}
+        self._shards: dict[str, _Shard] = {}
         self._lock = threading.Lock()
-
-    @property
-    def runs(self) -> dict[str, RunRecord]:
-        """All runs by id."""
-        return self._fold.runs
 
     def refresh(self) -> None:
         """Read what has come since the last call. Safe to call from several threads.
@@ -49,14 +116,17 @@ class Reader:
             StoreError: The store cannot be read.
         """
         with self._lock:
-            self._read_shards()
+            for shard in self.store.folders("shards/"):
+                self._read(shard)
             self._read_submissions()
 
-    def _read_shards(self) -> None:
-        keys = self.store.list("shards/")
-        for shard, group in groupby(keys, key=lambda key: key.split("/")[1]):
-            reader = self._shards.setdefault(shard, ShardReader(self.store, shard))
-            self._read(reader, [key for key in group if key > reader.last_key])
+    def _read(self, name: str) -> None:
+        shard = self._shards.setdefault(name, _Shard(self.store, name, self))
+        try:
+            shard.refresh()
+            self.problems.pop(name, None)
+        except JournalCorrupt as exc:
+            self.problems[name] = exc
 
     def find(self, name: str) -> RunRecord:
         """Return the run with this id or the only one that begins so; `latest` is the newest.
@@ -82,16 +152,6 @@ class Reader:
             return f"store {self.store.uri} has no runs; is it the right one?"
         unread = "".join(f"; {problem}" for problem in self.problems.values())
         return f"store {self.store.uri} has no run {name!r}; {suggestion(name, self.runs)}{unread}"
-
-    def _read(self, reader: ShardReader, keys: list[str]) -> None:
-        try:
-            for segment in reader.read_segments(keys):
-                for batch in segment.batches:
-                    self._fold.add(batch)
-                    self.shard_of[batch.run] = reader.shard
-            self.problems.pop(reader.shard, None)
-        except JournalCorrupt as exc:
-            self.problems[reader.shard] = exc
 
     def _read_submissions(self) -> None:
         for key in self._unknown(self.store.list("submissions/")):

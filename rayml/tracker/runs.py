@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from rayml.tracker.records import (
     TERMINAL,
     CancelRequested,
@@ -26,19 +28,26 @@ from rayml.tracker.records import (
 from rayml.tracker.series import Columns, Summary, merge, summarize, supersede
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from rayml.artifacts.record import ArtifactRecord
     from rayml.spec import Spec
-    from rayml.tracker.journal import Batch
+    from rayml.tracker.segments import Batch
     from rayml.tracker.series import Point, Source
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """How far a producer's batches have come, and for which run."""
+
+    n: int
+    run: str
 
 
 class Stored(Protocol):
     """The points that lie in tables, so that nobody holds them in memory."""
 
-    def load(self, run: str, metric: str) -> dict[Source, Columns]:
-        """Return a metric's stored points by who logged them."""
+    def load(self, run: str, metric: str, since: int) -> dict[Source, Columns]:
+        """Return a metric's stored points by who logged them; none lie before segment `since`."""
 
 
 @dataclass
@@ -47,24 +56,31 @@ class Series:
 
     Attributes:
         summary: Of all its points, those in tables included.
-        recent: The points that are in no table yet.
+        recent: The points that are in no table yet, if there are any.
     """
 
     summary: Summary | None = None
-    recent: Columns = field(default_factory=Columns)
+    recent: Columns | None = None
 
     def add(self, steps: list[int], times: list[float], values: list[float]) -> None:
         """Add points at the end."""
         new = summarize(steps, values)
         self.summary = new if self.summary is None else merge(self.summary, new)
+        self.recent = self.recent or Columns()
         self.recent.extend(steps, times, values)
 
 
 @dataclass
 class RunRecord:
-    """One run as the journal tells it; all times are Unix seconds."""
+    """One run as the journal tells it; all times are Unix seconds.
+
+    Attributes:
+        since: The segment with which it began.
+        stored: Where its older points lie, if they are not here.
+    """
 
     spec: Spec
+    since: int = 0
     state: str = "submitted"
     reason: str = ""
     attempt: int = 1
@@ -87,10 +103,10 @@ class RunRecord:
 
     def points(self, metric: str) -> list[Point]:
         """Return a metric's points that count, by step: see `supersede`."""
-        stored = self.stored.load(self.spec.run, metric) if self.stored else {}
-        parts = [(source[0], columns.points()) for source, columns in stored.items()]
-        parts += [(source[0], s.recent.points()) for source, s in self.series[metric].items()]
-        return supersede([(attempt, points) for attempt, points in parts if points])
+        stored = self.stored.load(self.spec.run, metric, self.since) if self.stored else {}
+        recent = {source: series.recent for source, series in self.series[metric].items()}
+        parts = [*stored.items(), *recent.items()]
+        return supersede([(source[0], part.points()) for source, part in parts if part])
 
     def summary(self, metric: str) -> Summary:
         """Return what a metric's points that count amount to."""
@@ -118,45 +134,56 @@ def _goes_on(summaries: list[tuple[int, Summary]]) -> bool:
     return True
 
 
-def apply(runs: dict[str, RunRecord], record: Record, *, keep_points: bool = True) -> None:
-    """Fold one record into the runs it is about.
+def apply(runs: MutableMapping[str, RunRecord], record: Record, seq: int = 0) -> None:
+    """Fold one record, of this segment, into the run it is about.
 
     Records about an unknown run, and all that follows a run's end, change nothing: replaying a
     journal twice, or one that was cut off, gives a valid state.
     """
     if isinstance(record, Submitted):
-        runs.setdefault(record.run, _submitted(record))
+        if record.run not in runs:
+            runs[record.run] = _submitted(record, seq)
         return
     run = runs.get(record.run)
     if run is None or run.is_terminal:
         return
     if isinstance(record, Points):
-        if keep_points:
-            _add_points(run, record)
+        _add_points(run, record)
     else:
         _change(run, record)
 
 
 class Fold:
-    """The runs that a sequence of batches tells of; a batch that comes twice counts once."""
+    """The runs that a sequence of batches tells of; a batch that comes twice counts once.
 
-    def __init__(self) -> None:
-        self.runs: dict[str, RunRecord] = {}
-        self._producers: dict[str, int] = {}
+    Attributes:
+        runs: By id; also those that others fold.
+        producers: How far each producer has come, and for which run.
+    """
 
-    def add(self, batch: Batch) -> None:
-        """Fold one batch."""
-        if batch.n <= self._producers.get(batch.producer, 0):
+    def __init__(self, runs: MutableMapping[str, RunRecord] | None = None) -> None:
+        self.runs: MutableMapping[str, RunRecord] = {} if runs is None else runs
+        self.producers: dict[str, Sent] = {}
+
+    def add(self, batch: Batch, seq: int = 0) -> None:
+        """Fold one batch, of this segment."""
+        if is_repeated(self.producers, batch):
             return
-        self._producers[batch.producer] = batch.n
+        self.producers[batch.producer] = Sent(batch.n, batch.run)
         for raw in batch.records:
             if (record := decode_record(raw)) is not None:
-                apply(self.runs, record)
+                apply(self.runs, record, seq)
 
 
-def _submitted(record: Submitted) -> RunRecord:
+def is_repeated(producers: Mapping[str, Sent], batch: Batch) -> bool:
+    """Tell whether a batch has been folded before."""
+    sent = producers.get(batch.producer)
+    return sent is not None and batch.n <= sent.n
+
+
+def _submitted(record: Submitted, seq: int) -> RunRecord:
     spec = record.spec
-    return RunRecord(spec, params=dict(spec.params), labels=dict(spec.labels))
+    return RunRecord(spec, since=seq, params=dict(spec.params), labels=dict(spec.labels))
 
 
 def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case per record

@@ -27,6 +27,12 @@ class Columns:
     time: array[float] = field(default_factory=lambda: array("d"))
     value: array[float] = field(default_factory=lambda: array("d"))
 
+    def add(self, step: int, time: float, value: float) -> None:
+        """Add one point at the end."""
+        self.step.append(step)
+        self.time.append(time)
+        self.value.append(value)
+
     def extend(
         self, steps: Iterable[int], times: Iterable[float], values: Iterable[float]
     ) -> None:

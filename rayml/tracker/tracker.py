@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from rayml.errors import JournalFenced, NotFound, RaymlError, SpecError, StoreError
-from rayml.tracker.journal import SEGMENT_BYTES, Batch, Journal, LiveMark, Owner
+from rayml.tracker.journal import Journal
+from rayml.tracker.live import LiveMark
 from rayml.tracker.records import TERMINAL, CancelRequested, Started, Submitted, decode_record
-from rayml.tracker.runs import RunRecord, apply
+from rayml.tracker.runs import RunRecord, Sent, apply, is_repeated
+from rayml.tracker.segments import SEGMENT_BYTES, Batch, Owner
+from rayml.tracker.stored import load_run, run_id_of
+from rayml.tracker.tables import ended_lines
 
 if TYPE_CHECKING:
     from rayml.store import Store
+    from rayml.tracker.checkpoints import Checkpoint
     from rayml.tracker.records import Record
+    from rayml.tracker.segments import Segment
 
 _POINTS_PREFIX = b'{"type":"points"'
 
@@ -52,18 +58,19 @@ class Tracker:
         Raises:
             StoreError: The store cannot be read or written.
         """
+        self._store = store
+        self._shard = shard
         self._journal = Journal(store, shard)
         self._runs: dict[str, RunRecord] = {}
         self._ended: set[str] = set()
         self._versions: dict[str, int] = {}
-        self._producers: dict[str, int] = {}
+        self._producers: dict[str, Sent] = {}
         self._queue: list[_Entry] = []
         self._pending: dict[tuple[str, int], asyncio.Future[int]] = {}
         self._committer: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._doubtful = False
-        for batch in self._journal.open(owner):
-            self._replay(batch)
+        self._journal.open(owner, self)
         self._live = LiveMark(store, shard)
         self._live.set(owner)
 
@@ -102,8 +109,24 @@ class Tracker:
         if not self._runs:
             self._live.clear()
 
+    def restart(self, checkpoint: Checkpoint | None) -> None:
+        """Begin with what a checkpoint says: the journal calls this when it is read."""
+        self._runs, self._ended, self._producers = {}, set(), {}
+        if checkpoint is not None:
+            self._runs = {stored.run: load_run(stored, None) for stored in checkpoint.runs}
+            spans = checkpoint.header.spans
+            self._ended = {run_id_of(r) for r in ended_lines(self._store, self._shard, spans)}
+            self._producers = dict(checkpoint.header.producers)
+
+    def add(self, segment: Segment) -> None:
+        """Take in a segment that is durable: the journal calls this when it is read."""
+        for batch in segment.batches:
+            if not is_repeated(self._producers, batch):
+                self._apply(batch, _decode(batch), segment.seq)
+
     def _status(self, run: str) -> Status:
-        version = self._versions.get(run, 0)
+        # A tracker that comes back has counted other changes: its versions are above all before.
+        version = (self._journal.epoch << 32) + self._versions.get(run, 0)
         if run in self._ended:
             return Status(version + 1, "ended", None, None)
         if run not in self._runs:
@@ -129,7 +152,9 @@ class Tracker:
 
     async def _commit(self, group: list[_Entry]) -> None:
         if self._doubtful:
-            await asyncio.to_thread(self._recover)
+            # After a failed write, memory may be ahead of the journal.
+            await asyncio.to_thread(self._journal.recover, self)
+            self._doubtful = False
         admitted = [entry for entry in group if self._admit(entry)]
         if admitted:
             self._doubtful = True
@@ -142,7 +167,7 @@ class Tracker:
 
     def _admit(self, entry: _Entry) -> bool:
         batch = entry.batch
-        if batch.n <= self._producers.get(batch.producer, 0):
+        if is_repeated(self._producers, batch):
             self._resolve(entry)
             return False
         try:
@@ -152,7 +177,7 @@ class Tracker:
             self._pending.pop((batch.producer, batch.n), None)
             entry.done.set_exception(exc)
             return False
-        self._apply(batch, records)
+        self._apply(batch, records, self._journal.seq + 1)
         return True
 
     def _check(self, batch: Batch, records: list[Record]) -> None:
@@ -170,27 +195,16 @@ class Tracker:
                 f"{self._runs[batch.run].attempt} has taken over; this one may not log any more"
             )
 
-    def _apply(self, batch: Batch, records: list[Record]) -> None:
-        self._producers[batch.producer] = batch.n
+    def _apply(self, batch: Batch, records: list[Record], seq: int) -> None:
+        self._producers[batch.producer] = Sent(batch.n, batch.run)
         for record in records:
-            apply(self._runs, record, keep_points=False)
+            apply(self._runs, record, seq)
         if records:
             self._versions[batch.run] = self._versions.get(batch.run, 0) + 1
         run = self._runs.get(batch.run)
         if run is not None and run.state in TERMINAL:
             del self._runs[batch.run]
             self._ended.add(batch.run)
-
-    def _replay(self, batch: Batch) -> None:
-        if batch.n > self._producers.get(batch.producer, 0):
-            self._apply(batch, _decode(batch))
-
-    def _recover(self) -> None:
-        """Read back what is durable: after a failed write, memory may be ahead of the journal."""
-        self._runs, self._ended, self._producers = {}, set(), {}
-        for batch in self._journal.recover():
-            self._replay(batch)
-        self._doubtful = False
 
     def _resolve(self, entry: _Entry) -> None:
         self._pending.pop((entry.batch.producer, entry.batch.n), None)

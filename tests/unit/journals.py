@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,20 @@ from rayml.spec import Origin, Spec, Target
 from rayml.store import Blob, Store
 from rayml.store.base import blob_key
 from rayml.store.folder import Folder
-from rayml.tracker.journal import Batch, Owner
 from rayml.tracker.reader import Reader
 from rayml.tracker.records import Ended, Params, Points, Started, Submitted
+from rayml.tracker.segments import Batch, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
+    from rayml.tracker.checkpoints import Checkpoint
     from rayml.tracker.records import Record
     from rayml.tracker.runs import RunRecord
+    from rayml.tracker.segments import Segment
+    from rayml.tracker.series import Columns
 
 OWNER = Owner(host="tests", boot="1", pid=1, started_at=0.0)
 
@@ -87,6 +91,27 @@ def read_run(store: Store, run: str = "r1") -> RunRecord:
     return reader.find(run)
 
 
+def logged_columns(run: RunRecord, metric: str) -> Columns:
+    """A metric's points in the order that the first attempt's first worker logged them."""
+    columns = run.series[metric][1, 0].recent
+    assert columns is not None
+    return columns
+
+
+class Replayed:
+    """The batches of a shard, as a `State`."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    def restart(self, checkpoint: Checkpoint | None) -> None:
+        assert checkpoint is None
+        self.batches = []
+
+    def add(self, segment: Segment) -> None:
+        self.batches += segment.batches
+
+
 class MemoryStore(Store):
     """A store for tests that make thousands of them; `test_journal` checks it against a folder."""
 
@@ -119,8 +144,15 @@ class MemoryStore(Store):
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    def folders(self, prefix: str) -> list[str]:
+        below = (key.removeprefix(prefix) for key in self.list(prefix))
+        return sorted({rest.partition("/")[0] for rest in below if "/" in rest})
+
     def list(self, prefix: str, after: str = "") -> list[str]:
         return sorted(k for k in self.objects if k.startswith(prefix) and k > after)
+
+    def open(self, key: str) -> BinaryIO:
+        return io.BytesIO(self.get(key))
 
     def add(self, source: BinaryIO) -> Blob:
         data = source.read()

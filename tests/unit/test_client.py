@@ -14,7 +14,8 @@ from rayml.errors import JournalFenced, SpecError, StoreError, StoreUnreachable
 from rayml.redaction import Redactor
 from rayml.store.folder import Folder
 from rayml.tracker.client import Client, LoopTransport, Producer, RedactingTransport
-from rayml.tracker.journal import Batch, live_shards
+from rayml.tracker.live import live_shards
+from rayml.tracker.segments import Batch
 from rayml.tracker.tracker import Tracker
 from tests.unit.journals import (
     OWNER,
@@ -22,6 +23,7 @@ from tests.unit.journals import (
     encode,
     ended,
     logged,
+    logged_columns,
     read_run,
     started,
     submitted,
@@ -112,8 +114,8 @@ def test_a_point_without_a_step_follows_the_last_one(
     client.close()
 
     run = read_run(store)
-    assert list(run.series["loss"][1, 0].recent.step) == [0, 1, 10, 11, 3, 4, 5]
-    assert list(run.series["other"][1, 0].recent.step) == [0]
+    assert list(logged_columns(run, "loss").step) == [0, 1, 10, 11, 3, 4, 5]
+    assert list(logged_columns(run, "other").step) == [0]
 
 
 def test_a_hundred_thousand_points_arrive_once_each(
@@ -127,7 +129,7 @@ def test_a_hundred_thousand_points_arrive_once_each(
     run = read_run(store)
     assert sorted(run.series) == [f"metric {n} 🚀" for n in range(10)]
     for first, name in enumerate(sorted(run.series)):
-        columns = run.series[name][1, 0].recent
+        columns = logged_columns(run, name)
         assert list(columns.step) == list(range(10_000))
         assert list(columns.value) == [float(n) for n in range(first, 100_000, 10)]
 
@@ -148,7 +150,7 @@ def test_points_of_several_threads_all_arrive(store: Folder, transport: LoopTran
     client.close()
 
     run = read_run(store)
-    assert list(run.series["shared"][1, 0].recent.step) == list(range(8_000))
+    assert list(logged_columns(run, "shared").step) == list(range(8_000))
     assert dict(run.last_values()) == {"shared": 1.0} | {f"t{n}": 1999.0 for n in range(4)}
 
 
@@ -330,4 +332,4 @@ def test_random_values_come_back_bit_by_bit(store: Folder, transport: LoopTransp
         client.point("loss", value, None)
     client.close()
 
-    assert list(read_run(store).series["loss"][1, 0].recent.value) == values
+    assert list(logged_columns(read_run(store), "loss").value) == values

@@ -14,24 +14,19 @@ from hypothesis import strategies as st
 
 from rayml.errors import JournalCorrupt, JournalFenced, NotFound, StoreError, StoreUnreachable
 from rayml.store.folder import Folder
-from rayml.tracker.journal import (
-    Batch,
-    Fence,
-    Journal,
-    LiveMark,
-    ShardReader,
-    decode_segment,
-    encode_segment,
-    live_shards,
-    segment_key,
-)
+from rayml.tracker.journal import Journal
+from rayml.tracker.live import LiveMark, live_shards
 from rayml.tracker.reader import Reader
+from rayml.tracker.segments import Batch, Fence, decode_segment, encode_segment, segment_key
+from rayml.tracker.shards import ShardReader
 from tests.unit.journals import (
     OWNER,
     MemoryStore,
+    Replayed,
     ScriptedFolder,
     encode,
     logged,
+    logged_columns,
     points,
     read_run,
     submitted,
@@ -49,8 +44,15 @@ def store(tmp_path: Path) -> Folder:
 
 
 def open_journal(store: Store, shard: str = "s") -> tuple[Journal, list[Batch]]:
-    journal = Journal(store, shard)
-    return journal, list(journal.open(OWNER))
+    journal, replayed = Journal(store, shard), Replayed()
+    journal.open(OWNER, replayed)
+    return journal, replayed.batches
+
+
+def recovered(journal: Journal) -> list[Batch]:
+    replayed = Replayed()
+    journal.recover(replayed)
+    return replayed.batches
 
 
 def read_values(store: Store, shard: str = "s") -> list[object]:
@@ -104,7 +106,7 @@ def test_one_changed_byte_is_detected(position: int, difference: int) -> None:
     changed = bytearray(SEGMENT)
     changed[position] ^= difference
 
-    with pytest.raises(JournalCorrupt, match="segment shards/x"):
+    with pytest.raises(JournalCorrupt, match="shards/x in the journal"):
         decode_segment("shards/x", bytes(changed))
 
 
@@ -164,7 +166,7 @@ def test_a_stale_writer_can_never_append_again(store: Folder) -> None:
 
     assert read_values(store) == [0, 1, 2]
     with pytest.raises(JournalFenced):
-        list(stale.recover())
+        recovered(stale)
 
 
 def test_of_many_writers_that_open_at_once_the_last_one_writes(store: Folder) -> None:
@@ -190,7 +192,7 @@ def test_a_write_whose_answer_was_lost_is_there_once(store: Folder) -> None:
     with pytest.raises(StoreUnreachable):
         journal.append([encode(logged(1))])
 
-    assert [batch.n for batch in journal.recover()] == [1]
+    assert [batch.n for batch in recovered(journal)] == [1]
     journal.append([encode(logged(2), n=2)])
     assert read_values(store) == [1, 2]
 
@@ -201,7 +203,7 @@ def test_a_write_that_did_not_arrive_is_not_there(store: Folder) -> None:
     with pytest.raises(StoreUnreachable):
         journal.append([encode(logged(1))])
 
-    assert list(journal.recover()) == []
+    assert recovered(journal) == []
     journal.append([encode(logged(1))])
     assert read_values(store) == [1]
 
@@ -211,13 +213,13 @@ def test_a_write_that_arrives_late_is_no_other_writer(store: Folder) -> None:
     faulty.script = ["late"]
     with pytest.raises(StoreUnreachable):
         journal.append([encode(logged(1))])
-    assert list(journal.recover()) == []
+    assert recovered(journal) == []
 
     with pytest.raises(StoreError, match="send the same again") as caught:
         journal.append([encode(logged(2), n=2)])
 
     assert not isinstance(caught.value, JournalFenced)
-    assert [batch.n for batch in journal.recover()] == [1]
+    assert [batch.n for batch in recovered(journal)] == [1]
     journal.append([encode(logged(2), n=2)])
     assert read_values(store) == [1, 2]
 
@@ -239,11 +241,11 @@ def test_a_store_that_is_away_is_no_other_writer(store: Folder) -> None:
     journal.append([encode(logged(1))])
     aside = store.root.rename(store.root.with_name("aside"))
     with pytest.raises(StoreError, match=r"ends at segment 0 and 2 were written") as caught:
-        list(journal.recover())
+        recovered(journal)
     assert not isinstance(caught.value, JournalFenced)
 
     aside.rename(store.root)
-    assert [batch.n for batch in journal.recover()] == [1]
+    assert [batch.n for batch in recovered(journal)] == [1]
     journal.append([encode(logged(2), n=2)])
 
 
@@ -339,7 +341,7 @@ def test_points_that_are_not_numbers_survive(store: Folder) -> None:
     journal, _ = open_journal(store)
     journal.append([encode(submitted(), points("loss 🚀", [1, 2], ["inf", "nan"]))])
 
-    columns = read_run(store).series["loss 🚀"][1, 0].recent
+    columns = logged_columns(read_run(store), "loss 🚀")
     assert columns.value[0] == float("inf")
     assert columns.value[1] != columns.value[1]
 

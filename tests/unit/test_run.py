@@ -27,6 +27,7 @@ from rayml.tracker.journal import Journal
 from rayml.tracker.records import Ended, Problem, Waiting
 from tests.unit.journals import (
     OWNER,
+    Replayed,
     encode,
     ended,
     logged,
@@ -51,7 +52,7 @@ def write(store: Folder, *records: Record) -> rayml.Run:
     """Write a run into a shard of its own and read it back."""
     run = records[0].run
     journal = Journal(store, f"shard-{run}")
-    assert not list(journal.open(OWNER))
+    journal.open(OWNER, Replayed())
     for n, record in enumerate(records, 1):
         journal.append([encode(record, producer=run, n=n)])
     return rayml.get_run(run, store=store)
@@ -134,7 +135,7 @@ def test_a_run_s_attributes_are_of_now(store: Folder) -> None:
     run = write(store, submitted())
     assert (run.state, run.started_at) == ("submitted", None)
     journal = Journal(store, "shard-r1")
-    list(journal.open(OWNER))
+    journal.open(OWNER, Replayed())
     way: list[tuple[Record, str]] = [
         (Waiting(run="r1", time=2.0, attempt=1, reason="no GPU is free"), "waiting"),
         (started(), "running"),
@@ -235,7 +236,7 @@ def test_a_run_that_goes_on_has_no_result_yet(store: Folder) -> None:
 def test_wait_returns_when_the_run_ends_elsewhere(store: Folder) -> None:
     run = write(store, submitted(), started())
     journal = Journal(store, "shard-r1")
-    list(journal.open(OWNER))
+    journal.open(OWNER, Replayed())
     threading.Timer(0.05, journal.append, [[encode(ended(), producer="later")]]).start()
     assert run.wait(10).state == "succeeded"
 

@@ -11,8 +11,9 @@ import pytest
 
 from rayml.errors import JournalFenced, NotFound, SpecError, StoreError
 from rayml.store.folder import Folder
-from rayml.tracker.journal import LiveMark, ShardReader
+from rayml.tracker.live import LiveMark
 from rayml.tracker.records import CancelRequested, Retrying
+from rayml.tracker.shards import ShardReader
 from rayml.tracker.tracker import Tracker
 from tests.unit.journals import (
     OWNER,

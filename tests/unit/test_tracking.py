@@ -16,8 +16,9 @@ import pytest
 import rayml
 from rayml.errors import JobCancelled, JobFailed, SpecError, StoreError
 from rayml.store.folder import Folder
-from rayml.tracker.journal import live_shards, segment_key
+from rayml.tracker.live import live_shards
 from rayml.tracker.reader import Reader
+from rayml.tracker.segments import segment_key
 from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
