@@ -64,7 +64,7 @@ def close_shard_of(store: Store, run: str, problem: Problem) -> None:
 
 
 def _close(store: Store, shard: str, problem: Problem) -> list[str]:
-    journal, state = Journal(store, shard), ShardFold(store, shard)
+    journal, state = Journal(store, shard), ShardFold()
     try:
         journal.open(identify(psutil.Process()), state)
         unended = [run for run in state.fold.runs.values() if not run.is_terminal]
@@ -83,7 +83,7 @@ def end_unstarted(store: Store, spec: Spec, state: str, problem: Problem) -> Non
     """
     shard, now = uuid.uuid4().hex[:16], time.time()
     journal = Journal(store, shard)
-    journal.open(identify(psutil.Process()), ShardFold(store, shard))
+    journal.open(identify(psutil.Process()), ShardFold())
     ended = Ended(run=spec.run, time=now, attempt=1, state=state, problem=problem)
     journal.append([_batch(spec.run, 1, Submitted(run=spec.run, time=now, spec=spec), ended)])
 

@@ -67,7 +67,7 @@ class _Shard:
     """What a reader knows of one shard: a `State` that also has the runs in tables."""
 
     def __init__(self, store: Store, shard: str, reader: Reader) -> None:
-        self._state = ShardFold(store, shard, reader.runs)
+        self._state = ShardFold(reader.runs)
         self._store = store
         self._shard = shard
         self._reader = reader
@@ -77,19 +77,27 @@ class _Shard:
         self._position.read_into(self)
 
     def restart(self, checkpoint: Checkpoint | None) -> None:
-        self._state.restart(checkpoint)
         if checkpoint is None:
+            self._state.restart(None)
             return
-        points = StoredPoints(self._store, self._shard, checkpoint.header.spans)
-        for line in ended_lines(self._store, self._shard, checkpoint.header.spans):
-            self._reader.shard_of[self._reader.runs.add_line(line, points)] = self._shard
+        spans = checkpoint.header.spans
+        points = StoredPoints(self._store, self._shard, spans, self._renew)
+        self._state.restart(checkpoint, points)
         for stored in checkpoint.runs:
             self._reader.shard_of[stored.run] = self._shard
+        for line in ended_lines(self._store, self._shard, spans):
+            self._reader.shard_of[self._reader.runs.add_line(line, points)] = self._shard
 
     def add(self, segment: Segment) -> None:
         self._state.add(segment)
         for batch in segment.batches:
             self._reader.shard_of[batch.run] = self._shard
+
+    def _renew(self, run: RunRecord) -> None:
+        self._position = ShardReader(self._store, self._shard)
+        self._reader.refresh()
+        fresh = self._reader.runs[run.spec.run]
+        run.series, run.stored = fresh.series, fresh.stored
 
 
 class Reader:

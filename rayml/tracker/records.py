@@ -180,6 +180,11 @@ class _Tag(msgspec.Struct):
     type: str
 
 
+def is_known(data: bytes | msgspec.Raw) -> bool:
+    """Tell whether a record is of a type that this rayml has."""
+    return msgspec.json.decode(data, type=_Tag).type in _KNOWN_TYPES
+
+
 def decode_record(data: bytes | msgspec.Raw) -> Record | None:
     """Return a record, or None for a type that a newer rayml has added.
 
@@ -189,7 +194,7 @@ def decode_record(data: bytes | msgspec.Raw) -> Record | None:
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError:
-        if msgspec.json.decode(data, type=_Tag).type in _KNOWN_TYPES:
+        if is_known(data):
             raise
         return None
 

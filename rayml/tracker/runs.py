@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from rayml.errors import NotFound
 from rayml.tracker.records import (
     TERMINAL,
     CancelRequested,
@@ -47,7 +48,14 @@ class Stored(Protocol):
     """The points that lie in tables, so that nobody holds them in memory."""
 
     def load(self, run: str, metric: str, since: int) -> dict[Source, Columns]:
-        """Return a metric's stored points by who logged them; none lie before segment `since`."""
+        """Return a metric's stored points by who logged them; none lie before segment `since`.
+
+        Raises:
+            NotFound: They have been moved; renew the run.
+        """
+
+    def renew(self, run: RunRecord) -> None:
+        """Let a run know where its points lie now."""
 
 
 @dataclass
@@ -103,10 +111,19 @@ class RunRecord:
 
     def points(self, metric: str) -> list[Point]:
         """Return a metric's points that count, by step: see `supersede`."""
-        stored = self.stored.load(self.spec.run, metric, self.since) if self.stored else {}
+        stored = self._load(metric)
         recent = {source: series.recent for source, series in self.series[metric].items()}
         parts = [*stored.items(), *recent.items()]
         return supersede([(source[0], part.points()) for source, part in parts if part])
+
+    def _load(self, metric: str) -> dict[Source, Columns]:
+        if self.stored is None:
+            return {}
+        try:
+            return self.stored.load(self.spec.run, metric, self.since)
+        except NotFound:
+            self.stored.renew(self)
+            return self.stored.load(self.spec.run, metric, self.since)
 
     def summary(self, metric: str) -> Summary:
         """Return what a metric's points that count amount to."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -82,7 +82,7 @@ class _Trailer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Segment:
-    """One decoded segment."""
+    """One decoded segment, of `size` bytes."""
 
     shard: str
     seq: int
@@ -90,6 +90,7 @@ class Segment:
     nonce: str
     fence: Fence | None
     batches: list[Batch]
+    size: int = field(compare=False)
 
 
 def encode_segment(shard: str, seq: int, epoch: int, nonce: str, body: Sequence[bytes]) -> bytes:
@@ -107,7 +108,7 @@ def decode_segment(name: str, data: bytes) -> Segment:
         JournalCorrupt: It is torn, changed, or from a newer format.
     """
     lines = unseal(name, data)
-    return _segment(name, msgspec.json.decode(lines[0], type=_Header), lines[1:])
+    return _segment(name, msgspec.json.decode(lines[0], type=_Header), lines[1:], len(data))
 
 
 def seal(lines: Sequence[bytes]) -> bytes:
@@ -139,15 +140,15 @@ def unseal(name: str, data: bytes) -> list[bytes]:
     return lines
 
 
-def _segment(name: str, header: _Header, lines: list[bytes]) -> Segment:
+def _segment(name: str, header: _Header, lines: list[bytes], size: int) -> Segment:
     try:
         if lines and lines[0].startswith(b'{"fence"'):
             fence = msgspec.json.decode(lines[0], type=FenceLine).fence
-            return Segment(header.shard, header.seq, header.epoch, header.nonce, fence, [])
+            return Segment(header.shard, header.seq, header.epoch, header.nonce, fence, [], size)
         batches = [msgspec.json.decode(line, type=Batch) for line in lines]
     except msgspec.DecodeError as exc:
         raise corrupt(name, "has a line that is not a batch") from exc
-    return Segment(header.shard, header.seq, header.epoch, header.nonce, None, batches)
+    return Segment(header.shard, header.seq, header.epoch, header.nonce, None, batches, size)
 
 
 def corrupt(name: str, what: str) -> JournalCorrupt:

@@ -19,7 +19,6 @@ from rayml.tracker.segments import (
     segment_key,
 )
 from rayml.tracker.stored import load_run
-from rayml.tracker.tables import StoredPoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from rayml.store import Store
     from rayml.tracker.checkpoints import Checkpoint
-    from rayml.tracker.runs import RunRecord
+    from rayml.tracker.runs import RunRecord, Stored
 
 _GETS_AT_ONCE = 32
 
@@ -130,23 +129,15 @@ class ShardFold:
 
     Attributes:
         fold: The runs since then, and those that had not ended.
-        checkpoint: What it began with.
     """
 
-    def __init__(
-        self, store: Store, shard: str, runs: MutableMapping[str, RunRecord] | None = None
-    ) -> None:
+    def __init__(self, runs: MutableMapping[str, RunRecord] | None = None) -> None:
         self.fold = Fold(runs)
-        self.checkpoint: Checkpoint | None = None
-        self._store = store
-        self._shard = shard
 
-    def restart(self, checkpoint: Checkpoint | None) -> None:
-        """Begin with the unended runs of a checkpoint."""
+    def restart(self, checkpoint: Checkpoint | None, points: Stored | None = None) -> None:
+        """Begin with the unended runs of a checkpoint, whose points lie there."""
         self.fold.producers.clear()
-        self.checkpoint = checkpoint
         if checkpoint is not None:
-            points = StoredPoints(self._store, self._shard, checkpoint.header.spans)
             self.fold.producers |= checkpoint.header.producers
             for stored in checkpoint.runs:
                 self.fold.runs[stored.run] = load_run(stored, points)

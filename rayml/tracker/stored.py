@@ -75,6 +75,11 @@ def store_run(record: RunRecord) -> StoredRun:
     )
 
 
+def encode_run(record: RunRecord) -> bytes:
+    """Return the line of JSON that stands for a run in a table."""
+    return msgspec.json.encode(store_run(record))
+
+
 def load_run(stored: StoredRun, tables: Stored | None) -> RunRecord:
     """Return a run as it was written down, whose points lie in tables."""
     return RunRecord(

@@ -21,13 +21,14 @@ from rayml.tracker.segments import corrupt
 from rayml.tracker.series import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     import pyarrow as pa
 
     from rayml.store import Store
     from rayml.tracker.checkpoints import Span
+    from rayml.tracker.runs import RunRecord
     from rayml.tracker.series import Source
 
 POINTS, RUNS = "points.parquet", "runs.jsonl.gz"
@@ -43,7 +44,14 @@ def table_key(shard: str, span: Span, table: str) -> str:
 class StoredPoints:
     """The points of a shard that lie in tables, read when they are asked for."""
 
-    def __init__(self, store: Store, shard: str, spans: list[Span]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        shard: str,
+        spans: list[Span],
+        renew: Callable[[RunRecord], None],
+    ) -> None:
+        self.renew = renew
         self._store = store
         self._shard = shard
         self._spans = [span for span in spans if span.points]
@@ -57,6 +65,7 @@ class StoredPoints:
             since: The segment with which the run began; tables before it are not looked at.
 
         Raises:
+            NotFound: They have been moved to another table.
             StoreError: They cannot be read.
         """
         found: dict[Source, Columns] = {}
