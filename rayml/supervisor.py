@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _TICK_S = 1.0
 _QUIET_S = 0.5
+_BEAT_S = 10.0
 _CANCEL_GRACE_S = 10.0
 _ANY_ATTEMPT = 2**31
 
@@ -101,6 +102,7 @@ class Supervisor(threading.Thread):
         self._watch: Future[Any] | None = None
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
+        self._over = threading.Event()
         self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
 
     def cancel(self, grace_s: float, by: str) -> None:
@@ -113,10 +115,19 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         """Execute the run; then `ended` says how it ended, or `failure` why nothing does."""
+        threading.Thread(target=self._beat, name="rayml-beat", daemon=True).start()
         try:
             self._end(self._execute())
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - nothing may leave the run open
             self._end_after(exc)
+        finally:
+            self._over.set()
+
+    def _beat(self) -> None:
+        """Let the tracker hear that somebody sees this run through, whatever else is slow."""
+        while not self._over.wait(_BEAT_S):
+            with suppress(Exception):  # without Ray there is nobody to tell
+                self._actor.beat.remote(self._spec.run)
 
     def _end_after(self, exc: BaseException) -> None:
         if not self._has_ray():  # then Ray raises this and that, SystemExit too

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
@@ -26,6 +28,17 @@ def job_client(address: str) -> JobSubmissionClient:
         if not use_token():
             raise
         return JobSubmissionClient(address)
+
+
+async def explain_driver(run: str) -> str:
+    """Return what Ray knows of the end of a run's driver, for a sentence; or nothing."""
+    from ray.dashboard.modules.job.common import JobInfoStorageClient  # noqa: PLC0415 - heavy
+
+    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+    info = await JobInfoStorageClient(gcs).get_info(run)
+    if info is None:
+        return ""
+    return f" (Ray says about its driver: {info.status}, {info.message})"
 
 
 def upload(client: JobSubmissionClient, name: str, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import uuid
@@ -14,9 +15,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
+from rayml._ray.jobs_api import explain_driver
 from rayml.errors import ClusterUnreachable
 from rayml.processes import identify
 from rayml.tracker.tracker import Tracker
+from rayml.tracker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from rayml.store import Store
@@ -115,6 +118,10 @@ class TrackerActor:
         self._tracker: Tracker | None = None
         try:
             self._tracker = Tracker(store, shard, owner_of_cluster())
+            self._upkeep = Upkeep(self._tracker)
+            # Nobody may ever call it after a restart, and still it has to look after its runs.
+            loop = asyncio.get_running_loop()
+            self._looking_after = loop.create_task(self._upkeep.run(explain_driver))
         except Exception as exc:  # noqa: BLE001 - handed to the caller, who raises it
             self._problem = exc
 
@@ -130,9 +137,15 @@ class TrackerActor:
         """As `Tracker.watch`."""
         return await self._open().watch(run, seen)
 
+    async def beat(self, run: str) -> None:
+        """As `Tracker.beat`."""
+        self._open().beat(run)
+
     async def close(self) -> None:
         """As `Tracker.close`."""
         await self._open().close()
+        self._looking_after.cancel()
+        self._upkeep.close()
 
     def _open(self) -> Tracker:
         if self._tracker is None:

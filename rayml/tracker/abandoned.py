@@ -7,7 +7,6 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import msgspec
 import psutil
 
 from rayml.errors import JournalCorrupt, JournalFenced
@@ -16,14 +15,13 @@ from rayml.tracker.journal import Journal
 from rayml.tracker.live import LiveMark, live_shards
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Ended, Problem, Submitted
-from rayml.tracker.segments import Batch
+from rayml.tracker.runs import end_of
+from rayml.tracker.segments import encode_batch
 from rayml.tracker.shards import ShardFold
 
 if TYPE_CHECKING:
     from rayml.spec import Spec
     from rayml.store import Store
-    from rayml.tracker.records import Record
-    from rayml.tracker.runs import RunRecord
 
 LOST = Problem(
     kind="node_lost",
@@ -69,7 +67,8 @@ def _close(store: Store, shard: str, problem: Problem) -> list[str]:
         journal.open(identify(psutil.Process()), state)
         unended = [run for run in state.fold.runs.values() if not run.is_terminal]
         if unended:
-            journal.append([_end(run, problem) for run in unended])
+            ends = (end_of(run, problem) for run in unended)
+            journal.append([encode_batch(end.run, end.attempt, end) for end in ends])
     except JournalFenced:
         return []  # another process is closing this shard at the same moment
     return [run.spec.run for run in unended]
@@ -85,21 +84,5 @@ def end_unstarted(store: Store, spec: Spec, state: str, problem: Problem) -> Non
     journal = Journal(store, shard)
     journal.open(identify(psutil.Process()), ShardFold())
     ended = Ended(run=spec.run, time=now, attempt=1, state=state, problem=problem)
-    journal.append([_batch(spec.run, 1, Submitted(run=spec.run, time=now, spec=spec), ended)])
-
-
-def _end(run: RunRecord, problem: Problem) -> bytes:
-    ended = Ended(
-        run=run.spec.run,
-        time=time.time(),
-        attempt=run.attempt,
-        state="cancelled" if run.cancel is not None else "failed",
-        problem=problem,
-    )
-    return _batch(run.spec.run, run.attempt, ended)
-
-
-def _batch(run: str, attempt: int, *records: Record) -> bytes:
-    raws = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
-    batch = Batch(producer=uuid.uuid4().hex, n=1, run=run, attempt=attempt, records=raws)
-    return msgspec.json.encode(batch)
+    submitted = Submitted(run=spec.run, time=now, spec=spec)
+    journal.append([encode_batch(spec.run, 1, submitted, ended)])

@@ -16,6 +16,7 @@ from rayml.errors import ClusterUnreachable, JournalFenced, RaymlError, SpecErro
 from rayml.redaction import redact_strings
 from rayml.tracker.records import Points, decode_record, plain_values
 from rayml.tracker.segments import Batch
+from rayml.tracker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from rayml.redaction import Redactor
@@ -60,11 +61,13 @@ class LoopTransport:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
+        self._upkeep = Upkeep(tracker)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="rayml-tracker", daemon=True
         )
         self._thread.start()
+        self._looking_after = asyncio.run_coroutine_threadsafe(self._upkeep.run(), self._loop)
 
     def append(self, data: bytes) -> None:
         """Return once the batch is durable."""
@@ -75,6 +78,8 @@ class LoopTransport:
         # A mark that stays is no loss: the next process here looks at the shard and clears it.
         with suppress(StoreError):
             asyncio.run_coroutine_threadsafe(self._tracker.close(), self._loop).result()
+        self._looking_after.cancel()
+        self._upkeep.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

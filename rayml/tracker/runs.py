@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
@@ -149,6 +150,17 @@ def _goes_on(summaries: list[tuple[int, Summary]]) -> bool:
             return False
         reached[attempt] = max(reached.get(attempt, summary.last_step), summary.last_step)
     return True
+
+
+def end_of(run: RunRecord, problem: Problem) -> Ended:
+    """Return the end of a run that somebody else has to record, for this reason."""
+    return Ended(
+        run=run.spec.run,
+        time=time.time(),
+        attempt=run.attempt,
+        state="cancelled" if run.cancel is not None else "failed",
+        problem=problem,
+    )
 
 
 def apply(runs: MutableMapping[str, RunRecord], record: Record, seq: int = 0) -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -91,6 +92,13 @@ class Segment:
     fence: Fence | None
     batches: list[Batch]
     size: int = field(compare=False)
+
+
+def encode_batch(run: str, attempt: int, *records: msgspec.Struct) -> bytes:
+    """Return a batch whose producer sends no other."""
+    raws = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
+    batch = Batch(producer=uuid.uuid4().hex, n=1, run=run, attempt=attempt, records=raws)
+    return msgspec.json.encode(batch)
 
 
 def encode_segment(shard: str, seq: int, epoch: int, nonce: str, body: Sequence[bytes]) -> bytes:

@@ -8,6 +8,8 @@ write in flight and never a hole in the numbering.
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -39,6 +41,27 @@ class Status(NamedTuple):
     cancel: CancelRequested | None
 
 
+@dataclass
+class Unstored:
+    """What was written since the last checkpoint: segments, their bytes, and when the last."""
+
+    segments: int = 0
+    size: int = 0
+    last_at: float = field(default_factory=time.monotonic)
+
+    def add(self, size: int) -> None:
+        """Count one more segment."""
+        self.segments, self.size, self.last_at = (
+            self.segments + 1,
+            self.size + size,
+            time.monotonic(),
+        )
+
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self.segments = self.size = 0
+
+
 class _Entry(NamedTuple):
     batch: Batch
     data: bytes
@@ -50,6 +73,11 @@ class Tracker:
 
     Its memory is a cache of the journal: it holds the runs that have not ended, and of those
     neither points nor artifacts' bytes.
+
+    Attributes:
+        store: Where it records.
+        shard: Which shard.
+        unstored: What the next checkpoint will have to cover.
     """
 
     def __init__(self, store: Store, shard: str, owner: Owner) -> None:
@@ -58,8 +86,9 @@ class Tracker:
         Raises:
             StoreError: The store cannot be read or written.
         """
-        self._store = store
-        self._shard = shard
+        self.store = store
+        self.shard = shard
+        self._owner = owner
         self._journal = Journal(store, shard)
         self._runs: dict[str, RunRecord] = {}
         self._ended: set[str] = set()
@@ -70,9 +99,11 @@ class Tracker:
         self._committer: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._doubtful = False
+        self._heard: dict[str, float] = {}
+        self.unstored = Unstored()
         self._journal.open(owner, self)
         self._live = LiveMark(store, shard)
-        self._live.set(owner)
+        self.mark()
 
     async def append(self, data: bytes) -> int:
         """Make one encoded `Batch` durable and return its number; a repeated one is written once.
@@ -104,6 +135,24 @@ class Tracker:
             await self._changed.wait()
         return status
 
+    def mark(self) -> None:
+        """Let others see that the shard has a writer, and who.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        self._live.set(self._owner)
+
+    def beat(self, run: str) -> None:
+        """Note that whoever sees a run through is alive."""
+        self._heard[run] = time.monotonic()
+
+    def silent_runs(self, silence_s: float) -> list[RunRecord]:
+        """Return the unended runs of which nothing was heard for so long."""
+        now = time.monotonic()
+        heard = ((self._heard.setdefault(name, now), run) for name, run in self._runs.items())
+        return [run for at, run in heard if now - at >= silence_s]
+
     async def close(self) -> None:
         """Say that the shard is left in good order; nothing may be appended afterwards."""
         if not self._runs:
@@ -112,14 +161,16 @@ class Tracker:
     def restart(self, checkpoint: Checkpoint | None) -> None:
         """Begin with what a checkpoint says: the journal calls this when it is read."""
         self._runs, self._ended, self._producers = {}, set(), {}
+        self.unstored.clear()
         if checkpoint is not None:
             self._runs = {stored.run: load_run(stored, None) for stored in checkpoint.runs}
             spans = checkpoint.header.spans
-            self._ended = {run_id_of(r) for r in ended_lines(self._store, self._shard, spans)}
+            self._ended = {run_id_of(r) for r in ended_lines(self.store, self.shard, spans)}
             self._producers = dict(checkpoint.header.producers)
 
     def add(self, segment: Segment) -> None:
         """Take in a segment that is durable: the journal calls this when it is read."""
+        self.unstored.add(segment.size)
         for batch in segment.batches:
             if not is_repeated(self._producers, batch):
                 self._apply(batch, _decode(batch), segment.seq)
@@ -160,6 +211,7 @@ class Tracker:
             self._doubtful = True
             await asyncio.to_thread(self._journal.append, [entry.data for entry in admitted])
             self._doubtful = False
+            self.unstored.add(sum(len(entry.data) for entry in admitted))
         for entry in admitted:
             self._resolve(entry)
         self._changed.set()
@@ -197,6 +249,7 @@ class Tracker:
 
     def _apply(self, batch: Batch, records: list[Record], seq: int) -> None:
         self._producers[batch.producer] = Sent(batch.n, batch.run)
+        self.beat(batch.run)
         for record in records:
             apply(self._runs, record, seq)
         if records:
@@ -204,6 +257,7 @@ class Tracker:
         run = self._runs.get(batch.run)
         if run is not None and run.state in TERMINAL:
             del self._runs[batch.run]
+            self._heard.pop(batch.run, None)
             self._ended.add(batch.run)
 
     def _resolve(self, entry: _Entry) -> None:

@@ -745,8 +745,8 @@ class TestKilling:
         assert (run.state, getattr(run.error, "kind", "")) == ("failed", "node_lost")
         assert run.metrics == {"loss": 0.5}
 
-    @pytest.mark.xfail(strict=True, reason="nobody looks after a run whose submitter was killed")
-    def test_a_process_that_submitted_to_a_shared_ray_ends_its_run_at_the_next_start(
+    @pytest.mark.slow
+    def test_a_run_whose_submitter_to_a_shared_ray_was_killed_ends_as_lost(
         self, submit: Submit, work: Path, store: Store, ray_address: str
     ) -> None:
         source = """
@@ -767,7 +767,9 @@ class TestKilling:
             process.kill()
         eventually(lambda: is_gone(worker), 60)
         submit(lambda: 1).wait()
-        eventually(lambda: run.state == "failed", 10)
+        eventually(lambda: run.state == "failed", 90)
+        assert getattr(run.error, "kind", "") == "lost"
+        assert "silent for 60 s" in str(run.error)
 
     @pytest.mark.slow
     def test_two_processes_share_a_store(self, work: Path, store: Store) -> None:

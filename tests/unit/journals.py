@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rayml.errors import NotFound, StoreUnreachable
+from rayml.errors import NotFound, StoreError, StoreUnreachable
 from rayml.spec import Origin, Spec, Target
 from rayml.store import Blob, Store
 from rayml.store.base import blob_key
@@ -159,6 +159,28 @@ class MemoryStore(Store):
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
         self.create(blob_key(blob.digest), data)
         return blob
+
+
+class Dying(MemoryStore):
+    """Stops in the middle: after so many writes and deletions nothing works any more."""
+
+    def __init__(self, objects: dict[str, bytes], left: int) -> None:
+        super().__init__()
+        self.objects = objects
+        self._left = left
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise StoreError("killed")
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._count()
+        return super().create(key, data)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
 
 
 class Scripted(Store):

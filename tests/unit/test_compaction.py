@@ -26,6 +26,7 @@ from rayml.tracker.tables import POINTS, RUNS, table_key
 from rayml.tracker.tracker import Tracker
 from tests.unit.journals import (
     OWNER,
+    Dying,
     MemoryStore,
     Replayed,
     encode,
@@ -85,6 +86,11 @@ def told(reader: Reader) -> dict[str, object]:
     }  # fmt: skip
 
 
+def odd_value(rng: random.Random) -> float | str:
+    values: list[float | str] = [rng.random(), rng.random(), float(rng.randrange(3)), "nan", "inf"]
+    return rng.choice(values)
+
+
 def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
     """What several runs log, mixed; some have ended, some went back and began again."""
     found: list[list[Record]] = []
@@ -93,9 +99,7 @@ def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
         for attempt in range(1, rng.randrange(2, 4)):
             for metric in ("loss", "auc 🚀"):
                 steps = rng.sample(range(20), rng.randrange(1, 9))
-                values: list[float | str] = [
-                    rng.choice([rng.random(), "nan", "inf"]) for _ in steps
-                ]
+                values = [odd_value(rng) for _ in steps]
                 way.append(points(metric, steps, values, attempt, name))
         if rng.random() < 0.6:
             way.append(ended("succeeded", 2, name))
@@ -111,7 +115,7 @@ def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
 # What readers see
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_compacted_shard_tells_the_same(seed: int) -> None:
     rng = random.Random(seed)
@@ -250,36 +254,14 @@ def test_fences_and_the_last_segment_stay() -> None:
 # Interrupted, disturbed
 
 
-class Dying(MemoryStore):
-    """Stops in the middle: after so many writes and deletions nothing works any more."""
-
-    def __init__(self, objects: dict[str, bytes], left: int) -> None:
-        super().__init__()
-        self.objects = objects
-        self._left = left
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise StoreError("killed")
-
-    def create(self, key: str, data: bytes) -> bool:
-        self._count()
-        return super().create(key, data)
-
-    def delete(self, key: str) -> None:
-        self._count()
-        super().delete(key)
-
-
 def test_it_may_be_killed_at_any_moment() -> None:
     store, plain = MemoryStore(), MemoryStore()
     writers = Writer(store), Writer(plain)
     rng = random.Random(1)
     old = Reader(store)
     survived = 0
-    for left in range(40):
-        for record in some_runs(rng, [f"r{left}-{n}" for n in range(2)]):
+    for left in range(26):
+        for record in some_runs(rng, [f"r{left}"]):
             for writer in writers:
                 writer.write(record)
         try:
@@ -288,8 +270,8 @@ def test_it_may_be_killed_at_any_moment() -> None:
         except StoreError:
             assert told(read(store)) == told(read(plain))
         old.refresh()
-        assert len(old.runs) == 2 * left + 2
-    assert 0 < survived < 40
+        assert len(old.runs) == left + 1
+    assert 0 < survived < 26
     compact(store, "s")
     assert told(read(store)) == told(old) == told(read(plain))
 

@@ -1,0 +1,106 @@
+"""What a tracker does beside recording, to its shard and to runs that nobody sees through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rayml.errors import JournalFenced, RaymlError
+from rayml.tracker.records import Problem
+from rayml.tracker.runs import end_of
+from rayml.tracker.segments import encode_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rayml.tracker.tracker import Tracker
+
+TICK_S = 5.0
+SILENCE_S = 60.0
+MARK_EVERY_S = 60.0
+_IDLE_S = 10.0
+_IDLE_SEGMENTS = 64
+_BUSY_SEGMENTS = 1024
+_BUSY_BYTES = 128 * 1024 * 1024
+_PATIENCE_S = 600.0
+_left: list[subprocess.Popen[bytes]] = []
+
+
+class Upkeep:
+    """Marks one tracker's shard as alive, has it compacted, and ends runs that are silent."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._marked_at = time.monotonic()
+        self._compaction: subprocess.Popen[bytes] | None = None
+        self._not_before = 0.0
+
+    async def run(self, explain: Callable[[str], Awaitable[str]] | None = None) -> None:
+        """Look every few seconds, until cancelled or fenced.
+
+        Args:
+            explain: Tells what is known about the end of whoever saw a run through. Without it,
+                runs are not ended for silence: they live and die with this process.
+        """
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                if explain is not None:
+                    await self._end_silent_runs(explain)
+                await asyncio.to_thread(self._mark)
+                self._compact_if_due()
+            except JournalFenced:
+                return
+            except RaymlError:
+                continue  # the store is away; appends tell those who wait
+
+    def close(self) -> None:
+        """Start a last compaction if there is enough to do; it outlives this process."""
+        if self._tracker.unstored.segments >= _IDLE_SEGMENTS:
+            self._start_compaction()
+        if self._compaction is not None:
+            _left.append(self._compaction)
+
+    async def _end_silent_runs(self, explain: Callable[[str], Awaitable[str]]) -> None:
+        for run in self._tracker.silent_runs(SILENCE_S):
+            why = await explain(run.spec.run)
+            message = f"whoever saw it through has been silent for {SILENCE_S:g} s{why}"
+            end = end_of(run, Problem(kind="lost", message=message))
+            await self._tracker.append(encode_batch(run.spec.run, run.attempt, end))
+
+    def _mark(self) -> None:
+        """Let others see that this shard has a writer, by comparison with a mark of their own."""
+        if time.monotonic() - self._marked_at >= MARK_EVERY_S:
+            self._tracker.mark()
+            self._marked_at = time.monotonic()
+
+    def _compact_if_due(self) -> None:
+        now, unstored = time.monotonic(), self._tracker.unstored
+        if self._compaction is not None:
+            if self._compaction.poll() is None:
+                return
+            failed = self._compaction.returncode != 0
+            self._not_before = now + (_PATIENCE_S if failed else 0)
+            self._compaction = None
+        is_idle = now - unstored.last_at >= _IDLE_S and unstored.segments >= _IDLE_SEGMENTS
+        is_busy = unstored.segments >= _BUSY_SEGMENTS or unstored.size >= _BUSY_BYTES
+        if (is_idle or is_busy) and now >= self._not_before:
+            self._start_compaction()
+
+    def _start_compaction(self) -> None:
+        # A process of its own: it takes CPU and memory that the tracker must not lack.
+        self._compaction = subprocess.Popen(
+            [sys.executable, "-m", "rayml.tracker.compaction"],
+            stdin=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+        assert self._compaction.stdin is not None  # noqa: S101 - it was asked for
+        with self._compaction.stdin as order:
+            order.write(pickle.dumps((self._tracker.store, self._tracker.shard)))
+        self._tracker.unstored.clear()
