@@ -89,9 +89,14 @@ def identify(process: psutil.Process, address: str = "") -> Owner:
     )
 
 
+def is_elsewhere(owner: Owner) -> bool:
+    """Tell whether a process belongs to another machine."""
+    return owner.host != socket.gethostname()
+
+
 def is_gone(owner: Owner) -> bool:
     """Tell whether a process has surely ended; of another machine's nobody can tell."""
-    if owner.host != socket.gethostname():
+    if is_elsewhere(owner):
         return False
     if owner.boot != _boot_id():
         return True

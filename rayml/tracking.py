@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
 from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.client import Client, LoopTransport, Producer
+from rayml.tracker.lease import lease_shard
 from rayml.tracker.records import Ended, Problem, Started, Submitted
 from rayml.tracker.tracker import Tracker
 
@@ -63,7 +63,8 @@ def start_run(
     opened = open_store(store)
     close_abandoned(opened)
     spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
-    tracker = Tracker(opened, uuid.uuid4().hex[:16], identify(psutil.Process()))
+    lease = lease_shard(opened)
+    tracker = Tracker(opened, lease.shard, identify(psutil.Process()))
     transport = LoopTransport(tracker)
     producer = Producer(transport, spec.run, 1)
     _begin(producer, spec)
@@ -72,6 +73,7 @@ def start_run(
         yield from _track(context, producer)
     finally:
         transport.close()
+        lease.release()
 
 
 def _begin(producer: Producer, spec: Spec) -> None:

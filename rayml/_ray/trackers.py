@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import uuid
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +17,7 @@ from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
 from rayml._ray.jobs_api import explain_driver
 from rayml.errors import ClusterUnreachable
 from rayml.processes import identify
+from rayml.tracker.lease import lease_shard, own_shard
 from rayml.tracker.tracker import Tracker
 from rayml.tracker.upkeep import Upkeep
 
@@ -85,7 +85,7 @@ def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
         num_cpus=0,
         resources={"node:__internal_head__": 0.001},
     )
-    actor = options.remote(store, uuid.uuid4().hex[:16])
+    actor = options.remote(store)
     return cast("ray.actor.ActorHandle[TrackerActor]", actor)
 
 
@@ -113,11 +113,16 @@ class TrackerActor:
     An error in an actor's constructor would reach callers wrapped, without its type.
     """
 
-    def __init__(self, store: Store, shard: str) -> None:
+    def __init__(self, store: Store) -> None:
         self._problem: Exception | None = None
         self._tracker: Tracker | None = None
         try:
-            self._tracker = Tracker(store, shard, owner_of_cluster())
+            owner = owner_of_cluster()
+            shard = own_shard(store, owner)
+            if shard is None:
+                self._lease = lease_shard(store)
+                shard = self._lease.shard
+            self._tracker = Tracker(store, shard, owner)
             self._upkeep = Upkeep(self._tracker)
             # Nobody may ever call it after a restart, and still it has to look after its runs.
             loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -63,6 +64,17 @@ class Store(ABC):
     @abstractmethod
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes, or None if there is no such object."""
+
+    @abstractmethod
+    def modified(self, key: str) -> float | None:
+        """Return when an object was stored, in Unix seconds by the store's own clock, or None."""
+
+    @abstractmethod
+    def lock_folder(self) -> Path:
+        """Return a folder for lock files, the same for all who reach this store from here.
+
+        It is made if it is not there yet. "Here" is this machine at least.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:

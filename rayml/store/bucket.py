@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import obstore
@@ -96,6 +98,22 @@ class Bucket(Store):
                 return obstore.head(self._store, key)["size"]
         except NotFound:
             return None
+
+    def modified(self, key: str) -> float | None:
+        try:
+            with self._calling(key):
+                return obstore.head(self._store, key)["last_modified"].timestamp()
+        except NotFound:
+            return None
+
+    def lock_folder(self) -> Path:
+        name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"rayml-{os.getuid()}" / "locks" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StoreError(f"{folder} cannot be made: {exc.strerror}; mend its parents") from exc
+        return folder
 
     def create(self, key: str, data: bytes) -> bool:
         try:

@@ -57,6 +57,17 @@ class Folder(Store):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def modified(self, key: str) -> float | None:
+        try:
+            return self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def lock_folder(self) -> Path:
+        with self._writing():
+            self._make(self.root / ".locks")
+        return self.root / ".locks"
+
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         with self._writing(), self._staged(path.parent) as (staged, descriptor):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from rayml.errors import JournalCorrupt, JournalFenced
-from rayml.processes import identify, is_gone
+from rayml.processes import identify, is_elsewhere, is_gone
 from rayml.tracker.journal import Journal
 from rayml.tracker.live import LiveMark, live_shards
 from rayml.tracker.reader import read_runs
@@ -30,9 +30,11 @@ LOST = Problem(
 
 
 def close_abandoned(store: Store) -> list[str]:
-    """Close the runs of this machine's shards whose writer is gone; return their ids.
+    """Close the runs of shards whose writer is gone; return their ids.
 
-    Taking such a shard over is safe: should its writer be alive after all, it is fenced.
+    A writer on this machine is gone when its process is; another machine's, when it has not
+    renewed its mark for ten minutes. Taking such a shard over is safe: should its writer be alive
+    after all, it is fenced.
 
     Raises:
         StoreError: The store cannot be read or written.
@@ -41,7 +43,9 @@ def close_abandoned(store: Store) -> list[str]:
     for shard in live_shards(store):
         mark = LiveMark(store, shard)
         owner = mark.get()
-        if owner is not None and is_gone(owner):
+        if owner is None:
+            continue
+        if is_gone(owner) or (is_elsewhere(owner) and mark.is_stale()):
             # A corrupt shard is reported to whoever reads its runs; new runs do not wait for it.
             with suppress(JournalCorrupt):
                 closed += _close(store, shard, LOST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +13,8 @@ from rayml.tracker.segments import Owner
 
 if TYPE_CHECKING:
     from rayml.store import Store
+
+STALE_S = 600.0
 
 
 class LiveMark:
@@ -30,6 +34,23 @@ class LiveMark:
             return msgspec.json.decode(self._store.get(self._key), type=Owner)
         except (NotFound, msgspec.DecodeError):
             return None
+
+    def is_stale(self) -> bool:
+        """Tell whether the mark was not renewed for ten minutes, by the clock of the store.
+
+        This machine's clock only decides whether it is worth asking.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        set_at = self._store.modified(self._key)
+        if set_at is None or time.time() - set_at < STALE_S:
+            return False
+        key = f"clocks/{uuid.uuid4().hex}"
+        self._store.put(key, b"")
+        now = self._store.modified(key)
+        self._store.delete(key)
+        return now is not None and now - set_at >= STALE_S
 
     def clear(self) -> None:
         """Say that nobody writes the shard."""

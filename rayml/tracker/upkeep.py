@@ -28,7 +28,8 @@ _IDLE_SEGMENTS = 64
 _BUSY_SEGMENTS = 1024
 _BUSY_BYTES = 128 * 1024 * 1024
 _PATIENCE_S = 600.0
-_left: list[subprocess.Popen[bytes]] = []
+_CLOSING_SEGMENTS = 256
+_CLOSING_S = 3.0
 
 
 class Upkeep:
@@ -60,11 +61,15 @@ class Upkeep:
                 continue  # the store is away; appends tell those who wait
 
     def close(self) -> None:
-        """Start a last compaction if there is enough to do; it outlives this process."""
-        if self._tracker.unstored.segments >= _IDLE_SEGMENTS:
+        """Compact once more if many short runs have left much to read; a few seconds at most."""
+        if self._compaction is None and self._tracker.unstored.segments >= _CLOSING_SEGMENTS:
             self._start_compaction()
         if self._compaction is not None:
-            _left.append(self._compaction)
+            with self._compaction as running:
+                try:
+                    running.wait(_CLOSING_S)
+                except subprocess.TimeoutExpired:
+                    running.kill()  # which harms nothing: the next one begins where it was
 
     async def _end_silent_runs(self, explain: Callable[[str], Awaitable[str]]) -> None:
         for run in self._tracker.silent_runs(SILENCE_S):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +22,6 @@ from rayml.tracker.segments import Batch, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
     from rayml.tracker.checkpoints import Checkpoint
@@ -133,6 +134,12 @@ class MemoryStore(Store):
 
     def size(self, key: str) -> int | None:
         return len(self.objects[key]) if key in self.objects else None
+
+    def modified(self, key: str) -> float | None:
+        return 0.0 if key in self.objects else None
+
+    def lock_folder(self) -> Path:
+        return Path(tempfile.gettempdir())
 
     def create(self, key: str, data: bytes) -> bool:
         with self._lock:

@@ -1,0 +1,111 @@
+"""Leases: a shard has one writer on a machine, and is used again when that is done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rayml
+from rayml.store.folder import Folder
+from rayml.tracker.abandoned import close_abandoned
+from rayml.tracker.lease import lease_shard, own_shard
+from rayml.tracker.live import STALE_S, LiveMark
+from rayml.tracker.segments import Owner
+from tests.unit.journals import OWNER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ELSEWHERE = Owner(host="another.machine", boot="1", pid=1, started_at=0.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "store")
+
+
+def test_a_shard_is_leased_to_one_at_a_time_and_then_again(store: Folder) -> None:
+    first, second = lease_shard(store), lease_shard(store)
+    assert first.shard != second.shard
+
+    first.release()
+    third = lease_shard(store)
+    assert third.shard == first.shard
+    second.release()
+    third.release()
+
+
+def test_a_hundred_runs_one_after_the_other_share_a_shard(store: Folder) -> None:
+    for n in range(100):
+        with rayml.start_run(store=store) as context:
+            context.log_metric("n", n)
+
+    assert len(store.folders("shards/")) == 1
+    assert [run.metrics["n"] for run in rayml.runs(store=store)] == list(range(99, -1, -1))
+
+
+def test_runs_at_the_same_time_have_a_shard_each(store: Folder) -> None:
+    code = "import rayml, sys\nwith rayml.start_run(store=sys.argv[1]): print(1); input()"
+    words = [sys.executable, "-c", code, store.uri]
+    processes = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    assert len(store.folders("shards/")) == 3
+
+    processes[0].kill()
+    for process in processes:
+        process.communicate(b"\n")
+    assert sorted(run.state for run in rayml.runs(store=store)) == [
+        "running", "succeeded", "succeeded",
+    ]  # fmt: skip
+    with rayml.start_run(store=store):
+        pass
+    assert len(store.folders("shards/")) == 3
+    assert [run.state for run in rayml.runs(store=store)].count("failed") == 1
+
+
+def test_a_shard_that_somebody_marks_as_alive_is_not_leased(store: Folder) -> None:
+    lease = lease_shard(store)
+    LiveMark(store, lease.shard).set(OWNER)
+    lease.release()
+
+    other = lease_shard(store)
+    assert other.shard != lease.shard
+    other.release()
+    assert own_shard(store, OWNER) == lease.shard
+    assert own_shard(store, ELSEWHERE) is None
+
+
+# Marks of other machines
+
+
+def test_another_machine_s_shard_is_closed_when_its_mark_is_old(store: Folder) -> None:
+    mark = LiveMark(store, "s")
+    mark.set(ELSEWHERE)
+    close_abandoned(store)
+    assert mark.get() == ELSEWHERE
+
+    old = time.time() - STALE_S - 5
+    os.utime(store.root / "live" / "s.json", (old, old))
+    close_abandoned(store)
+    assert mark.get() is None
+    assert store.list("clocks/") == []
+
+
+def test_a_machine_whose_clock_is_an_hour_ahead_closes_nobody_s_shard(
+    store: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = LiveMark(store, "s")
+    mark.set(ELSEWHERE)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+
+    assert not mark.is_stale()
