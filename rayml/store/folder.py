@@ -3,6 +3,10 @@
 obstore's local store never calls fsync, so that an acknowledged write could be lost with the
 power. Hence this one: write aside, fsync, link into place (which fails if the name is taken), and
 fsync the folder.
+
+A file system without hard links (exFAT, and what mounts a bucket as a folder) is refused, by an
+error that says so. Writing to the final name instead (O_EXCL) would show half an object to
+readers, and leave it there after a crash; and a bucket is safer used as a bucket.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +34,10 @@ _CAUSES = {
     errno.EACCES: "this user may not write there; choose another store or mend its permissions",
     errno.EPERM: "this user may not write there; choose another store or mend its permissions",
     errno.ENOTDIR: "part of that path is a file; choose another store",
+    errno.EOPNOTSUPP: "its file system has no hard links, which let one writer take a name; "
+    "choose a folder on another disk, or a bucket",
 }
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Folder(Store):
@@ -53,9 +61,11 @@ class Folder(Store):
 
     def size(self, key: str) -> int | None:
         try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            with self._reading(key):
+                found = self._path(key).stat()
+        except NotFound:
             return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
@@ -79,8 +89,9 @@ class Folder(Store):
         if self.root.exists() and not self.root.is_dir():
             cause = _CAUSES[errno.ENOTDIR]
             raise StoreError(f"store {self.uri} could not be read: {cause}")
-        names = _walk(self._path(prefix.rstrip("/")), prefix)
-        return sorted(key for key in names if key > after)
+        with self._reading(prefix):
+            names = _walk(self._path(prefix.rstrip("/")), prefix)
+            return sorted(key for key in names if key > after)
 
     def add(self, source: BinaryIO) -> Blob:
         checksum, size = hashlib.sha256(), 0
@@ -158,6 +169,9 @@ def _publish(staged: Path, descriptor: int, path: Path) -> bool:
         path.hardlink_to(staged)
     except FileExistsError:
         return False
+    except OSError as exc:
+        # EPERM at this point is Linux's word for it: the same folder has just taken a file.
+        raise OSError(errno.EOPNOTSUPP if exc.errno in _NO_LINKS else exc.errno, str(exc)) from exc
     _sync_folder(path.parent)
     return True
 

@@ -84,9 +84,10 @@ def _format(data: bytes) -> int | None:
         marker = json.loads(data)
     except ValueError:
         return None
-    found = marker.get("format") if isinstance(marker, dict) else None
-    is_number = isinstance(found, int) and not isinstance(found, bool)
-    return found if is_number and "probed" in marker and found >= 1 else None
+    if not isinstance(marker, dict) or "probed" not in marker:
+        return None
+    found = marker.get("format")
+    return found if type(found) is int and found >= 1 else None
 
 
 def _probe(store: Store) -> None:
