@@ -78,10 +78,10 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str, after: str = "") -> list[str]:
-        """Return the keys of all objects below `prefix` (which ends with a slash), in order.
+        """Return the keys of all objects below `prefix`, in order.
 
         Args:
-            prefix: A "folder", such as `shards/`.
+            prefix: A "folder" that ends with a slash, such as `shards/`; empty for the whole.
             after: Leave out this key and those before it.
         """
 

@@ -90,7 +90,8 @@ class Folder(Store):
             cause = _CAUSES[errno.ENOTDIR]
             raise StoreError(f"store {self.uri} could not be read: {cause}")
         with self._reading(prefix):
-            names = _walk(self._path(prefix.rstrip("/")), prefix)
+            folder = self._path(prefix.rstrip("/")) if prefix else self.root
+            names = _walk(folder, prefix)
             return sorted(key for key in names if key > after)
 
     def add(self, source: BinaryIO) -> Blob:
@@ -104,7 +105,10 @@ class Folder(Store):
             blob = Blob(checksum.hexdigest(), size)
             path = self._path(blob_key(blob.digest))
             self._make(path.parent)
-            _publish(staged, descriptor, path)
+            if path.exists():
+                _sync_folder(path.parent)  # whoever linked it may not have come so far
+            else:
+                _publish(staged, descriptor, path)
             return blob
 
     def _path(self, key: str) -> Path:
