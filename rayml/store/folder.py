@@ -37,6 +37,8 @@ _CAUSES = {
     errno.EOPNOTSUPP: "its file system has no hard links, which let one writer take a name; "
     "choose a folder on another disk, or a bucket",
 }
+# Of many small files, filling a buffer of some MiB with zeros first would cost more than the rest.
+_BUFFER_BYTES = 256 * 1024
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -97,7 +99,7 @@ class Folder(Store):
     def add(self, source: BinaryIO) -> Blob:
         checksum, size = hashlib.sha256(), 0
         with self._writing(), self._staged(self.root / "blobs") as (staged, descriptor):
-            buffer = memoryview(bytearray(CHUNK_BYTES))
+            buffer = memoryview(bytearray(_BUFFER_BYTES))
             while count := source.readinto(buffer):  # type: ignore[attr-defined]
                 checksum.update(buffer[:count])
                 _write_all(descriptor, buffer[:count])
