@@ -31,7 +31,7 @@ from rayml.errors import SpecError
 from rayml.store import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rayml.store import Store
 
@@ -70,18 +70,13 @@ def add_files(store: Store, folder: Path, files: Sequence[tuple[str, Path]]) -> 
     started_ns = time.time_ns()
     marks = {name: _mark(path) for name, path in files}
     if sum(mark.size for mark in marks.values()) < _WORTH_BYTES:
-        return _each(files, lambda name, path: add_file(store, path, name))
+        return _add_each(store, files)
     kept = _cache_file(folder)
     known = _unchanged(_load(kept), marks)
     gone = store.missing(known.values())
-
-    def add(name: str, path: Path) -> FileRecord:
-        blob = known.get(name)
-        if blob is None or blob in gone:
-            return add_file(store, path, name)
-        return FileRecord(path=name, digest=blob.digest, size=blob.size)
-
-    records = _each(files, add)
+    new = [file for file in files if file[0] not in known or known[file[0]] in gone]
+    added = {record.path: record for record in _add_each(store, new)}
+    records = [added.get(name) or _record(name, known[name]) for name, _ in files]
     settled = {
         record.path: _Known(marks[record.path], record.digest)
         for record in records
@@ -91,14 +86,16 @@ def add_files(store: Store, folder: Path, files: Sequence[tuple[str, Path]]) -> 
     return records
 
 
-def _each(
-    files: Sequence[tuple[str, Path]], add: Callable[[str, Path], FileRecord]
-) -> list[FileRecord]:
-    pool = ThreadPoolExecutor(min(_THREADS, len(files)))
+def _add_each(store: Store, files: Sequence[tuple[str, Path]]) -> list[FileRecord]:
+    pool = ThreadPoolExecutor(_THREADS)
     try:
-        return list(pool.map(lambda file: add(*file), files))
+        return list(pool.map(lambda file: add_file(store, file[1], file[0]), files))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error the rest is not begun
+
+
+def _record(name: str, blob: Blob) -> FileRecord:
+    return FileRecord(path=name, digest=blob.digest, size=blob.size)
 
 
 def _mark(path: Path) -> _Mark:
