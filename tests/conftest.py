@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.azure import CONTAINER, NotInstallable, azure_server
 from tests.s3 import BUCKET, s3_server
 
 if TYPE_CHECKING:
@@ -29,3 +30,24 @@ def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 def s3_store_uri(s3_environment: dict[str, str]) -> str:
     """The URI of an empty store in a bucket."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def azure_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables that reach a running Azure server; the session's environment has them too."""
+    try:
+        with (
+            azure_server(tmp_path_factory.mktemp("azure")) as variables,
+            pytest.MonkeyPatch.context() as env,
+        ):
+            for name, value in variables.items():
+                env.setenv(name, value)
+            yield variables
+    except NotInstallable as exc:
+        pytest.skip(str(exc))
+
+
+@pytest.fixture
+def azure_store_uri(azure_environment: dict[str, str]) -> str:
+    """The URI of an empty store in an Azure container."""
+    return f"az://{CONTAINER}/{uuid.uuid4().hex}"

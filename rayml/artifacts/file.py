@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rayml.artifacts.digests import add_files
 from rayml.artifacts.record import ArtifactRecord, FileRecord, add_file, check_name, type_name
 from rayml.errors import SpecError
 from rayml.store import fetch_blob, read_blob
@@ -27,7 +28,9 @@ _COPYING = threading.Lock()
 def save_file(store: Store, name: str, source: str | Path | bytes) -> ArtifactRecord:
     """Store a file, a folder with all that is below it, or bytes, and return the record.
 
-    Each file is read once, in constant memory. A link in a folder is followed if it stays there.
+    Files are read in constant memory; those of a folder side by side, and not again when it is
+    logged again, unless they were changed (see `rayml.artifacts.digests`). A link in a folder is
+    followed if it stays there.
 
     Args:
         store: Where the bytes go; nothing is recorded unless all of them got there.
@@ -48,7 +51,7 @@ def save_file(store: Store, name: str, source: str | Path | bytes) -> ArtifactRe
     path = Path(source).expanduser().absolute()
     meta: dict[str, object] = {"source": str(path).encode("utf-8", "replace").decode()}
     if path.is_dir():
-        files = [add_file(store, found, inner) for inner, found in _walk(path)]
+        files = add_files(store, path, list(_walk(path)))
         return ArtifactRecord(name=name, kind="file", format="folder", files=files, meta=meta)
     if not path.is_file():
         raise SpecError(f"file {name!r}: there is no file {str(path)!r}; check the path")

@@ -9,6 +9,8 @@ Keys are relative paths. The layout, which every reader may rely on:
     cancels/<run>.json                      with how much grace to end it
     logs/<run>/<attempt>/<part>.log         what the job printed
     blobs/sha256/<aa>/<digest>              the bytes of artifacts, under their own digest
+    rayml.json                              the format, and that the store has passed `check_store`
+    probes/<random>                         for a moment, while that is tried
 """
 
 from __future__ import annotations
@@ -22,11 +24,20 @@ from rayml.config import default_store, setting
 from rayml.errors import ArtifactCorrupt, SpecError, suggestion
 from rayml.store.base import Blob, Store, blob_key
 from rayml.store.folder import Folder
+from rayml.store.probe import check_format, check_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Blob", "Store", "fetch_blob", "open_store", "read_blob"]
+__all__ = [
+    "Blob",
+    "Store",
+    "check_format",
+    "check_store",
+    "fetch_blob",
+    "open_store",
+    "read_blob",
+]
 
 _BUCKET_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 

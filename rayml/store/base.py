@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -97,10 +97,10 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str, after: str = "") -> list[str]:
-        """Return the keys of all objects below `prefix` (which ends with a slash), in order.
+        """Return the keys of all objects below `prefix`, in order.
 
         Args:
-            prefix: A "folder", such as `shards/`.
+            prefix: A "folder" that ends with a slash, such as `shards/`; empty for the whole.
             after: Leave out this key and those before it.
         """
 
@@ -116,5 +116,16 @@ class Store(ABC):
     def add(self, source: BinaryIO) -> Blob:
         """Store the rest of a binary file as a blob, in constant memory.
 
-        Equal bytes are stored once. The file must be seekable.
+        The blob is there whole or not at all. Bytes that are stored already are read to know their
+        digest, and not sent again. The file must be seekable.
+
+        Raises:
+            StoreError: The file was changed meanwhile.
         """
+
+    def missing(self, blobs: Collection[Blob]) -> set[Blob]:
+        """Return the blobs that are not stored in their full size; cheaper than asking for each.
+
+        What they hold is not looked at; `read_blob` does.
+        """
+        return {blob for blob in set(blobs) if self.size(blob_key(blob.digest)) != blob.size}

@@ -3,6 +3,10 @@
 obstore's local store never calls fsync, so that an acknowledged write could be lost with the
 power. Hence this one: write aside, fsync, link into place (which fails if the name is taken), and
 fsync the folder.
+
+A file system without hard links (exFAT, and what mounts a bucket as a folder) is refused, by an
+error that says so. Writing to the final name instead (O_EXCL) would show half an object to
+readers, and leave it there after a crash; and a bucket is safer used as a bucket.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +34,12 @@ _CAUSES = {
     errno.EACCES: "this user may not write there; choose another store or mend its permissions",
     errno.EPERM: "this user may not write there; choose another store or mend its permissions",
     errno.ENOTDIR: "part of that path is a file; choose another store",
+    errno.EOPNOTSUPP: "its file system has no hard links, which let one writer take a name; "
+    "choose a folder on another disk, or a bucket",
 }
+# Of many small files, filling a buffer of some MiB with zeros first would cost more than the rest.
+_BUFFER_BYTES = 256 * 1024
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Folder(Store):
@@ -53,9 +63,11 @@ class Folder(Store):
 
     def size(self, key: str) -> int | None:
         try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            with self._reading(key):
+                found = self._path(key).stat()
+        except NotFound:
             return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def modified(self, key: str) -> float | None:
         try:
@@ -95,8 +107,10 @@ class Folder(Store):
 
     def list(self, prefix: str, after: str = "") -> list[str]:
         self._check_root()
-        names = _walk(self._path(prefix.rstrip("/")), prefix)
-        return sorted(key for key in names if key > after)
+        with self._reading(prefix):
+            folder = self._path(prefix.rstrip("/")) if prefix else self.root
+            names = _walk(folder, prefix)
+            return sorted(key for key in names if key > after)
 
     def open(self, key: str) -> BinaryIO:
         with self._reading(key):
@@ -105,7 +119,7 @@ class Folder(Store):
     def add(self, source: BinaryIO) -> Blob:
         checksum, size = hashlib.sha256(), 0
         with self._writing(), self._staged(self.root / "blobs") as (staged, descriptor):
-            buffer = memoryview(bytearray(CHUNK_BYTES))
+            buffer = memoryview(bytearray(_BUFFER_BYTES))
             while count := source.readinto(buffer):  # type: ignore[attr-defined]
                 checksum.update(buffer[:count])
                 _write_all(descriptor, buffer[:count])
@@ -113,7 +127,10 @@ class Folder(Store):
             blob = Blob(checksum.hexdigest(), size)
             path = self._path(blob_key(blob.digest))
             self._make(path.parent)
-            _publish(staged, descriptor, path)
+            if path.exists():
+                _sync_folder(path.parent)  # whoever linked it may not have come so far
+            else:
+                _publish(staged, descriptor, path)
             return blob
 
     def _check_root(self) -> None:
@@ -183,6 +200,9 @@ def _publish(staged: Path, descriptor: int, path: Path) -> bool:
         path.hardlink_to(staged)
     except FileExistsError:
         return False
+    except OSError as exc:
+        # EPERM at this point is Linux's word for it: the same folder has just taken a file.
+        raise OSError(errno.EOPNOTSUPP if exc.errno in _NO_LINKS else exc.errno, str(exc)) from exc
     _sync_folder(path.parent)
     return True
 

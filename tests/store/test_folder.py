@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -100,6 +101,21 @@ class TestBadDisks:
             assert [p for p in disk.rglob("*") if p.is_file() and p.name[0] == "."] == [
                 disk / "store" / ".gitignore"
             ]
+
+    def test_a_file_system_without_hard_links_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_links(*_: object, **__: object) -> None:  # what exFAT answers
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_links)
+        store = Folder(tmp_path / "store")
+
+        for write in (lambda: store.create("a", b"1"), lambda: store.add(io.BytesIO(b"1"))):
+            with pytest.raises(StoreError, match=r"no hard links, .*another disk, or a bucket"):
+                write()
+        assert not store.root.joinpath("a").exists()
+        assert store.list("blobs/") == []
 
 
 class TestKeys:

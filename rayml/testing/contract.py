@@ -1,4 +1,4 @@
-"""What `rayml.store.base.Store` promises, checked on a folder and on a real S3 server."""
+"""The contract of `rayml.store.Store`, as tests: what rayml relies on, whoever keeps the bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import io
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import cloudpickle
 import pytest
 
-from rayml.errors import ArtifactCorrupt, NotFound
-from rayml.store import Blob, fetch_blob, read_blob
+from rayml.errors import ArtifactCorrupt, NotFound, StoreError
+from rayml.store import Blob, check_format, check_store, fetch_blob, read_blob
 from rayml.store.base import CHUNK_BYTES, blob_key
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from rayml.store import Store
 
 
-class TestObjects:
+class Objects:
+    """Objects are there whole or not at all, under any name."""
+
     @pytest.mark.parametrize("data", [b"", b"\0\xff\n", "naïve 🚀".encode()])
     def test_get_returns_what_was_put(self, store: Store, data: bytes) -> None:
         store.put("runs/a/note", data)
@@ -41,6 +44,7 @@ class TestObjects:
 
     def test_an_empty_store_has_nothing(self, store: Store) -> None:
         assert store.list("runs/") == []
+        assert store.list("") == []
         assert store.size("runs/a") is None
         with pytest.raises(NotFound):
             store.get("runs/a")
@@ -50,12 +54,25 @@ class TestObjects:
 
         with pytest.raises(NotFound):
             store.get("runs/a")
+        assert store.size("runs/a") is None
 
     def test_put_overwrites(self, store: Store) -> None:
         store.put("k", b"the first, longer")
         store.put("k", b"second")
 
         assert store.get("k") == b"second"
+
+    def test_a_reader_sees_one_whole_object_while_it_is_replaced(self, store: Store) -> None:
+        versions = [bytes([number]) * 200_000 for number in range(8)]
+        store.put("k", versions[0])
+
+        with ThreadPoolExecutor(8) as pool:
+            writes = [pool.submit(store.put, "k", version) for version in versions]
+            reads = [pool.submit(store.get, "k") for _ in range(40)]
+            for write in writes:
+                write.result()
+
+            assert {read.result() for read in reads} <= set(versions)
 
     def test_delete_can_be_repeated(self, store: Store) -> None:
         store.put("runs/a", b"1")
@@ -84,7 +101,9 @@ class TestObjects:
         assert store.list("odd/") == [f"odd/{key}"]
 
 
-class TestCreate:
+class Creation:
+    """A key is taken once, by one writer."""
+
     def test_the_second_writer_changes_nothing(self, store: Store) -> None:
         assert store.create("shards/a/1", b"first") is True
         assert store.create("shards/a/1", b"second") is False
@@ -109,13 +128,22 @@ class TestCreate:
             assert len(winners) == 1
             assert store.get(f"race/{key:02}") == b"writer %d" % winners[0]
 
+    def test_the_probe_accepts_the_store(self, store: Store) -> None:
+        check_store(store)
 
-class TestList:
+        assert check_format(store) is True
+        assert store.list("probes/") == []
+
+
+class Listing:
+    """All keys are listed, in order."""
+
     def test_keys_come_sorted(self, store: Store) -> None:
         for key in ("runs/b", "runs/a/2", "runs/a/10", "runs/a-b", "other/x"):
             store.put(key, key.encode())
 
         assert store.list("runs/") == ["runs/a-b", "runs/a/10", "runs/a/2", "runs/b"]
+        assert store.list("") == ["other/x", *store.list("runs/")]
 
     def test_a_prefix_is_a_folder_not_the_start_of_a_name(self, store: Store) -> None:
         for key in ("run/1", "runs/2", "runs"):
@@ -143,7 +171,9 @@ class TestList:
         assert store.list("many/") == keys
 
 
-class TestBlobs:
+class Blobs:
+    """Blobs lie under their digest, once, and are checked when they are read."""
+
     def test_a_blob_lies_under_its_digest(self, store: Store) -> None:
         blob = store.add(io.BytesIO(b"hello"))
 
@@ -184,6 +214,45 @@ class TestBlobs:
         assert blob == Blob(hashlib.sha256(data).hexdigest(), len(data))
         assert copy.read_bytes() == data
 
+    def test_blobs_that_are_not_there_are_told_from_those_that_are(self, store: Store) -> None:
+        there = [store.add(io.BytesIO(b"%d" % number)) for number in range(20)]
+        cut = store.add(io.BytesIO(b"whole"))
+        store.put(blob_key(cut.digest), b"who")
+        never = [Blob(blob.digest[:2] + "0" * 62, 1) for blob in there]
+
+        assert store.missing([*there, cut, *never]) == {cut, *never}
+        assert store.missing(there[:1]) == set()
+        assert store.missing([]) == set()
+
+    def test_a_blob_is_never_replaced(self, store: Store) -> None:
+        blob = store.add(io.BytesIO(b"hello"))
+        store.put(blob_key(blob.digest), b"HELLO")
+
+        store.add(io.BytesIO(b"hello"))
+
+        assert store.get(blob_key(blob.digest)) == b"HELLO"
+
+    def test_a_file_that_changes_while_it_is_stored_never_lies_under_a_wrong_digest(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "changing"
+        path.write_bytes(b"1" * 20 * 1024 * 1024)
+
+        class Changing(io.FileIO):
+            """Is written to as soon as it has been read once."""
+
+            def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+                count = super().readinto(buffer)
+                if self.tell() == 20 * 1024 * 1024:
+                    path.write_bytes(b"2" * 20 * 1024 * 1024)
+                return count or 0
+
+        with io.BufferedReader(Changing(path)) as file, suppress(StoreError):
+            store.add(file)
+
+        for key in store.list("blobs/"):
+            list(read_blob(store, key.rpartition("/")[2]))
+
     def test_threads_may_add_the_same_bytes_at_once(self, store: Store) -> None:
         data = random.Random(3).randbytes(CHUNK_BYTES + 1)
 
@@ -219,7 +288,9 @@ class TestBlobs:
         assert not (tmp_path / "copy").exists()
 
 
-class TestElsewhere:
+class Elsewhere:
+    """A store can be sent to another process."""
+
     @pytest.mark.parametrize("pickler", [pickle, cloudpickle])
     def test_a_pickled_store_opens_the_same_place(self, store: Store, pickler: object) -> None:
         store.put("k", b"here")
@@ -231,3 +302,7 @@ class TestElsewhere:
         assert (copy.uri, copy.is_local) == (store.uri, store.is_local)
         assert copy.get("k") == b"here"
         assert store.get("k2") == b"there"
+
+
+class StoreContract(Objects, Creation, Listing, Blobs, Elsewhere):
+    """All of it; a subclass called `Test…` gives the fixture `store`, an empty one each time."""
