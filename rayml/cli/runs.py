@@ -91,7 +91,7 @@ def _print_runs(records: list[RunRecord]) -> None:
 
 def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> int:
     """Show all that is known about a run."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     opened = open_for_reading(store)
     record = _read(opened).find(name)
@@ -148,7 +148,7 @@ def history(
     as_json: JsonOption = False,
 ) -> int:
     """Print a metric's points by step: a table on a terminal, CSV in a pipe."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     frame = get_run(name, store=store).history(metric)
     columns = frame["step"], frame["time"], frame["value"]
@@ -179,7 +179,7 @@ def logs(
     store: StoreOption = None,
 ) -> int:
     """Print what a run has printed."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     run = get_run(name, store=open_for_reading(store))
     for text in run.logs(follow=True) if follow else [run.logs()]:
@@ -198,7 +198,7 @@ def cancel(
     store: StoreOption = None,
 ) -> int:
     """End a run: its code gets KeyboardInterrupt, and after the grace all its processes end."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
     from rayml.tracker.records import TERMINAL  # noqa: PLC0415
 
     run = get_run(name, store=open_for_reading(store))
