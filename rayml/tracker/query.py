@@ -136,7 +136,8 @@ class _Parser:
         while True:
             match = _TOKEN.match(self._text, position)
             if match is None:
-                raise self._error(f"has {self._text[position:].strip()[:20]!r}", position)
+                rest = self._text[position:].lstrip()
+                raise self._error(f"has {rest.strip()[:20]!r}", len(self._text) - len(rest))
             kind = match.lastgroup or "end"
             tokens.append(_Token(kind, match[kind], match.start(kind)))
             if kind == "end":
