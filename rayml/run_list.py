@@ -37,7 +37,7 @@ class RunList(_Runs):
         return pd.DataFrame([_row(record) for record in self._records()])
 
     def compare(self) -> pd.DataFrame:
-        """Return what differs: a row for each such param and metric, a column for each run.
+        """Return what differs: a row for each such param, then metric; a column for each run.
 
         Nested params are told apart by their parts, `params.model.depth`. What a run does not have
         is None.
@@ -47,6 +47,7 @@ class RunList(_Runs):
         columns = {record.spec.run: dict(_values(record)) for record in self._records()}
         names = dict.fromkeys(name for values in columns.values() for name in values)
         differing = [name for name in names if _differs(name, columns.values())]
+        differing.sort(key=lambda name: name.startswith("metrics."))
         cells = {run: [values.get(name) for name in differing] for run, values in columns.items()}
         return pd.DataFrame(cells, index=pd.Index(differing, name="name"), dtype=object)
 
