@@ -5,6 +5,7 @@
     rayml.context().log_metric("loss", 0.1)            inside the job
     with rayml.start_run() as context: ...             track code that was not submitted
     rayml.runs(), rayml.get_run(id)                    read back; only the store is needed
+    rayml.load_model("rayml://models/churn@production")    what was registered
 
 The words, one per idea: a *function* (what you wrote) with parameters, inputs and resources is a
 *job*; each execution of it is a *run*, each try of a run an *attempt*. The *tracker* records runs
@@ -39,12 +40,24 @@ from rayml.errors import (
 )
 
 if TYPE_CHECKING:
+    from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
+    from rayml.database import sql
     from rayml.inputs import Input
     from rayml.job import submit
-    from rayml.run import Run, RunList, artifact, get_run, runs
+    from rayml.listing import Experiment, experiments, get_run, runs
+    from rayml.registered import Model, ModelVersion
+    from rayml.registry import (
+        artifact,
+        load_model,
+        model,
+        models,
+        register_model,
+    )
+    from rayml.run import Run
     from rayml.run_context import Context
     from rayml.run_context import current_context as context
+    from rayml.run_list import RunList
     from rayml.tracking import start_run
 
 __version__ = "0.1.0"
@@ -52,13 +65,24 @@ __version__ = "0.1.0"
 _LAZY = {
     "Artifact": "rayml.artifacts:Artifact",
     "Context": "rayml.run_context:Context",
+    "Experiment": "rayml.listing:Experiment",
     "Input": "rayml.inputs:Input",
+    "Lineage": "rayml.ancestry:Lineage",
+    "Model": "rayml.registered:Model",
+    "ModelVersion": "rayml.registered:ModelVersion",
     "Run": "rayml.run:Run",
-    "RunList": "rayml.run:RunList",
-    "artifact": "rayml.run:artifact",
+    "RunList": "rayml.run_list:RunList",
+    "artifact": "rayml.registry:artifact",
     "context": "rayml.run_context:current_context",
-    "get_run": "rayml.run:get_run",
-    "runs": "rayml.run:runs",
+    "experiments": "rayml.listing:experiments",
+    "get_run": "rayml.listing:get_run",
+    "lineage": "rayml.ancestry:lineage",
+    "load_model": "rayml.registry:load_model",
+    "model": "rayml.registry:model",
+    "models": "rayml.registry:models",
+    "register_model": "rayml.registry:register_model",
+    "runs": "rayml.listing:runs",
+    "sql": "rayml.database:sql",
     "start_run": "rayml.tracking:start_run",
     "submit": "rayml.job:submit",
 }
@@ -70,12 +94,16 @@ __all__ = [
     "ClusterError",
     "ClusterUnreachable",
     "Context",
+    "Experiment",
     "Input",
     "JobCancelled",
     "JobFailed",
     "JobTimeout",
     "JournalCorrupt",
     "JournalFenced",
+    "Lineage",
+    "Model",
+    "ModelVersion",
     "NotFound",
     "RaymlError",
     "ResizeTimeout",
@@ -88,8 +116,15 @@ __all__ = [
     "StoreUnreachable",
     "artifact",
     "context",
+    "experiments",
     "get_run",
+    "lineage",
+    "load_model",
+    "model",
+    "models",
+    "register_model",
     "runs",
+    "sql",
     "start_run",
     "submit",
 ]

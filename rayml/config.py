@@ -7,6 +7,7 @@ in pyproject.toml (or rayml.toml), default.
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import tomllib
@@ -153,6 +154,14 @@ def setting(name: str, argument: str | None = None) -> str | None:
             f"setting {name!r} is {value!r} in the project's file; write it as a string"
         )
     return value
+
+
+def user_name() -> str:
+    """Return who runs this process; the number of a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def default_store() -> str:

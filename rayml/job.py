@@ -21,7 +21,9 @@ from rayml.function import check_values, find_target, read_signature
 from rayml.inputs import describe_input
 from rayml.origin import new_run_id, read_origin
 from rayml.redaction import Redactor, redact_strings
+from rayml.registry import pin
 from rayml.run import Run
+from rayml.run_context import find_context
 from rayml.runner import Payload
 from rayml.spec import Spec, describe_params
 from rayml.store import Store, open_store
@@ -81,7 +83,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
             `"package.module:function"`.
         params: Plain values for the function's parameters, by name; they arrive as they are.
         inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A
-            parameter
+            model's URI is resolved now: an alias that moves later does not change it. A parameter
             annotated `pandas.DataFrame`, `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path`
             gets its input in that form.
         args: The command line of a script.
@@ -164,6 +166,7 @@ def prepare(
     signature = read_signature(target, function)
     if signature is not None:
         check_values(signature, params, inputs)
+    inputs = {key: pin(value, store) for key, value in inputs.items()}
     records = {key: describe_input(key, value, folder) for key, value in inputs.items()}
     spec = Spec(
         run=new_run_id(),
@@ -177,6 +180,7 @@ def prepare(
         params=describe_params(params),
         inputs=records,
         secrets=sorted(secrets),
+        parent=context.run_id if (context := find_context()) is not None else None,
         **rest,  # type: ignore[arg-type]
     )
     spec = _recordable(spec, secrets)

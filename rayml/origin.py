@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import platform
 import secrets
 import socket
@@ -13,7 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from rayml.config import project_root
+from rayml.config import project_root, user_name
 from rayml.spec import Origin
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ def new_run_id() -> str:
 def read_origin(folder: Path) -> Origin:
     """Return who runs this process, where, and from which commit of the folder's repository."""
     return Origin(
-        user=_user(),
+        user=user_name(),
         host=socket.gethostname(),
         command=" ".join(sys.argv)[:1000].encode("utf-8", "replace").decode(),
         python=platform.python_version(),
@@ -56,10 +54,3 @@ def _commit(folder: Path) -> str | None:
         return next((line[0] for line in packed if line[-1] == ref), None)
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return str(os.getuid())

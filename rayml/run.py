@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import html
 import time
-from collections import UserList
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from rayml.errors import (
-    JobCancelled,
-    JobFailed,
-    JobTimeout,
-    NotFound,
-    RaymlError,
-    SpecError,
-    StoreError,
-    suggestion,
-)
+from rayml.errors import NotFound, SpecError, suggestion
+from rayml.failure import failure_of
 from rayml.logs import LogReader, follow
 from rayml.result import decode_result
-from rayml.store import open_store
-from rayml.tracker.reader import artifact_of, find_artifact, read_runs
+from rayml.run_list import RunList
+from rayml.tracker.catalog import open_catalog
+from rayml.tracker.changes import NO_EDITS, RunEdited, RunsArchived, RunsDeleted
+from rayml.tracker.edits import change_runs, edited, read_edited
+from rayml.tracker.reader import artifact_of, read_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
     from rayml.artifacts import Artifact
+    from rayml.errors import RaymlError
     from rayml.spec import InputRecord, Spec
     from rayml.store import Store
-    from rayml.tracker.records import Problem
+    from rayml.tracker.changes import Edits
     from rayml.tracker.runs import RunRecord
 
 _POLL_S = 0.2
@@ -97,9 +91,36 @@ class Run:
         return self._spec
 
     @property
+    def store(self) -> Store:
+        """Where it is recorded."""
+        return self._store
+
+    @property
     def labels(self) -> dict[str, str]:
-        """Words to find it by."""
-        return dict(self._record().labels)
+        """Words to find it by, as they were given, logged and changed by `set_labels`."""
+        return dict(edited(self._record(), self._edits()).labels)
+
+    @property
+    def notes(self) -> str:
+        """What people wrote about it; see `set_notes`."""
+        return self._edits().notes
+
+    @property
+    def is_archived(self) -> bool:
+        """It is left out of lists."""
+        return self._edits().is_archived
+
+    @property
+    def is_deleted(self) -> bool:
+        """It was deleted; `undelete` brings it back as long as its data is not collected."""
+        return self._edits().deleted_at is not None
+
+    @property
+    def parent(self) -> Run | None:
+        """The run that started it, or None."""
+        if self._spec.parent is None:
+            return None
+        return Run(read_runs(self._store).find(self._spec.parent).spec, self._store)
 
     @property
     def state(self) -> str:
@@ -165,13 +186,7 @@ class Run:
     @property
     def error(self) -> RaymlError | None:
         """Why it failed, or None."""
-        record = self._record()
-        if record.state == "cancelled":
-            reason = record.problem.message if record.problem else "it was cancelled"
-            return JobCancelled(f"run {self.id}: {reason}; what it had logged is kept")
-        if record.state != "failed" or record.problem is None:
-            return None
-        return _error(self.id, record.attempt, record.problem)
+        return failure_of(self._record())
 
     def load_result(self, *, trusted: bool = False) -> object:
         """Return what its function returned, also if that is stored as a pickle.
@@ -271,6 +286,54 @@ class Run:
         """
         return artifact_of(self._record(), name, self._store)
 
+    def children(self) -> RunList:
+        """Return the runs that it started, the newest first; archived ones too."""
+        found = [
+            record
+            for record in read_edited(self._store).values()
+            if record.spec.parent == self.id and not record.attribute("deleted")
+        ]
+        found.sort(key=lambda record: record.spec.submitted_at, reverse=True)
+        return RunList(Run(record.spec, self._store) for record in found)
+
+    def set_labels(self, labels: Mapping[str, str | None]) -> None:
+        """Set labels, also of a run that has ended; None takes one away, the others stay."""
+        changes = {str(k): None if v is None else str(v) for k, v in labels.items()}
+        change_runs(self._store, RunEdited(run=self.id, labels=changes))
+
+    def set_notes(self, text: str) -> None:
+        """Write about it in as many lines as you like, in place of what was written before."""
+        change_runs(self._store, RunEdited(run=self.id, notes=str(text)))
+
+    def archive(self) -> None:
+        """Leave it out of lists, unless a `where` asks for `archived`; all else stays."""
+        change_runs(self._store, RunsArchived(runs=[self.id], is_archived=True))
+
+    def unarchive(self) -> None:
+        """Undo `archive`."""
+        change_runs(self._store, RunsArchived(runs=[self.id], is_archived=False))
+
+    def delete(self) -> None:
+        """Mark it as deleted; until its data is collected, `undelete` brings it back.
+
+        Raises:
+            SpecError: It has not ended yet.
+        """
+        if not (record := self._record()).is_terminal:
+            raise SpecError(f"run {self.id} is {record.state}; cancel it before you delete it")
+        change_runs(self._store, RunsDeleted(runs=[self.id], is_deleted=True))
+
+    def undelete(self) -> None:
+        """Undo `delete`.
+
+        Raises:
+            NotFound: Its data has been collected.
+        """
+        change_runs(self._store, RunsDeleted(runs=[self.id], is_deleted=False))
+
+    def _edits(self) -> Edits:
+        return open_catalog(self._store).refresh().runs.get(self.id, NO_EDITS)
+
     @property
     def is_over(self) -> bool:
         """It has ended, and whoever saw it through has nothing left to do."""
@@ -322,85 +385,5 @@ class Run:
         yield from follow(reader.read, self._is_ended, self._poll_s)
 
 
-class RunList(UserList[Run]):
-    """Runs, the newest first."""
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return a DataFrame with one row a run; params and metrics are columns with a prefix."""
-        import pandas as pd  # noqa: PLC0415 - not needed to list
-
-        return pd.DataFrame([_row(run) for run in self.data])
-
-
-def get_run(run_id: str, *, store: str | Path | Store | None = None) -> Run:
-    """Return a run by its id, by an unambiguous beginning of it, or the newest by `"latest"`.
-
-    Raises:
-        NotFound: The store has no such run.
-        StoreError: The store cannot be read.
-    """
-    opened = open_store(store)
-    reader = read_runs(opened)
-    return Run(reader.find(run_id).spec, opened)
-
-
-def runs(
-    experiment: str | None = None,
-    *,
-    limit: int | None = None,
-    store: str | Path | Store | None = None,
-) -> RunList:
-    """Return the runs of a store, the newest first: all of them, unless limited.
-
-    Args:
-        experiment: Only those that belong to it.
-        limit: At most so many.
-        store: Where; the project's own by default.
-
-    Raises:
-        StoreError: The store cannot be read.
-    """
-    opened = open_store(store)
-    reader = read_runs(opened)
-    specs = [r.spec for r in reader.runs.values() if experiment in (None, r.spec.experiment)]
-    specs.sort(key=lambda spec: spec.submitted_at, reverse=True)
-    return RunList(Run(spec, opened) for spec in specs[:limit])
-
-
-def _row(run: Run) -> dict[str, object]:
-    row: dict[str, object] = {
-        "id": run.id,
-        "name": run.name,
-        "experiment": run.experiment,
-        "state": run.state,
-        "attempt": run.attempt,
-        "submitted_at": run.submitted_at,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-    }
-    row |= {f"params.{k}": v for k, v in run.params.items()}
-    return row | {f"metrics.{k}": v for k, v in run.metrics.items()}
-
-
-def _error(run_id: str, attempt: int, problem: Problem) -> RaymlError:
-    if problem.kind in ("timeout", "start_timeout"):
-        return JobTimeout(f"run {run_id}: {problem.message}; give it longer, or make it do less")
-    if problem.kind == "store":
-        return StoreError(f"run {run_id}: {problem.message}")
-    return JobFailed(
-        run_id, problem.message, problem.traceback, attempt, problem.rank, problem.kind
-    )
-
-
 def _utc(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def artifact(uri: str, *, store: str | Path | Store | None = None) -> Artifact:
-    """Return the artifact that a `rayml://runs/<run>/<name>` URI names.
-
-    Raises:
-        SpecError: It is not such a URI.
-        NotFound: The store has no such run, or the run no such artifact.
-    """
-    return find_artifact(open_store(store), uri)

@@ -74,6 +74,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         params: Their values as JSON; what JSON cannot hold is described by its text.
         secrets: The names of the secrets only.
         working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
+        parent: The id of the run that started this one, or None.
     """
 
     run: str
@@ -96,6 +97,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry | None = None
     timeout_s: float | None = None
     start_timeout_s: float | None = None
+    parent: str | None = None
 
     def __str__(self) -> str:
         """Return the job as indented JSON: what `dry_run=True` and `--dry-run` show."""

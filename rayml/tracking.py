@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
 
 from rayml.config import setting
@@ -19,6 +20,7 @@ from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
 from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.client import Client, LoopTransport, Producer
+from rayml.tracker.edits import find_edited
 from rayml.tracker.lease import lease_shard
 from rayml.tracker.records import Ended, Problem, Started, Submitted
 from rayml.tracker.tracker import Tracker
@@ -39,30 +41,36 @@ def start_run(
     experiment: str | None = None,
     params: Mapping[str, object] | None = None,
     labels: Mapping[str, str] | None = None,
+    parent: str | None = None,
     store: str | Path | Store | None = None,
 ) -> Iterator[Context]:
     """Track a block of code as a run; it needs no Ray, and what it prints is not captured.
 
     Inside a run that was submitted, it gives that run's context and ends nothing: the same script
-    works both ways. An exception fails the run and goes on its way.
+    works both ways; with a `parent`, it is always a run of its own. An exception fails the run and
+    goes on its way.
 
     Args:
         name: What people call the run.
         experiment: What it belongs to; `"default"` by default.
         params: Its parameters.
         labels: Words to find it by.
+        parent: The id of the run that this one is a part of.
         store: Where; the project's own by default.
 
     Raises:
+        NotFound: The store has no such parent.
         StoreError: The store cannot be written, or at the end: not all was durable, and the run
             failed.
     """
-    if (current := find_context()) is not None:
+    if parent is None and (current := find_context()) is not None:
         yield current
         return
     opened = open_store(store)
     close_abandoned(opened)
     spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
+    if parent is not None:
+        spec = msgspec.structs.replace(spec, parent=find_edited(opened, parent).spec.run)
     lease = lease_shard(opened)
     tracker = Tracker(opened, lease.shard, identify(psutil.Process()))
     transport = LoopTransport(tracker)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rayml.store import Store
 
-__all__ = ["Artifact", "ArtifactRecord", "FileRecord", "check_name", "parse_uri"]
+__all__ = ["Artifact", "ArtifactRecord", "FileRecord", "check_name", "digest_of", "parse_uri"]
 
 
 class Artifact:
@@ -40,6 +40,11 @@ class Artifact:
         """Take the record, and the store that holds the bytes."""
         self.record = record
         self._store = store
+
+    @property
+    def store(self) -> Store:
+        """What holds its bytes."""
+        return self._store
 
     @property
     def name(self) -> str:
@@ -79,11 +84,7 @@ class Artifact:
     @property
     def digest(self) -> str:
         """SHA-256 of the file; of a folder's, of their sorted lines `<path> <digest>`."""
-        files = self.record.files
-        if not is_folder(self.record):
-            return files[0].digest
-        lines = sorted(f"{file.path} {file.digest}\n" for file in files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return digest_of(self.record)
 
     def load(self, trusted: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         """Return what was logged, as near as its format allows.
@@ -172,6 +173,14 @@ class Artifact:
         if self.format == "plotly":
             return head + "<p>An interactive plotly figure: <code>load()</code> shows it.</p>"
         return head + f"<p><code>{escape(self.uri)}</code></p>"
+
+
+def digest_of(record: ArtifactRecord) -> str:
+    """Return an artifact's digest: see `Artifact.digest`."""
+    if not is_folder(record):
+        return record.files[0].digest
+    lines = sorted(f"{file.path} {file.digest}\n" for file in record.files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def human_bytes(size: int) -> str:

@@ -5,7 +5,10 @@
     worker.py      the child
     live.py        how it is shown on a terminal
     runs.py        list, show, history, logs, cancel
+    questions.py   compare, lineage, experiments, sql
+    edits.py       archive, unarchive, delete, undelete, label, note
     artifacts.py   artifact list, artifact get
+    models.py      model list, show, register, alias, tag
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
 the store could not be reached. Help loads neither Ray nor pandas.
@@ -21,7 +24,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rayml import __version__
-from rayml.cli import artifacts, runs
+from rayml.cli import artifacts, edits, models, questions, runs
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
@@ -40,9 +43,26 @@ app.command("show")(runs.show)
 app.command("logs")(runs.logs)
 app.command("cancel")(runs.cancel)
 app.command("history")(runs.history)
+app.command("compare")(questions.compare)
+app.command("lineage")(questions.lineage)
+app.command("experiments")(questions.experiments)
+app.command("sql")(questions.sql)
+app.command("label")(edits.label)
+app.command("note")(edits.note)
+app.command("archive")(edits.archive)
+app.command("unarchive")(edits.unarchive)
+app.command("delete")(edits.delete)
+app.command("undelete")(edits.undelete)
 artifact.command("list")(artifacts.list_artifacts)
 artifact.command("get")(artifacts.get)
 app.add_typer(artifact, name="artifact")
+model = typer.Typer(help="Registered models: names for what others are to use.")
+model.command("list")(models.list_models)
+model.command("show")(models.show)
+model.command("register")(models.register)
+model.command("alias")(models.alias)
+model.command("tag")(models.tag)
+app.add_typer(model, name="model")
 
 
 @app.callback(invoke_without_command=True)

@@ -19,7 +19,7 @@ def list_artifacts(
     name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = False
 ) -> int:
     """List what a run has left: name, kind, size and URI of each artifact."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     artifacts = list(get_run(name, store=store).artifacts.values())
     if as_json:
@@ -32,7 +32,7 @@ def list_artifacts(
 def get(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN|URI", help="A run, or a rayml://runs/<run>/<name> URI alone."),
+        typer.Argument(metavar="RUN|URI", help="A run, or a rayml:// URI alone."),
     ],
     name: Annotated[str | None, typer.Argument(help="The artifact's name.")] = None,
     *,
@@ -59,14 +59,13 @@ def get(
 
 
 def _find(run: str, name: str | None, store: str | None) -> Artifact:
-    from rayml.run import artifact, get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
+    from rayml.registry import artifact  # noqa: PLC0415
 
     if run.startswith("rayml://") and name is None:
         return artifact(run, store=store)
     if name is None:
-        raise SpecError(
-            f"{run!r} names no artifact; give RUN and NAME, or a rayml://runs/<run>/<name> URI"
-        )
+        raise SpecError(f"{run!r} names no artifact; give RUN and NAME, or a rayml:// URI alone")
     return get_run(run, store=store).artifact(name)
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rayml.errors import StoreError
+from rayml.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rayml.store import Store
 
 RunArgument = Annotated[
@@ -24,7 +26,49 @@ StoreOption = Annotated[
         help="A folder, or an s3:// gs:// az:// URI; by default the project's .rayml.",
     ),
 ]
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Ids, or unambiguous beginnings of them.")
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help='What they meet: "metrics.auc.max > 0.9 and params.depth in (4, 8)".',
+    ),
+]
+RemoveOption = Annotated[
+    list[str] | None, typer.Option("--remove", metavar="NAME", help="One to take away.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def read_pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
+    """Return the names and values of an option that was given several times; the last one counts.
+
+    Raises:
+        SpecError: A word is not NAME=VALUE.
+    """
+    pairs = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise SpecError(f"{option} {word!r} has no name or value; write {option} NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def read_changes(
+    words: Sequence[str] | None, removed: Sequence[str] | None
+) -> dict[str, str | None]:
+    """Return labels or tags to set by NAME=TEXT, and as None those to take away.
+
+    Raises:
+        SpecError: A word is not NAME=TEXT, or there is nothing to change.
+    """
+    changes = {**dict.fromkeys(removed or ()), **read_pairs("label", words)}
+    if not changes:
+        raise SpecError("there is nothing to change; write NAME=TEXT, or --remove NAME")
+    return changes
 
 
 def open_for_reading(location: str | None) -> Store:

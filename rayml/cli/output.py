@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
@@ -65,6 +67,9 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "params": record.params,
         "inputs": msgspec.to_builtins(spec.inputs),
         "labels": record.labels,
+        "notes": record.attribute("notes"),
+        "archived": record.attribute("archived"),
+        "parent": spec.parent,
         "metrics": dict(record.last_values()),
         "artifacts": {artifact.name: artifact_data(artifact) for artifact in artifacts},
         "result": _plain_result(record, store),
@@ -143,7 +148,52 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("attempts", str(record.attempt) if record.attempt > 1 else ""),
         ("duration", duration_text(duration_s(record))),
         ("labels", pairs_text(record.labels)),
+        ("notes", str(record.attribute("notes"))),
+        ("archived", "yes" if record.attribute("archived") else ""),
+        ("parent", spec.parent or ""),
     ]
+
+
+def frame_rows(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """Return a DataFrame's rows as JSON can hold them."""
+    import pandas as pd  # noqa: PLC0415 - loads only when there is a DataFrame
+
+    missing = (pd.NA, pd.NaT)
+    return [
+        {
+            str(name): None if any(value is one for one in missing) else _plain(value)
+            for name, value in row.items()
+        }
+        for row in frame.astype(object).to_dict("records")
+    ]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    is_plain = value is None or isinstance(value, bool | int | float | str)
+    return value if is_plain else str(value)
+
+
+def print_frame(frame: pd.DataFrame) -> None:
+    """Print a DataFrame: a table on a terminal, CSV in a pipe."""
+    rows = [
+        ["" if cell is None else str(cell) for cell in row.values()] for row in frame_rows(frame)
+    ]
+    if sys.stdout.isatty():
+        shown = table(*map(str, frame.columns))
+        for row in rows:
+            shown.add_row(*row)
+        console().print(shown)
+    else:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([list(map(str, frame.columns)), *rows])
 
 
 def print_values(record: RunRecord) -> None:

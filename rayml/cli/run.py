@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from rayml.cli.exits import exit_code, report
-from rayml.cli.options import JsonOption, StoreOption, is_terminal
+from rayml.cli.options import JsonOption, StoreOption, is_terminal, read_pairs
 from rayml.cli.output import (
     emit_json,
     print_artifacts,
@@ -27,7 +27,7 @@ from rayml.config import Resources, Retry, setting
 from rayml.errors import RaymlError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from rayml.cli.watch import Ended, Event, Keeper, View
     from rayml.run import Run
@@ -106,17 +106,17 @@ def run(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Run a function or a script once, to completion, and record what it does."""
     options: dict[str, Any] = {
-        "inputs": _pairs("-i", given),
+        "inputs": read_pairs("-i", given),
         "args": args or [],
         "name": name,
         "experiment": experiment,
-        "labels": _pairs("--label", label),
+        "labels": read_pairs("--label", label),
         "resources": Resources(
             cpus=cpus, memory=memory, gpus=gpus, gpu_type=gpu_type, workers=workers
         ),
         "requirements": _requirements(requirement, requirements),
         "working_dir": working_dir,
-        "env": _pairs("--env", env),
+        "env": read_pairs("--env", env),
         "secrets": secret,
         "retry": Retry(attempts=attempts) if attempts != 1 else None,
         "timeout_s": timeout_s,
@@ -124,7 +124,7 @@ def run(  # noqa: PLR0913 - one for each option
         "cluster": cluster,
         "store": store,
     }
-    submit = partial(_submit, target, _pairs("-p", param), options)
+    submit = partial(_submit, target, read_pairs("-p", param), options)
     if dry_run:
         print(submit(dry_run=True))
         return 0
@@ -145,21 +145,6 @@ def _submit(
     signature = read_signature(find_target(target, folder), None)
     params = {name: parse_word(name, word, signature) for name, word in words.items()}
     return submit(target, params=params, dry_run=dry_run, **options)
-
-
-def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
-    """Return the names and values of an option that was given several times; the last one counts.
-
-    Raises:
-        SpecError: A word is not NAME=VALUE.
-    """
-    pairs = {}
-    for word in words or ():
-        name, equals, value = word.partition("=")
-        if not name or not equals:
-            raise SpecError(f"{option} {word!r} has no name or value; write {option} NAME=VALUE")
-        pairs[name] = value
-    return pairs
 
 
 def _requirements(packages: list[str] | None, file: str | None) -> list[str] | str | None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rayml.cli.exits import say
-from rayml.cli.options import JsonOption, RunArgument, StoreOption, is_terminal, open_for_reading
+from rayml.cli.options import (
+    JsonOption,
+    RunArgument,
+    StoreOption,
+    WhereOption,
+    is_terminal,
+    open_for_reading,
+)
 from rayml.cli.output import (
     console,
     duration_s,
@@ -29,10 +36,11 @@ from rayml.cli.output import (
 if TYPE_CHECKING:
     from rayml.run import Run
     from rayml.store import Store
-    from rayml.tracker.reader import Reader
     from rayml.tracker.runs import RunRecord
 
+_SHOWN_RUNS = 20
 _SHOWN_METRICS = 3
+_EITHER = "(archived or not archived)"
 _CANCEL_MARGIN_S = 20.0
 _POLL_S = 0.2
 
@@ -40,35 +48,45 @@ _POLL_S = 0.2
 def list_runs(
     *,
     experiment: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    where: WhereOption = None,
+    order_by: Annotated[
+        str | None, typer.Option(metavar="FIELDS", help='Such as "metrics.auc desc, name".')
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; 20.")] = None,
+    shows_all: Annotated[
+        bool, typer.Option("--all", help="Archived runs too, and no limit but your own.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List runs, the newest first."""
+    """List runs, the newest first; archived ones only if you ask for them."""
+    from rayml.listing import select  # noqa: PLC0415 - not for --help
+    from rayml.tracker.edits import read_edited  # noqa: PLC0415
+
     opened = open_for_reading(store)
-    reader = _read(opened)
-    found = [r for r in reader.runs.values() if experiment in (None, r.spec.experiment)]
-    found.sort(key=lambda record: record.spec.submitted_at, reverse=True)
+    _warn(opened)
+    if shows_all:
+        where = _EITHER if where is None else f"({where}) and {_EITHER}"
+    found = select(read_edited(opened).values(), experiment, where, order_by)
+    shown = found[: limit or (None if shows_all else _SHOWN_RUNS)]
     if as_json:
-        emit_json([run_data(record, opened) for record in found[:limit]])
+        emit_json([run_data(record, opened) for record in shown])
     elif found:
-        _print_runs(found[:limit])
-        if len(found) > limit:
-            say(f"{limit} of {len(found)} runs; --limit {len(found)} lists all")
+        _print_runs(shown)
+        if len(found) > len(shown):
+            say(f"{len(shown)} of {len(found)} runs; --limit {len(found)} lists all")
     else:
-        say(f"store {opened.uri} has no runs" + (f" of {experiment!r}" if experiment else ""))
+        asked = f" of {experiment!r}" if experiment else ""
+        say(f"store {opened.uri} has no runs{asked}" + (" that meet --where" if where else ""))
     return 0
 
 
-def _read(store: Store) -> Reader:
+def _warn(store: Store) -> None:
     """Read a store, and warn in one line of what cannot be read."""
     from rayml.tracker.reader import read_runs  # noqa: PLC0415 - not for --help
 
-    reader = read_runs(store)
-    if reader.problems:
-        problems = "; ".join(map(str, reader.problems.values()))
+    if problems := "; ".join(map(str, read_runs(store).problems.values())):
         say(f"warning: some runs may be missing or cut off: {problems}")
-    return reader
 
 
 def _print_runs(records: list[RunRecord]) -> None:
@@ -91,10 +109,12 @@ def _print_runs(records: list[RunRecord]) -> None:
 
 def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> int:
     """Show all that is known about a run."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
+    from rayml.tracker.edits import find_edited  # noqa: PLC0415
 
     opened = open_for_reading(store)
-    record = _read(opened).find(name)
+    _warn(opened)
+    record = find_edited(opened, name)
     if as_json:
         emit_json(run_data(record, opened))
         return 0
@@ -148,7 +168,7 @@ def history(
     as_json: JsonOption = False,
 ) -> int:
     """Print a metric's points by step: a table on a terminal, CSV in a pipe."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     frame = get_run(name, store=store).history(metric)
     columns = frame["step"], frame["time"], frame["value"]
@@ -179,7 +199,7 @@ def logs(
     store: StoreOption = None,
 ) -> int:
     """Print what a run has printed."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     run = get_run(name, store=open_for_reading(store))
     for text in run.logs(follow=True) if follow else [run.logs()]:
@@ -198,7 +218,7 @@ def cancel(
     store: StoreOption = None,
 ) -> int:
     """End a run: its code gets KeyboardInterrupt, and after the grace all its processes end."""
-    from rayml.run import get_run  # noqa: PLC0415 - not for --help
+    from rayml.listing import get_run  # noqa: PLC0415 - not for --help
     from rayml.tracker.records import TERMINAL  # noqa: PLC0415
 
     run = get_run(name, store=open_for_reading(store))

@@ -297,7 +297,7 @@ class Watch:
 
     def _find_end(self) -> Ended:
         """Return how a run ended whose keeper has died."""
-        from rayml.run import get_run  # noqa: PLC0415 - not for --help
+        from rayml.listing import get_run  # noqa: PLC0415 - not for --help
         from rayml.tracker.abandoned import close_abandoned  # noqa: PLC0415
 
         if not self.run and self._is_cancelled:

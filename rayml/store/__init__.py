@@ -7,6 +7,8 @@ Keys are relative paths. The layout, which every reader may rely on:
     submissions/<run>.json                  a run that was handed to a remote cluster
     claims/<run>.json                       which driver executes that submission
     cancels/<run>.json                      with how much grace to end it
+    catalog/<seq>.json                      what people changed afterwards, one object a change
+    catalog_states/<seq>.json               what the changes up to it amount to; a shortcut
     logs/<run>/<attempt>/<part>.log         what the job printed
     blobs/sha256/<aa>/<digest>              the bytes of artifacts, under their own digest
     rayml.json                              the format, and that the store has passed `check_store`

@@ -2,9 +2,11 @@
 
 A shard of the journal has a single writer, the tracker of its runs. The catalog has many: whoever
 names a model, moves an alias, or archives a run from a laptop, with no tracker at hand. Each entry
-is a numbered object that is created once:
+is a numbered object that is created once, a line of JSON and its CRC-32:
 
-    catalog/000000000017.json      {"format":1,"seq":17,"nonce":…,"time":…,"by":…,"change":{…}}
+    catalog/000000000017.json
+        {"format":1,"seq":17,"nonce":…,"time":…,"by":…,"change":{"type":"alias",…}}
+        {"crc32":3735928559}
 
 Of several writers of a number one wins; the others read what it wrote, decide again, and take the
 next. So all changes have one order, each is there whole or not at all, and each was decided in
@@ -16,103 +18,136 @@ That is only a shortcut for readers: the entries stay.
 
 from __future__ import annotations
 
-import getpass
+import re
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, TypeAlias
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from rayml.artifacts.record import ArtifactRecord
-from rayml.errors import JournalCorrupt, StoreError
+from rayml.config import user_name
+from rayml.errors import JournalCorrupt, StoreError, StoreUnreachable
+from rayml.tracker.changes import CHANGE_TYPES, FORMAT, CatalogState, Change, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rayml.store import Store
 
-FORMAT = 1
-_STATE_EVERY = 256
+STATE_EVERY = 256
 _MAX_RACES = 1000
+_ENTRY_KEY = re.compile(r"catalog/(\d{12})\.json")
+_STATE_KEY = re.compile(r"catalog_states/(\d{12})\.json")
 
 
-class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="version"):
-    """An artifact became a version of a model."""
+class Catalog:
+    """The catalog of a store, as of the last `refresh`. Safe to use from several threads."""
 
-    model: str
-    version: int
-    artifact: ArtifactRecord
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state = CatalogState()
+        self._lock = threading.RLock()
+
+    def refresh(self) -> CatalogState:
+        """Read what has come since the last call, and return what all entries amount to.
+
+        Raises:
+            JournalCorrupt: An entry is missing or not what was written; nothing has changed.
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            keys = self._new_keys()
+            if keys:
+                state = self._state.copy()
+                if len(keys) >= STATE_EVERY:
+                    state = self._newest_state() or state
+                for key in keys:
+                    if _number(key) > state.seq:
+                        self._fold(state, key)
+                self._state = state
+            return self._state
+
+    def append(self, decide: Callable[[CatalogState], Change | None]) -> None:
+        """Make one change durable; it is decided in full knowledge of all changes before it.
+
+        Args:
+            decide: Returns the change, or None if there is nothing to change; called again if
+                somebody else's has come in between. It may raise, and then nothing changes.
+
+        Raises:
+            StoreUnreachable: The store is silent, and may or may not have kept the change.
+            StoreError: The store cannot be written.
+        """
+        with self._lock:
+            for _ in range(_MAX_RACES):
+                change = decide(self.refresh())
+                if change is None or self._write(_entry(self._state.seq + 1, change)):
+                    return
+        raise StoreError(
+            f"store {self._store.uri} had another change {_MAX_RACES} times in a row; try again"
+        )
+
+    def _new_keys(self) -> list[str]:
+        keys = self._store.list("catalog/", after=_key(self._state.seq))
+        return [key for key in keys if _ENTRY_KEY.fullmatch(key)]
+
+    def _write(self, entry: Entry) -> bool:
+        if not self._create(entry):
+            return False
+        state = self._state.copy()
+        state.add(entry)
+        self._state = state
+        # If one of the entries is unknown here, a newer rayml will store a later state.
+        if state.seq % STATE_EVERY == 0 and not state.is_partial:
+            with suppress(StoreError):  # the change is durable, and a shortcut can be missed
+                self._store.create(_state_key(state.seq), _seal(msgspec.json.encode(state)))
+        return True
+
+    def _create(self, entry: Entry) -> bool:
+        key, data = _key(entry.seq), _seal(msgspec.json.encode(entry))
+        try:
+            is_created = self._store.create(key, data)
+        except StoreUnreachable:
+            is_created = self._store.create(key, data)
+        # The store may have kept a try of ours whose answer was lost.
+        return is_created or self._read(key).nonce == entry.nonce
+
+    def _fold(self, state: CatalogState, key: str) -> None:
+        entry = self._read(key)
+        if _number(key) != state.seq + 1:
+            raise _corrupt(_key(state.seq + 1), "is missing")
+        if entry.seq != state.seq + 1:
+            raise _corrupt(key, "is another one")
+        state.add(entry)
+
+    def _read(self, key: str) -> Entry:
+        try:
+            return _decode(_unseal(self._store.get(key)))
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise _corrupt(key, "is not what was written") from exc
+
+    def _newest_state(self) -> CatalogState | None:
+        """Return the newest stored state, if that is ahead of ours and can be read."""
+        keys = self._store.list("catalog_states/", after=_state_key(self._state.seq))
+        for key in filter(_STATE_KEY.fullmatch, reversed(keys)):
+            try:
+                state = msgspec.json.decode(_unseal(self._store.get(key)), type=CatalogState)
+            except (msgspec.DecodeError, ValueError):
+                continue  # the entries themselves tell
+            if state.format == FORMAT and _state_key(state.seq) == key:
+                return state
+        return None
 
 
-class AliasMoved(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="alias"):
-    """An alias names this version of a model from now on, or none."""
-
-    model: str
-    alias: str
-    version: int | None
+_catalogs: dict[str, Catalog] = {}
 
 
-class ModelTagged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tags"):
-    """Tags of a model, or of one version of it, were set, or taken away by None."""
-
-    model: str
-    tags: dict[str, str | None]
-    version: int | None = None
-
-
-class RunEdited(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="edit"):
-    """A run's labels were set, or taken away by None; its notes were replaced, unless None."""
-
-    run: str
-    labels: dict[str, str | None] = {}
-    notes: str | None = None
-
-
-class RunsArchived(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="archive"):
-    """Runs are left out of lists, or are in them again."""
-
-    runs: list[str]
-    is_archived: bool
-
-
-class RunsDeleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="delete"):
-    """Runs were thrown away, or brought back before they were collected."""
-
-    runs: list[str]
-    is_deleted: bool
-
-
-class RunsCollected(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="collect"):
-    """Deleted runs were forgotten for good; their artifacts' bytes may go."""
-
-    runs: list[str]
-
-
-Change: TypeAlias = (
-    ModelVersion
-    | AliasMoved
-    | ModelTagged
-    | RunEdited
-    | RunsArchived
-    | RunsDeleted
-    | RunsCollected
-)
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One change, by whom and when: Unix seconds by the writer's clock.
-
-    Attributes:
-        change: None if a newer rayml made one that this one does not know.
-    """
-
-    format: int = FORMAT
-    seq: int
-    nonce: str
-    time: float
-    by: str
-    change: Change | None
+def open_catalog(store: Store) -> Catalog:
+    """Return this process's catalog of a store; nothing is read yet."""
+    return _catalogs.setdefault(store.uri, Catalog(store))
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,184 +163,42 @@ class _Tag(msgspec.Struct):
     type: str
 
 
-_KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in Change.__args__)
+class _Seal(msgspec.Struct):
+    crc32: int
 
 
-class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """One event in an alias's history."""
-
-    alias: str
-    version: int | None
-    time: float
-    by: str
+def _entry(seq: int, change: Change) -> Entry:
+    return Entry(seq=seq, nonce=uuid.uuid4().hex, time=time.time(), by=user_name(), change=change)
 
 
-class Version(msgspec.Struct, kw_only=True):
-    """One version of a model."""
-
-    artifact: ArtifactRecord
-    time: float
-    by: str
-    tags: dict[str, str] = {}
-
-
-class Model(msgspec.Struct, kw_only=True):
-    """A registered model: its versions from 1, and which of them its aliases name."""
-
-    versions: dict[int, Version] = {}
-    aliases: dict[str, int] = {}
-    tags: dict[str, str] = {}
-    moves: list[Move] = []
+def _decode(data: bytes) -> Entry:
+    stored = msgspec.json.decode(data, type=_Stored)
+    is_known = msgspec.json.decode(stored.change, type=_Tag).type in CHANGE_TYPES
+    is_ours = is_known and stored.format <= FORMAT
+    return Entry(
+        format=stored.format,
+        seq=stored.seq,
+        nonce=stored.nonce,
+        time=stored.time,
+        by=stored.by,
+        change=msgspec.json.decode(stored.change, type=Change) if is_ours else None,
+    )
 
 
-class Edits(msgspec.Struct, kw_only=True):
-    """What was changed about a run from outside."""
-
-    labels: dict[str, str | None] = {}
-    notes: str = ""
-    is_archived: bool = False
-    deleted_at: float | None = None
-    is_collected: bool = False
+def _seal(line: bytes) -> bytes:
+    return line + b"\n" + msgspec.json.encode(_Seal(zlib.crc32(line))) + b"\n"
 
 
-class CatalogState(msgspec.Struct, kw_only=True):
-    """All that the entries up to `seq` amount to."""
+def _unseal(data: bytes) -> bytes:
+    """Return the sealed line.
 
-    format: int = FORMAT
-    seq: int = 0
-    models: dict[str, Model] = {}
-    runs: dict[str, Edits] = {}
-
-    def add(self, entry: Entry) -> None:  # noqa: C901 - one case per change
-        """Fold the next entry."""
-        change, self.seq = entry.change, entry.seq
-        match change:
-            case ModelVersion():
-                model = self.models.setdefault(change.model, Model())
-                model.versions[change.version] = Version(
-                    artifact=change.artifact, time=entry.time, by=entry.by
-                )
-            case AliasMoved():
-                self._move(change, entry)
-            case ModelTagged():
-                _set(self._tagged(change), change.tags)
-            case RunEdited():
-                edits = self._edits(change.run)
-                edits.labels |= change.labels
-                edits.notes = edits.notes if change.notes is None else change.notes
-            case RunsArchived():
-                for run in change.runs:
-                    self._edits(run).is_archived = change.is_archived
-            case RunsDeleted():
-                for run in change.runs:
-                    self._edits(run).deleted_at = entry.time if change.is_deleted else None
-            case RunsCollected():
-                for run in change.runs:
-                    self._edits(run).is_collected = True
-
-    def _edits(self, run: str) -> Edits:
-        return self.runs.setdefault(run, Edits())
-
-    def _move(self, change: AliasMoved, entry: Entry) -> None:
-        model = self.models.setdefault(change.model, Model())
-        model.moves.append(
-            Move(alias=change.alias, version=change.version, time=entry.time, by=entry.by)
-        )
-        if change.version is None:
-            model.aliases.pop(change.alias, None)
-        else:
-            model.aliases[change.alias] = change.version
-
-    def _tagged(self, change: ModelTagged) -> dict[str, str]:
-        model = self.models.setdefault(change.model, Model())
-        return model.tags if change.version is None else model.versions[change.version].tags
-
-
-class Catalog:
-    """The catalog of a store, as of the last `refresh`. Safe to use from several threads."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._state = CatalogState()
-        self._lock = threading.RLock()
-
-    @property
-    def state(self) -> CatalogState:
-        """What the entries read so far amount to."""
-        return self._state
-
-    def refresh(self) -> CatalogState:
-        """Read what has come since the last call, and return the state.
-
-        Raises:
-            JournalCorrupt: An entry is missing or not what was written.
-            StoreError: The store cannot be read.
-        """
-        with self._lock:
-            keys = self._store.list("catalog/", after=_key(self._state.seq))
-            if len(keys) >= _STATE_EVERY:
-                self._jump()
-                keys = [key for key in keys if key > _key(self._state.seq)]
-            for key in keys:
-                self._fold(key)
-            return self._state
-
-    def append(self, decide: Callable[[CatalogState], Change]) -> Entry:
-        """Make one change durable; it is decided in knowledge of all changes before it.
-
-        Args:
-            decide: Returns the change; called again if somebody else's has come in between. It
-                may raise, and then nothing changes.
-
-        Raises:
-            StoreError: The store cannot be written.
-        """
-        with self._lock:
-            for _ in range(_MAX_RACES):
-                change = decide(self.refresh())
-                entry = _entry(self._state.seq + 1, change)
-                if self._create(entry):
-                    self._state.add(entry)
-                    self._save_state()
-                    return entry
-        raise StoreError(
-            f"store {self._store.uri} had another change {_MAX_RACES} times in a row; try again"
-        )
-
-    def _create(self, entry: Entry) -> bool:
-        key = _key(entry.seq)
-        if self._store.create(key, msgspec.json.encode(entry)):
-            return True
-        # The store may have kept a first try of ours whose answer was lost.
-        return self._read(key).nonce == entry.nonce
-
-    def _fold(self, key: str) -> None:
-        entry = self._read(key)
-        if entry.seq != self._state.seq + 1 or _key(entry.seq) != key:
-            raise _corrupt(_key(self._state.seq + 1), "is missing")
-        self._state.add(entry)
-
-    def _read(self, key: str) -> Entry:
-        try:
-            return _decode(self._store.get(key))
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise _corrupt(key, "is not what was written") from exc
-
-    def _save_state(self) -> None:
-        if self._state.seq % _STATE_EVERY == 0:
-            self._store.create(_state_key(self._state.seq), msgspec.json.encode(self._state))
-
-    def _jump(self) -> None:
-        """Start from the newest stored state, if that is ahead of ours."""
-        stored = self._store.list("catalog_states/", after=_state_key(self._state.seq))
-        for key in reversed(stored):
-            try:
-                state = msgspec.json.decode(self._store.get(key), type=CatalogState)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # the entries themselves tell
-            if state.format == FORMAT:
-                self._state = state
-                return
+    Raises:
+        ValueError: The bytes are not those that were sealed.
+    """
+    line, _, seal = data.partition(b"\n")
+    if seal != msgspec.json.encode(_Seal(zlib.crc32(line))) + b"\n":
+        raise ValueError("the CRC-32 is another one")
+    return line
 
 
 def _key(seq: int) -> str:
@@ -316,27 +209,8 @@ def _state_key(seq: int) -> str:
     return f"catalog_states/{seq:012d}.json"
 
 
-def _entry(seq: int, change: Change) -> Entry:
-    now, nonce = time.time(), uuid.uuid4().hex
-    return Entry(seq=seq, nonce=nonce, time=now, by=getpass.getuser(), change=change)
-
-
-def _decode(data: bytes) -> Entry:
-    stored = msgspec.json.decode(data, type=_Stored)
-    is_known = msgspec.json.decode(stored.change, type=_Tag).type in _KNOWN_TYPES
-    change = msgspec.json.decode(stored.change, type=Change) if is_known else None
-    return Entry(
-        format=stored.format, seq=stored.seq, nonce=stored.nonce, time=stored.time, by=stored.by,
-        change=change,
-    )  # fmt: skip
-
-
-def _set(tags: dict[str, str], changes: dict[str, str | None]) -> None:
-    for name, value in changes.items():
-        if value is None:
-            tags.pop(name, None)
-        else:
-            tags[name] = value
+def _number(key: str) -> int:
+    return int(key[-17:-5])
 
 
 def _corrupt(key: str, what: str) -> JournalCorrupt:

@@ -8,54 +8,60 @@
                | field ["not"] "in" "(" value { "," value } ")"
                | field ["not"] "like" text
                | field "is" ["not"] "null"
+               | flag
+    value    = a number, such as 1e-3 | a 'text' in quotes | "true" | "false"
+             | of times: a date, such as 2026-11-30 or '2026-11-30 18:00+01:00', or an age: -7d
+    flag     = "archived" | "deleted"
     field    = "params." name | "labels." name | "metrics." name ["." ("last" | "min" | "max")]
              | an attribute of runs, such as state or submitted_at
     order_by = field ["asc" | "desc"] { "," field ["asc" | "desc"] }
 
 What a run does not have equals nothing and is neither above nor below anything: every comparison
-with it is false, and in an order it comes last.
+with it is false, and in an order it comes last. A name with other characters than letters, digits
+and `_ . / @ -` is quoted: params.'learning rate'. Dates without a zone are UTC; ages count back
+from now in s, m, h, d or w. In `like`, % stands for any text and _ for one character.
 """
 
 from __future__ import annotations
 
-import math
-import operator
 import re
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 from rayml.errors import SpecError, suggestion
+from rayml.tracker.comparison import (
+    COMPARISONS,
+    all_of,
+    any_of,
+    compares,
+    find_part,
+    is_in,
+    is_like,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator
 
-Value: TypeAlias = str | float | bool | None
-Field: TypeAlias = "Callable[[Row], object]"
-Test: TypeAlias = "Callable[[Row], bool]"
+    from rayml.tracker.comparison import Field, Test, Value
 
 TIMES = frozenset({"submitted_at", "started_at", "ended_at"})
-ATTRIBUTES = TIMES | {
+FLAGS = frozenset({"archived", "deleted"})
+ATTRIBUTES = TIMES | FLAGS | {
     "id", "name", "experiment", "state", "attempt", "duration_s", "parent", "user", "notes",
 }  # fmt: skip
+_MAX_DEPTH = 50
 _SUMMARIES = ("last", "min", "max")
 _KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "true", "false"})
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<>": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)
       | (?P<age>-\d+(?:\.\d+)?[smhdw]\b)
+      | (?P<date>\d{4}-\d\d-\d\d(?:[T\ ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?)?
+          (?![\w.]))
       | (?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])|[+-]?inf\b|nan\b)
       | (?P<word>[^\W\d][\w./@-]*(?:(?:'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)[\w./@-]*)*)
       | (?P<symbol><=|>=|<>|!=|==|[=<>(),])
@@ -66,24 +72,6 @@ _TOKEN = re.compile(
 _QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)"|`([^`]*)`""")
 
 
-class Row(Protocol):
-    """A run as queries see it."""
-
-    @property
-    def params(self) -> Mapping[str, object]:
-        """By name."""
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """By name."""
-
-    def attribute(self, name: str) -> object:
-        """Return one of `ATTRIBUTES`; times as Unix seconds, None for what is not."""
-
-    def metric(self, name: str, summary: str) -> float | None:
-        """Return the `last`, `min` or `max` of a metric, or None."""
-
-
 @dataclass(frozen=True)
 class _Token:
     kind: str
@@ -91,8 +79,19 @@ class _Token:
     position: int
 
 
-def parse_where(text: str, now: float | None = None) -> Test:
-    """Return the test that a `where` describes.
+@dataclass(frozen=True)
+class Where:
+    """A parsed `where`: whether a run meets it, and which fields it names."""
+
+    test: Test
+    fields: frozenset[str]
+
+
+def parse_where(text: str, now: float | None = None) -> Where:
+    """Return what a `where` asks for.
+
+    >>> sorted(parse_where("metrics.auc > 0.9 and not archived").fields)
+    ['archived', 'metrics.auc']
 
     Args:
         text: Such as `metrics.auc > 0.9 and params.depth = 4`.
@@ -104,7 +103,7 @@ def parse_where(text: str, now: float | None = None) -> Test:
     parser = _Parser("where", text, time.time() if now is None else now)
     test = parser.either()
     parser.expect_end()
-    return test
+    return Where(test, frozenset(parser.fields))
 
 
 def parse_order(text: str) -> list[tuple[Field, bool]]:
@@ -121,38 +120,24 @@ def parse_order(text: str) -> list[tuple[Field, bool]]:
     return order
 
 
-def sort_rows(rows: list[Row], order: list[tuple[Field, bool]]) -> list[Row]:
-    """Return the rows in this order; equal ones stay as they are, missing values come last."""
-    for field, descending in reversed(order):
-        present = [(key, row) for row in rows if (key := _sort_key(field(row))) is not None]
-        missing = [row for row in rows if _sort_key(field(row)) is None]
-        present.sort(key=operator.itemgetter(0), reverse=descending)
-        rows = [row for _, row in present] + missing
-    return rows
-
-
-def _sort_key(value: object) -> tuple[bool, object] | None:
-    if isinstance(value, bool | int | float):
-        return None if math.isnan(value) else (False, value)
-    return None if value is None else (True, str(value))
-
-
 class _Parser:
     """Reads one text from left to right; every method takes what it is named after."""
 
     def __init__(self, what: str, text: str, now: float) -> None:
         if not isinstance(text, str):
             raise SpecError(f"{what}={text!r} is not text; write {what}='metrics.auc > 0.9'")
+        self.fields: set[str] = set()
         self._what, self._text, self._now = what, text, now
-        self._tokens = list(self._scan())
-        self._index = 0
+        self._tokens = self._scan()
+        self._index = self._depth = 0
 
     def _scan(self) -> list[_Token]:
         tokens, position = [], 0
         while True:
             match = _TOKEN.match(self._text, position)
             if match is None:
-                raise self._error(f"has {self._text[position:].strip()[:20]!r}", position)
+                rest = self._text[position:].lstrip()
+                raise self._error(f"has {rest.strip()[:20]!r}", len(self._text) - len(rest))
             kind = match.lastgroup or "end"
             tokens.append(_Token(kind, match[kind], match.start(kind)))
             if kind == "end":
@@ -200,41 +185,58 @@ class _Parser:
         tests = [self._both()]
         while self.take("word", "or"):
             tests.append(self._both())
-        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else any_of(tests)
 
     def _both(self) -> Test:
         tests = [self._negation()]
         while self.take("word", "and"):
             tests.append(self._negation())
-        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else all_of(tests)
 
     def _negation(self) -> Test:
         if self.take("word", "not"):
-            test = self._negation()
+            with self._deeper():
+                test = self._negation()
             return lambda row: not test(row)
         if self.take("symbol", "("):
-            inner = self.either()
+            with self._deeper():
+                inner = self.either()
             self._expect("symbol", ")", wanted="`)`")
             return inner
         return self._comparison()
 
+    @contextmanager
+    def _deeper(self) -> Iterator[None]:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            problem = f"is nested more than {_MAX_DEPTH} deep"
+            raise self._error(problem, self._next.position)
+        yield
+        self._depth -= 1
+
     def _comparison(self) -> Test:
         name, field = self._field()
-        if symbol := self.take("symbol", *_COMPARISONS):
-            return _compares(field, _COMPARISONS[symbol.text], self._value(name))
+        if symbol := self.take("symbol", *COMPARISONS):
+            return compares(field, COMPARISONS[symbol.text], self._value(name))
         if self.take("word", "is"):
             is_null = self.take("word", "not") is None
             self._expect("word", "null", wanted="`null`")
             return lambda row: (field(row) is None) == is_null
+        if name in FLAGS and not self._continues():
+            return lambda row: field(row) is True
         is_negated = self.take("word", "not") is not None
         test = self._membership(name, field)
         return (lambda row: field(row) is not None and not test(row)) if is_negated else test
 
+    def _continues(self) -> bool:
+        """Tell whether a comparison goes on after its field."""
+        return self._next.kind == "word" and self._next.text.lower() in ("not", "in", "like")
+
     def _membership(self, name: str, field: Field) -> Test:
         if self.take("word", "in"):
-            return _is_in(field, self._values(name))
+            return is_in(field, self._values(name))
         if self.take("word", "like"):
-            return _is_like(field, _unquote(self._expect("text", wanted="a text").text))
+            return is_like(field, _unquote(self._expect("text", wanted="a text").text))
         raise self._unexpected("a comparison (= != < <= > >= in like is)")
 
     def _values(self, name: str) -> list[Value]:
@@ -246,21 +248,23 @@ class _Parser:
         return values
 
     def _value(self, name: str) -> Value:
+        if name in TIMES and (token := self.take("age")):
+            return self._now + float(token.text[:-1]) * _SECONDS[token.text[-1]]
         value = self._literal()
-        if name in TIMES and isinstance(value, str):
-            return self._time(value)
-        return value
+        return self._time(value) if name in TIMES and isinstance(value, str) else value
 
     def _literal(self) -> Value:
         if token := self.take("text"):
             return _unquote(token.text)
         if token := self.take("number"):
             return float(token.text)
-        if token := self.take("age"):
-            return self._now + float(token.text[:-1]) * _SECONDS[token.text[-1]]
+        if token := self.take("date"):
+            return token.text
         if token := self.take("word", "true", "false"):
             return token.text.lower() == "true"
-        raise self._unexpected("a value (a number, true, false, -7d or a 'text' in quotes)")
+        raise self._unexpected(
+            "a value (a number, true, false or a 'text' in quotes; for times a date or -7d)"
+        )
 
     def _time(self, text: str) -> float:
         try:
@@ -281,6 +285,7 @@ class _Parser:
             raise self._unexpected("a field (params.x, metrics.x, labels.x or an attribute)")
         self._index += 1
         kind, dot, rest = token.text.partition(".")
+        self.fields.add(token.text)
         if dot and kind in ("params", "labels", "metrics") and rest:
             return token.text, _named_field(kind, rest)
         if token.text not in ATTRIBUTES:
@@ -298,21 +303,8 @@ def _named_field(kind: str, rest: str) -> Field:
         return lambda row: row.metric(metric, summary)
     name = _unquote(rest)
     if kind == "params":
-        return lambda row: _find(row.params, name)
+        return lambda row: find_part(row.params, name)
     return lambda row: row.labels.get(name)
-
-
-def _find(params: Mapping[str, object], name: str) -> object:
-    """Return a parameter; of a nested one, the part that a dotted name leads to."""
-    if name in params:
-        return params[name]
-    head, dot, rest = name.partition(".")
-    while dot:
-        if isinstance(inner := params.get(head), dict):
-            return _find(inner, rest)
-        more, dot, rest = rest.partition(".")
-        head = f"{head}.{more}"
-    return None
 
 
 def _unquote(text: str) -> str:
@@ -323,56 +315,3 @@ def _unquote(text: str) -> str:
         return double.replace('""', '"') if double is not None else back
 
     return _QUOTED.sub(plain, text)
-
-
-def _compares(field: Field, compare: Callable[[Any, Any], Any], wanted: Value) -> Test:
-    def test(row: Row) -> bool:
-        pair = _comparable(field(row), wanted)
-        return pair is not None and bool(compare(*pair))
-
-    return test
-
-
-def _is_in(field: Field, wanted: list[Value]) -> Test:
-    tests = [_compares(field, operator.eq, value) for value in wanted]
-    return lambda row: any(test(row) for test in tests)
-
-
-def _is_like(field: Field, pattern: str) -> Test:
-    parts = {"%": ".*", "_": "."}
-    expression = "".join(parts.get(letter) or re.escape(letter) for letter in pattern)
-    matches = re.compile(expression, re.DOTALL).fullmatch
-    return lambda row: (value := field(row)) is not None and bool(matches(str(value)))
-
-
-def _comparable(found: object, wanted: Value) -> tuple[object, object] | None:
-    """Return both as one type, or None: numbers with numbers (also if written as text), else text.
-
-    Parameters that were imported, or given to a script, are text though they mean numbers.
-    """
-    if found is None or wanted is None:
-        return None
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return _as_flags(found, wanted)
-    if isinstance(wanted, int | float):
-        number = _number(found)
-        return None if number is None else (number, wanted)
-    return str(found), wanted
-
-
-def _as_flags(found: object, wanted: Value) -> tuple[object, object] | None:
-    flags = [_flag(value) for value in (found, wanted)]
-    return None if None in flags else (flags[0], flags[1])
-
-
-def _flag(value: object) -> bool | None:
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower())
-    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
-
-
-def _number(value: object) -> float | None:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None

@@ -30,10 +30,11 @@ from rayml.tracker.records import (
 from rayml.tracker.series import Columns, Summary, merge, summarize, supersede
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from rayml.artifacts.record import ArtifactRecord
     from rayml.spec import Spec
+    from rayml.tracker.changes import Edits
     from rayml.tracker.segments import Batch
     from rayml.tracker.series import Point, Source
 
@@ -86,6 +87,7 @@ class RunRecord:
     Attributes:
         since: The segment with which it began.
         stored: Where its older points lie, if they are not here.
+        edits: What people changed afterwards, where somebody has looked that up.
     """
 
     spec: Spec
@@ -104,6 +106,7 @@ class RunRecord:
     result: Result | None = None
     series: dict[str, dict[Source, Series]] = field(default_factory=dict)
     stored: Stored | None = None
+    edits: Edits | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -135,10 +138,55 @@ class RunRecord:
         points = self.points(metric)
         return summarize([p[0] for p in points], [p[2] for p in points])
 
+    def attribute(self, name: str) -> object:
+        """Return what queries call by this name: see `query.ATTRIBUTES`."""
+        return _ATTRIBUTES[name](self)
+
+    def metric(self, name: str, summary: str) -> float | None:
+        """Return the `last`, `min` or `max` of a metric; None if there is no such metric."""
+        sources = self.series.get(name)
+        if not sources:
+            return None
+        (first, *others) = sources.values()
+        found = self.summary(name) if others or first.summary is None else first.summary
+        value: float = getattr(found, summary)
+        return value
+
+    def columns(self, metric: str) -> list[tuple[Source, Columns]]:
+        """Return all points of a metric by who logged them, superseded ones included."""
+        stored = self._load(metric)
+        recent = ((source, series.recent) for source, series in self.series[metric].items())
+        return [(source, part) for source, part in (*stored.items(), *recent) if part]
+
     def last_values(self) -> Iterator[tuple[str, float]]:
         """Yield each metric's name and its value at the highest step."""
         for name in self.series:
             yield name, self.summary(name).last
+
+
+def _duration_s(run: RunRecord) -> float | None:
+    if run.started_at is None:
+        return None
+    end = run.ended_at if run.ended_at is not None else time.time()
+    return max(0.0, end - run.started_at)
+
+
+_ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
+    "id": lambda run: run.spec.run,
+    "name": lambda run: run.spec.name,
+    "experiment": lambda run: run.spec.experiment,
+    "state": lambda run: run.state,
+    "attempt": lambda run: run.attempt,
+    "parent": lambda run: run.spec.parent,
+    "user": lambda run: run.spec.origin.user,
+    "notes": lambda run: run.edits.notes if run.edits else "",
+    "archived": lambda run: run.edits is not None and run.edits.is_archived,
+    "deleted": lambda run: run.edits is not None and run.edits.deleted_at is not None,
+    "submitted_at": lambda run: run.spec.submitted_at,
+    "started_at": lambda run: run.started_at,
+    "ended_at": lambda run: run.ended_at,
+    "duration_s": _duration_s,
+}
 
 
 def _goes_on(summaries: list[tuple[int, Summary]]) -> bool:

@@ -299,7 +299,7 @@ def test_an_artifact_never_overwrites(rayml_in: Run, written: tuple[Path, str, s
     [
         (["artifact", "get", "latest", "notse"], "has no artifact 'notse'; there are none"),
         (["artifact", "get", "latest"], "'latest' names no artifact; give RUN and NAME"),
-        (["artifact", "get", "rayml://models/x"], "is not the URI of an artifact"),
+        (["artifact", "get", "rayml://runs/x"], "is not the URI of an artifact"),
         (["artifact", "get", "latest", "x", "--to", "/proc/no/x"], "has no artifact 'x'"),
     ],
 )

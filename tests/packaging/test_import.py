@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ["kr8s", "numpy", "obstore", "pandas", "pyarrow", "ray", "torch", "typer"]
+HEAVY = ["duckdb", "kr8s", "numpy", "obstore", "pandas", "pyarrow", "ray", "torch", "typer"]
 
 
 def run_python(code: str) -> str:
@@ -52,7 +52,11 @@ def test_the_contracts_names_are_exported() -> None:
         "artifact",
         "context",
         "get_run",
+        "lineage",
+        "load_model",
+        "register_model",
         "runs",
+        "sql",
         "start_run",
         "submit",
     }

@@ -1,0 +1,227 @@
+"""What the catalog holds: one small type per change, and the fold of all changes into a state.
+
+A state, and all in it, is never changed once it was handed out: a fold puts new values in place of
+old ones, so that other threads go on reading what they have.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from rayml.artifacts.record import ArtifactRecord
+
+FORMAT = 1
+
+
+class VersionAdded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="version"):
+    """An artifact became a version of a model; an alias, if one is given, names it at once."""
+
+    model: str
+    version: int
+    artifact: ArtifactRecord
+    alias: str | None = None
+
+
+class AliasMoved(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="alias"):
+    """An alias names this version of a model from now on, or none."""
+
+    model: str
+    alias: str
+    version: int | None
+
+
+class ModelTagged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tags"):
+    """Tags of a model, or of one version of it, were set, or taken away by None."""
+
+    model: str
+    tags: dict[str, str | None]
+    version: int | None = None
+
+
+class RunEdited(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="edit"):
+    """A run's labels were set, or taken away by None; its notes were replaced, unless None."""
+
+    run: str
+    labels: dict[str, str | None] = {}
+    notes: str | None = None
+
+
+class RunsArchived(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="archive"):
+    """Runs are left out of lists, or are in them again."""
+
+    runs: list[str]
+    is_archived: bool
+
+
+class RunsDeleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="delete"):
+    """Runs were thrown away, or brought back before they were collected."""
+
+    runs: list[str]
+    is_deleted: bool
+
+
+class RunsCollected(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="collect"):
+    """Deleted runs were forgotten for good; the bytes of what no model's version is may go."""
+
+    runs: list[str]
+
+
+Change: TypeAlias = (
+    VersionAdded
+    | AliasMoved
+    | ModelTagged
+    | RunEdited
+    | RunsArchived
+    | RunsDeleted
+    | RunsCollected
+)
+CHANGE_TYPES = frozenset(kind.__struct_config__.tag for kind in Change.__args__)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One change, by whom and when: Unix seconds by the writer's clock.
+
+    Attributes:
+        nonce: Tells the writer's own entry from another's of the same number.
+        change: None if a newer rayml made one that this one does not know.
+    """
+
+    format: int = FORMAT
+    seq: int
+    nonce: str
+    time: float
+    by: str
+    change: Change | None
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One event in an alias's history: which version it named from then on, None if none."""
+
+    alias: str
+    version: int | None
+    time: float
+    by: str
+
+
+class VersionState(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a model."""
+
+    artifact: ArtifactRecord
+    time: float
+    by: str
+    tags: dict[str, str] = {}
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered model: its versions from 1, and which of them its aliases name."""
+
+    versions: dict[int, VersionState] = {}
+    aliases: dict[str, int] = {}
+    tags: dict[str, str] = {}
+    moves: list[Move] = []
+
+
+class Edits(msgspec.Struct, frozen=True, kw_only=True):
+    """What was changed about a run from outside.
+
+    Attributes:
+        labels: Those that were set, and as None those that were taken away.
+        deleted_at: Unix seconds; None if it is not deleted.
+        is_collected: It was deleted for good.
+    """
+
+    labels: dict[str, str | None] = {}
+    notes: str = ""
+    is_archived: bool = False
+    deleted_at: float | None = None
+    is_collected: bool = False
+
+
+NO_EDITS = Edits()
+
+
+class CatalogState(msgspec.Struct, kw_only=True):
+    """All that the entries up to `seq` amount to.
+
+    Attributes:
+        is_partial: There were entries among them that only a newer rayml knows.
+    """
+
+    format: int = FORMAT
+    seq: int = 0
+    models: dict[str, ModelState] = {}
+    runs: dict[str, Edits] = {}
+    is_partial: bool = False
+
+    def copy(self) -> CatalogState:
+        """Return a state that can be added to without changing this one."""
+        return replace(self, models=dict(self.models), runs=dict(self.runs))
+
+    def add(self, entry: Entry) -> None:
+        """Fold the next entry."""
+        self.seq = entry.seq
+        match entry.change:
+            case None:
+                self.is_partial = True
+            case VersionAdded() | AliasMoved() | ModelTagged() as change:
+                model = self.models.get(change.model, ModelState())
+                self.models[change.model] = _changed_model(model, change, entry)
+            case RunEdited(run=run):
+                self._edit([run], entry)
+            case RunsArchived(runs=runs) | RunsDeleted(runs=runs) | RunsCollected(runs=runs):
+                self._edit(runs, entry)
+
+    def _edit(self, runs: list[str], entry: Entry) -> None:
+        for run in runs:
+            self.runs[run] = _changed_run(self.runs.get(run, NO_EDITS), entry)
+
+
+def _changed_run(edits: Edits, entry: Entry) -> Edits:
+    match entry.change:
+        case RunEdited() as change:
+            notes = edits.notes if change.notes is None else change.notes
+            return replace(edits, labels=edits.labels | change.labels, notes=notes)
+        case RunsArchived() as change:
+            return replace(edits, is_archived=change.is_archived)
+        case RunsDeleted() as change:
+            return replace(edits, deleted_at=entry.time if change.is_deleted else None)
+        case RunsCollected():
+            return replace(edits, is_collected=True)
+    return edits
+
+
+def _changed_model(
+    model: ModelState, change: VersionAdded | AliasMoved | ModelTagged, entry: Entry
+) -> ModelState:
+    match change:
+        case VersionAdded():
+            added = VersionState(artifact=change.artifact, time=entry.time, by=entry.by)
+            model = replace(model, versions=model.versions | {change.version: added})
+            if change.alias is None:
+                return model
+            return _moved(model, change.alias, change.version, entry)
+        case AliasMoved():
+            return _moved(model, change.alias, change.version, entry)
+        case ModelTagged(version=None):
+            return replace(model, tags=_tagged(model.tags, change.tags))
+        case ModelTagged(version=number) if number in model.versions:
+            version = model.versions[number]
+            version = replace(version, tags=_tagged(version.tags, change.tags))
+            return replace(model, versions=model.versions | {number: version})
+    return model
+
+
+def _moved(model: ModelState, alias: str, version: int | None, entry: Entry) -> ModelState:
+    aliases = {name: number for name, number in model.aliases.items() if name != alias}
+    if version is not None:
+        aliases[alias] = version
+    move = Move(alias=alias, version=version, time=entry.time, by=entry.by)
+    return replace(model, aliases=aliases, moves=[*model.moves, move])
+
+
+def _tagged(tags: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
+    merged = tags | changes
+    return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,52 @@
+"""What the README shows of finding runs and registering models; no Ray is needed for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import rayml
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+
+def block(beginning: str) -> str:
+    """Return the first Python block behind a heading."""
+    section = README.partition(f"\n## {beginning}\n")[2]
+    found = re.search(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Two runs in the project's own store; the id of one that has logged a model."""
+    monkeypatch.chdir(tmp_path)
+    with rayml.start_run(params={"depth": 8}) as context:
+        context.log_metric("auc", 0.85)
+    with rayml.start_run(params={"depth": 4}) as context:
+        context.log_metric("auc", 0.9)
+        sklearn = pytest.importorskip("sklearn.dummy")
+        context.log_model("model", sklearn.DummyClassifier().fit([[0]], [1]))
+    return context.run_id
+
+
+def test_runs_are_found_and_compared_as_shown(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("duckdb")
+    exec(block("Finding and comparing runs"), {})  # noqa: S102 - our own README
+    shown = capsys.readouterr().out
+    assert re.search(r"params\.depth +4 +8\nmetrics\.auc +0\.9 +0\.85\n", shown)
+    assert rayml.get_run(run).labels == {"team": "red"}
+
+
+def test_a_model_is_registered_and_loaded_as_shown(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: dict[str, object] = {}
+    exec(block("Models, and where they come from").replace("RUN", run), shown)  # noqa: S102
+    assert type(shown["model"]).__name__ == "DummyClassifier"
+    assert "= churn@1 @candidate @production\nfrom\n  run " in capsys.readouterr().out
