@@ -35,6 +35,7 @@ class Redactor:
         forms = {form for secret in secrets for form in _forms(secret)}
         # The longest first, so that a secret which contains another is hidden whole.
         self._forms = sorted(forms, key=len, reverse=True)
+        self._longest = len(self._forms[0]) if self._forms else 0
 
     def redact(self, data: bytes) -> bytes:
         """Return the data with every secret replaced by `***`."""
@@ -52,7 +53,7 @@ class Redactor:
         They may be the beginning of a secret. The cut before them does not go through a whole one,
         unless secrets overlap each other for more than 64 KiB.
         """
-        cut = len(data) - self._begun(data)
+        cut = len(data) - self._waiting(data)
         least = cut - _MAX_OVERLAP
         while cut > least and (earlier := self._start_of_secret_at(data, cut)) < cut:
             cut = earlier
@@ -61,29 +62,35 @@ class Redactor:
     def _without_cut_ones(self, data: bytes) -> bytes:
         kept, parts = 0, []
         for found in _ELLIPSIS.finditer(data):
-            if shown := self._shown_before(data, kept, found.start()):
-                parts += [data[kept : found.start() - shown], MASK]
-                kept = found.start()
+            end = found.start()
+            if shown := self._shown(data[max(kept, end - self._longest) : end]):
+                parts += [data[kept : end - shown], MASK]
+                kept = end
         return b"".join([*parts, data[kept:]])
 
-    def _shown_before(self, data: bytes, start: int, end: int) -> int:
-        """Return how many of the bytes that end there are the beginning of a secret, if enough."""
-        last = data[max(start, end - _LEAST_SHOWN) : end]
-        forms = [form for form in self._forms if len(last) == _LEAST_SHOWN and last in form]
-        before = ((form, data[max(start, end - len(form)) : end]) for form in forms)
-        return max((_begun(form, text, _LEAST_SHOWN) for form, text in before), default=0)
+    def _shown(self, data: bytes) -> int:
+        """Return how many bytes at the end are what is left of a cut secret; none, if too few."""
+        # Output may be full of ellipses: count only where something can be found.
+        if not any(data[-_LEAST_SHOWN:] in form for form in self._forms):
+            return 0
+        begun = self._begun(data)
+        return begun if begun >= _LEAST_SHOWN else 0
 
-    def _begun(self, data: bytes) -> int:
+    def _waiting(self, data: bytes) -> int:
         """Return how many bytes at the end may become a secret, or a cut one and its ellipsis."""
-        begun = self._unfinished(data)
+        waiting = self._begun(data)
         for mark in _ELLIPSES:
             for dots in range(1, len(mark)):
-                if data.endswith(mark[:dots]) and (cut := self._unfinished(data[:-dots])):
-                    begun = max(begun, cut + dots)
-        return begun
+                if data.endswith(mark[:dots]) and (cut := self._begun(data[:-dots])):
+                    waiting = max(waiting, cut + dots)
+        return waiting
 
-    def _unfinished(self, data: bytes) -> int:
-        return max((_begun(form, data, 1) for form in self._forms), default=0)
+    def _begun(self, data: bytes) -> int:
+        """Return how many bytes at the end are the beginning of a secret, as many as can be."""
+        for count in range(min(self._longest - 1, len(data)), 0, -1):
+            if any(form.startswith(data[-count:]) for form in self._forms):
+                return count
+        return 0
 
     def _start_of_secret_at(self, data: bytes, cut: int) -> int:
         """Return where the earliest secret begins that a cut would divide, or the cut itself."""
@@ -116,15 +123,6 @@ def _redact_strings(value: object, redact: Callable[[bytes], bytes]) -> object:
             texts = {name: _redact_strings(getattr(value, name), redact) for name in fields}
             return msgspec.structs.replace(value, **texts)
     return value
-
-
-def _begun(form: bytes, data: bytes, least: int) -> int:
-    """Return how many bytes at the end of the data are the beginning of a form, at least so many.
-
-    Zero, if there is none; the whole form does not count.
-    """
-    counts = range(min(len(form) - 1, len(data)), least - 1, -1)
-    return next((count for count in counts if data.endswith(form[:count])), 0)
 
 
 def _forms(secret: str) -> set[bytes]:
