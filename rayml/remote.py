@@ -20,6 +20,7 @@ from rayml import _ray
 from rayml._ray import jobs_api
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
+from rayml.store import check_store
 from rayml.supervisor import request_cancel
 from rayml.tracker.abandoned import end_unstarted
 from rayml.tracker.live import LiveMark
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 # What a driver that was asked to stop needs for its job's grace and its own last records.
 _STOP_WAIT_S = 60
 _AGENT_WAIT_S = 30.0
-_LOST_AFTER_S = 10.0
+# A tracker that knows the run ends it after a minute's silence, and says more than we can.
+_LOST_AFTER_S = {False: 10.0, True: 90.0}
 _POLL_S = 0.5
 _JOB_POLL_S = 3.0
 
@@ -64,6 +66,7 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
         StoreError: The submission could not be recorded.
     """
     _check_visible(job, address)
+    check_store(job.store)
     client = _client(address)
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
@@ -181,7 +184,8 @@ class JobDriver:
         if not JobStatus(info.status).is_terminal():
             return
         self._lost_since = self._lost_since or now
-        if now - self._lost_since >= _LOST_AFTER_S:
+        is_tracked = self._spec.run in read_runs(self._store).shard_of
+        if now - self._lost_since >= _LOST_AFTER_S[is_tracked]:
             self.failure = ClusterError(
                 f"the driver of run {self._spec.run} ended without recording how: "
                 f"{info.status}, {info.message}; see `ray job logs {self._spec.run}`"

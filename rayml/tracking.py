@@ -21,9 +21,8 @@ from rayml.store import open_store
 from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.client import Client, LoopTransport, Producer
 from rayml.tracker.edits import find_edited
-from rayml.tracker.lease import lease_shard
+from rayml.tracker.lease import open_tracker
 from rayml.tracker.records import Ended, Problem, Started, Submitted
-from rayml.tracker.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,8 +70,7 @@ def start_run(
     spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
     if parent is not None:
         spec = msgspec.structs.replace(spec, parent=find_edited(opened, parent).spec.run)
-    lease = lease_shard(opened)
-    tracker = Tracker(opened, lease.shard, identify(psutil.Process()))
+    tracker, lease = open_tracker(opened, identify(psutil.Process()))
     transport = LoopTransport(tracker)
     producer = Producer(transport, spec.run, 1)
     _begin(producer, spec)

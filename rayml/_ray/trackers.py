@@ -17,13 +17,13 @@ from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
 from rayml._ray.jobs_api import explain_driver
 from rayml.errors import ClusterUnreachable
 from rayml.processes import identify
-from rayml.tracker.lease import lease_shard, own_shard
-from rayml.tracker.tracker import Tracker
+from rayml.tracker.lease import open_tracker, reopen_tracker
 from rayml.tracker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from rayml.store import Store
     from rayml.tracker.segments import Owner
+    from rayml.tracker.tracker import Tracker
 
 _START_S = 60.0
 _CLOSE_S = 5.0
@@ -118,11 +118,9 @@ class TrackerActor:
         self._tracker: Tracker | None = None
         try:
             owner = owner_of_cluster()
-            shard = own_shard(store, owner)
-            if shard is None:
-                self._lease = lease_shard(store)
-                shard = self._lease.shard
-            self._tracker = Tracker(store, shard, owner)
+            self._tracker = reopen_tracker(store, owner)
+            if self._tracker is None:
+                self._tracker, self._lease = open_tracker(store, owner)
             self._upkeep = Upkeep(self._tracker)
             # Nobody may ever call it after a restart, and still it has to look after its runs.
             loop = asyncio.get_running_loop()

@@ -67,7 +67,8 @@ class LoopTransport:
             target=self._loop.run_forever, name="rayml-tracker", daemon=True
         )
         self._thread.start()
-        self._looking_after = asyncio.run_coroutine_threadsafe(self._upkeep.run(), self._loop)
+        starting = asyncio.run_coroutine_threadsafe(self._start_upkeep(), self._loop)
+        self._looking_after = starting.result()
 
     def append(self, data: bytes) -> None:
         """Return once the batch is durable."""
@@ -78,11 +79,18 @@ class LoopTransport:
         # A mark that stays is no loss: the next process here looks at the shard and clears it.
         with suppress(StoreError):
             asyncio.run_coroutine_threadsafe(self._tracker.close(), self._loop).result()
-        self._looking_after.cancel()
+        asyncio.run_coroutine_threadsafe(self._stop_upkeep(), self._loop).result()
         self._upkeep.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _start_upkeep(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._upkeep.run())
+
+    async def _stop_upkeep(self) -> None:
+        self._looking_after.cancel()
+        await asyncio.wait([self._looking_after])
 
 
 class RedactingTransport:

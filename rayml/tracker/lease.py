@@ -11,12 +11,16 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rayml.errors import StoreError
+from rayml.errors import JournalCorrupt, StoreError
+from rayml.store import check_store
 from rayml.tracker.live import LiveMark, live_shards
+from rayml.tracker.tracker import Tracker
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
     from rayml.store import Store
@@ -35,7 +39,40 @@ class Lease:
         os.close(self._descriptor)
 
 
-def lease_shard(store: Store) -> Lease:
+def open_tracker(store: Store, owner: Owner) -> tuple[Tracker, Lease]:
+    """Return a tracker of a shard that is leased for it; a damaged shard is left to whoever reads.
+
+    Raises:
+        StoreError: The store cannot be read or written, or not trusted to write a key only once.
+    """
+    check_store(store)
+    damaged: set[str] = set()
+    while True:
+        lease = lease_shard(store, damaged)
+        try:
+            return Tracker(store, lease.shard, owner), lease
+        except JournalCorrupt:
+            lease.release()
+            damaged.add(lease.shard)
+        except BaseException:
+            lease.release()
+            raise
+
+
+def reopen_tracker(store: Store, owner: Owner) -> Tracker | None:
+    """Return the tracker that this owner had when it died, if it had one.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    for shard in live_shards(store):
+        if LiveMark(store, shard).get() == owner:
+            with suppress(JournalCorrupt):
+                return Tracker(store, shard, owner)
+    return None
+
+
+def lease_shard(store: Store, damaged: Container[str] = ()) -> Lease:
     """Return a shard that nobody else on this machine writes: an older one, or else a new one.
 
     Raises:
@@ -43,7 +80,7 @@ def lease_shard(store: Store) -> Lease:
     """
     folder = store.lock_folder()
     for path in sorted(folder.glob("*.lock")):
-        lease = _try(path)
+        lease = None if path.stem in damaged else _try(path)
         if lease is not None:
             # A mark says that somebody lives who lost the lock, or died and left runs behind.
             if LiveMark(store, lease.shard).get() is None:
@@ -53,16 +90,6 @@ def lease_shard(store: Store) -> Lease:
     if new is None:
         raise StoreError(f"no file below {folder} can be locked; use another file system")
     return new
-
-
-def own_shard(store: Store, owner: Owner) -> str | None:
-    """Return the shard that this owner's tracker was writing when it died, if it has one.
-
-    Raises:
-        StoreError: The store cannot be read.
-    """
-    marks = ((shard, LiveMark(store, shard).get()) for shard in live_shards(store))
-    return next((shard for shard, found in marks if found == owner), None)
 
 
 def _try(path: Path) -> Lease | None:

@@ -11,6 +11,7 @@ import msgspec
 from rayml.artifacts import Artifact
 from rayml.artifacts.record import parse_uri
 from rayml.errors import JournalCorrupt, NotFound, suggestion
+from rayml.store import check_format
 from rayml.tracker.records import Submission
 from rayml.tracker.runs import RunRecord
 from rayml.tracker.shards import ShardFold, ShardReader
@@ -124,6 +125,8 @@ class Reader:
             StoreError: The store cannot be read.
         """
         with self._lock:
+            if not self._shards:
+                check_format(self.store)
             for shard in self.store.folders("shards/"):
                 self._read(shard)
             self._read_submissions()

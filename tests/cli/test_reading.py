@@ -126,11 +126,12 @@ def test_list_of_a_store_without_runs_says_so(tmp_path: Path) -> None:
 
 def test_list_warns_once_of_what_cannot_be_read(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    for name in ("lost", "kept"):
-        with rayml.start_run(name, store=store) as context:
-            context.log_metric("loss", 1)
-    oldest = min((store / "shards").iterdir(), key=lambda path: path.stat().st_mtime)
-    next(iter(sorted(oldest.glob("*.jsonl")))).write_bytes(b"\0 these are \n no records \n")
+    with rayml.start_run("lost", store=store) as context:
+        context.log_metric("loss", 1)
+    (shard,) = (store / "shards").iterdir()
+    min(shard.glob("*.jsonl")).write_bytes(b"\0 these are \n no records \n")
+    with rayml.start_run("kept", store=store) as context:
+        context.log_metric("loss", 1)
     done = call("list", "--store", store, cwd=tmp_path)
 
     assert done.returncode == 0

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rayml
+from rayml.errors import StoreError
 from rayml.store.folder import Folder
 from rayml.tracker.abandoned import close_abandoned
-from rayml.tracker.lease import lease_shard, own_shard
+from rayml.tracker.lease import lease_shard, open_tracker, reopen_tracker
 from rayml.tracker.live import STALE_S, LiveMark
 from rayml.tracker.segments import Owner
 from tests.unit.journals import OWNER
@@ -80,8 +81,37 @@ def test_a_shard_that_somebody_marks_as_alive_is_not_leased(store: Folder) -> No
     other = lease_shard(store)
     assert other.shard != lease.shard
     other.release()
-    assert own_shard(store, OWNER) == lease.shard
-    assert own_shard(store, ELSEWHERE) is None
+
+
+def test_an_owner_s_tracker_goes_on_with_the_shard_it_had(store: Folder) -> None:
+    tracker, lease = open_tracker(store, OWNER)
+    lease.release()
+
+    again = reopen_tracker(store, OWNER)
+    assert again is not None
+    assert again.shard == tracker.shard
+    assert reopen_tracker(store, ELSEWHERE) is None
+
+
+def test_new_runs_do_not_wait_for_a_damaged_shard(store: Folder) -> None:
+    with rayml.start_run("lost", store=store):
+        pass
+    (shard,) = store.folders("shards/")
+    store.put(min(store.list(f"shards/{shard}/")), b"no segment\n at all\n")
+
+    with rayml.start_run("kept", store=store):
+        pass
+    assert len(store.folders("shards/")) == 2
+    assert [run.name for run in rayml.runs(store=store)] == ["kept"]
+
+
+def test_a_store_that_is_another_project_s_is_neither_written_nor_read(store: Folder) -> None:
+    store.put("rayml.json", b'{"dependencies": []}')
+    with pytest.raises(StoreError, match="another project's"), rayml.start_run(store=store):
+        pass
+    with pytest.raises(StoreError, match="another project's"):
+        rayml.runs(store=store)
+    assert store.list("") == ["rayml.json"]
 
 
 # Marks of other machines
