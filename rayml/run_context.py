@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rayml.artifacts.record import ArtifactRecord
     from rayml.inputs import Input
+    from rayml.redaction import Redactor
     from rayml.store import Store
     from rayml.tracker.client import Transport
 
@@ -50,20 +51,18 @@ class Context:
     def __init__(
         self,
         client: Client,
-        transport: Transport,
+        producer: Producer,
         store: Store,
-        run_id: str,
-        attempt: int,
         params: Mapping[str, object],
         inputs: Mapping[str, Input],
     ) -> None:
-        self.run_id = run_id
-        self.attempt = attempt
+        self.run_id = producer.run
+        self.attempt = producer.attempt
         self.params = dict(params)
         self.inputs = dict(inputs)
         self.is_shared = False
         self._client = client
-        self._transport = transport
+        self._producer = producer
         self._store = store
         self._pid = os.getpid()
 
@@ -73,7 +72,13 @@ class Context:
     def __reduce__(self) -> tuple[Callable[..., Context], tuple[object, ...]]:
         self.is_shared = True
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
-        return _rebuild, (self._transport, *rest)
+        return _rebuild, (self._producer.transport, *rest, self._producer.redactor)
+
+    def for_children(self) -> bytes:
+        """Return what a `RelayTransport` tells child processes; inputs stay with the parent."""
+        inputs: dict[str, Input] = {}
+        rest = (self.run_id, self.attempt, self.params, inputs, self._producer.redactor)
+        return bytes(cloudpickle.dumps((self._store, *rest)))
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log one number; NaN and infinities are kept.
@@ -220,8 +225,10 @@ class Context:
                 f"run {self.run_id} was started in process {self._pid} and this is a fork of it; "
                 "log from there, or submit the job"
             )
-        self._transport = relay.RelayTransport(address)
-        self._client = _child_client(self._transport, self.run_id, self.attempt)
+        parent = self._producer
+        transport = relay.RelayTransport(address)
+        self._producer = Producer(transport, parent.run, parent.attempt, parent.redactor)
+        self._client = _child_client(self._producer)
         self._pid = os.getpid()
 
     def _log(self, saved: ArtifactRecord) -> Artifact:
@@ -245,14 +252,15 @@ def _rebuild(
     attempt: int,
     params: Mapping[str, object],
     inputs: Mapping[str, Input],
+    redactor: Redactor | None,
 ) -> Context:
     """Make a context in another process of a job; it is flushed when that exits."""
-    client = _child_client(transport, run_id, attempt)
-    return Context(client, transport, store, run_id, attempt, params, inputs)
+    producer = Producer(transport, run_id, attempt, redactor)
+    return Context(_child_client(producer), producer, store, params, inputs)
 
 
-def _child_client(transport: Transport, run_id: str, attempt: int) -> Client:
-    client = Client(Producer(transport, run_id, attempt), eager=True)
+def _child_client(producer: Producer) -> Client:
+    client = Client(producer, eager=True)
     # Unlike atexit, this is also called in the children that multiprocessing forks.
     Finalize(None, _flush_quietly, (client,), exitpriority=10)
     return client
@@ -303,8 +311,7 @@ def find_context() -> Context | None:
 
 def _join(address: str) -> Context:
     transport = relay.RelayTransport(address)
-    store, run_id, attempt, params, inputs = cloudpickle.loads(transport.job())
-    return _rebuild(transport, store, run_id, attempt, params, inputs)
+    return _rebuild(transport, *cloudpickle.loads(transport.job()))
 
 
 def current_context() -> Context:

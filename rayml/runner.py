@@ -34,7 +34,7 @@ from rayml.logs import Capture, LogShipper, capture_path
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
 from rayml.run_context import Context, enter, leave
-from rayml.tracker.client import Client, Producer, RedactingTransport
+from rayml.tracker.client import Client, Producer
 from rayml.tracker.reader import find_artifact
 from rayml.tracker.records import Problem, Result, Started
 from rayml.tracker.relay import VARIABLE, Relay
@@ -133,10 +133,13 @@ class _Attempt:
         self._node = node
         self._spec = order.spec
         self._redactor = Redactor(order.secrets.values())
-        self._transport = order.transport
-        if order.secrets:
-            self._transport = RedactingTransport(order.transport, self._redactor)
-        self._client = Client(Producer(self._transport, order.spec.run, order.attempt))
+        self._producer = Producer(
+            order.transport,
+            order.spec.run,
+            order.attempt,
+            self._redactor if order.secrets else None,
+        )
+        self._client = Client(self._producer)
         self.killed_children = 0
 
     def run(self, payload: bytes) -> Outcome:
@@ -191,7 +194,7 @@ class _Attempt:
             context = self._context(loaded)
             stack.callback(leave, context)
             enter(context)
-            relay = Relay(self._transport, self._child_job(context))
+            relay = Relay(self._order.transport, context.for_children())
             stack.callback(relay.close)
             os.environ[VARIABLE] = relay.address
             # Whoever watches must know this process before user code can take it down.
@@ -212,18 +215,10 @@ class _Attempt:
             name: Input(record, payload.inputs.get(name), self._find_artifact)
             for name, record in order.spec.inputs.items()
         }
-        return Context(
-            self._client, self._transport, order.store, order.spec.run, order.attempt,
-            payload.params, inputs,
-        )  # fmt: skip
+        return Context(self._client, self._producer, order.store, payload.params, inputs)
 
     def _find_artifact(self, uri: str) -> Artifact:
         return find_artifact(self._order.store, uri)
-
-    def _child_job(self, context: Context) -> bytes:
-        inputs: dict[str, Input] = {}
-        rest = (context.run_id, context.attempt, context.params, inputs)
-        return bytes(cloudpickle.dumps((self._order.store, *rest)))
 
     def _make_durable(self, outcome: Outcome, capture: Capture) -> Outcome:
         try:

@@ -74,7 +74,7 @@ def start_run(
     transport = LoopTransport(tracker)
     producer = Producer(transport, spec.run, 1)
     _begin(producer, spec)
-    context = Context(Client(producer), transport, opened, spec.run, 1, params or {}, {})
+    context = Context(Client(producer), producer, opened, params or {}, {})
     try:
         yield from _track(context, producer)
     finally:

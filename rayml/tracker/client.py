@@ -14,8 +14,9 @@ import msgspec
 
 from rayml.errors import ClusterUnreachable, JournalFenced, RaymlError, SpecError, StoreError
 from rayml.redaction import redact_strings
-from rayml.tracker.records import Points, decode_record, plain_values
+from rayml.tracker.records import Points, plain_values
 from rayml.tracker.segments import Batch
+from rayml.tracker.spool import Spool
 from rayml.tracker.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 _INTERVAL_S = 1.0  # sent twice as often, metrics slowed a loop down (benchmarks/log_metric.py)
 _ALIVE_S = 1.0
 _BATCH_POINTS = 50_000
-_MAX_WAITING_POINTS = 5_000_000
+_SPOOL_POINTS = 200_000
+_SPOOL_RECORDS = 10_000
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -93,39 +95,32 @@ class LoopTransport:
         await asyncio.wait([self._looking_after])
 
 
-class RedactingTransport:
-    """Takes secrets out of batches on their way; pickles with them, for the children of a job."""
-
-    def __init__(self, transport: Transport, redactor: Redactor) -> None:
-        self._transport = transport
-        self._redactor = redactor
-
-    def append(self, data: bytes) -> None:
-        """Return once the batch is durable, with `***` for every secret in it."""
-        has_secret = self._redactor.redact(data) != data
-        self._transport.append(self._clean(data) if has_secret else data)
-
-    def _clean(self, data: bytes) -> bytes:
-        batch = msgspec.json.decode(data, type=Batch)
-        decoded = [decode_record(raw) for raw in batch.records]
-        clean = (redact_strings(record, self._redactor.redact) for record in decoded)
-        raws = [msgspec.Raw(msgspec.json.encode(record)) for record in clean]
-        return msgspec.json.encode(msgspec.structs.replace(batch, records=raws))
-
-
 class Producer:
-    """Numbers one source's batches and sends them one by one, each until it is durable."""
+    """Numbers one source's batches and sends them one by one, each until it is durable.
 
-    def __init__(self, transport: Transport, run: str, attempt: int) -> None:
+    Attributes:
+        redactor: Takes secrets out of batches before they go anywhere.
+    """
+
+    def __init__(
+        self, transport: Transport, run: str, attempt: int, redactor: Redactor | None = None
+    ) -> None:
         self.run = run
         self.attempt = attempt
         self.transport = transport
+        self.redactor = redactor
         self._id = uuid.uuid4().hex
         self._n = 0
 
     def encode(self, records: list[Record]) -> bytes:
-        """Return the next batch, encoded."""
+        """Return the next batch, encoded, with `***` for every secret in it."""
         self._n += 1
+        data = self._encode(records)
+        if self.redactor is None or self.redactor.redact(data) == data:
+            return data
+        return self._encode([redact_strings(record, self.redactor.redact) for record in records])
+
+    def _encode(self, records: list[Record]) -> bytes:
         raws = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
         batch = Batch(
             producer=self._id, n=self._n, run=self.run, attempt=self.attempt, records=raws
@@ -148,7 +143,8 @@ class Producer:
 class Client:
     """Buffers what one attempt logs and sends it from a thread of its own.
 
-    `point` and `add` never wait for the tracker. `flush` and `close` return once all that was
+    `point` and `add` never wait for the tracker: while it does not answer, what is more than
+    memory should hold waits on this machine's disk. `flush` and `close` return once all that was
     logged before is durable, or raise. Safe to use from several threads.
     """
 
@@ -178,6 +174,9 @@ class Client:
         self._failure: RaymlError | None = None
         self._deadline = float("inf")
         self._closing = False
+        self._spool = Spool()
+        self._is_spooling = False
+        self._order = threading.Lock()  # batches are numbered in the order in which they are sent
         self._lock = threading.Lock()
         self._progress = threading.Condition(self._lock)
         self._wake = threading.Event()
@@ -209,6 +208,7 @@ class Client:
             is_due = self._eager or self._points % _BATCH_POINTS == 0
         if is_due:
             self._wake.set()
+            self._relieve_memory()
 
     def add(self, record: Record, *, urgent: bool = False) -> None:
         """Buffer a record; an urgent one is sent at once, still without waiting for it.
@@ -222,6 +222,7 @@ class Client:
             self._added += 1
         if urgent or self._eager:
             self._wake.set()
+        self._relieve_memory()
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return once everything that was logged before this call is durable.
@@ -257,17 +258,47 @@ class Client:
             self._closing = True
             self._wake.set()
             self._sender.join(timeout_s)
+            with self._order:
+                self._spool.close()
 
     def _send_all(self) -> None:
         while not self._closing:
             self._wake.wait(_INTERVAL_S)
             self._wake.clear()
-            while taken := self._take():
-                records, count = taken
-                self._send(self._producer.encode(records))
+            while batch := self._next_batch():
+                data, count = batch
+                self._send(data)
                 with self._progress:
                     self._durable += count
                     self._progress.notify_all()
+
+    def _next_batch(self) -> tuple[bytes, int] | None:
+        with self._order:
+            return self._spool.pop() if self._spool else self._encode_waiting()
+
+    def _encode_waiting(self) -> tuple[bytes, int] | None:
+        taken = self._take()
+        return (self._producer.encode(taken[0]), taken[1]) if taken else None
+
+    def _relieve_memory(self) -> None:
+        """Move what waits in memory to disk if it is much: the sender is held up."""
+        if self._points < _SPOOL_POINTS and len(self._records) < _SPOOL_RECORDS:
+            return
+        with self._lock:
+            if self._is_spooling:
+                return
+            self._is_spooling = True
+        threading.Thread(target=self._spool_waiting, name="rayml-spool", daemon=True).start()
+
+    def _spool_waiting(self) -> None:
+        try:
+            with self._order:
+                if batch := self._encode_waiting():
+                    self._spool.add(*batch)
+        except StoreError as exc:
+            self._give_up(exc)
+        finally:
+            self._is_spooling = False
 
     def _take(self) -> tuple[list[Record], int] | None:
         with self._lock:
@@ -299,7 +330,7 @@ class Client:
             except (JournalFenced, SpecError) as exc:
                 self._give_up(exc)
             except Exception as exc:  # noqa: BLE001 - whatever the way to the tracker raises
-                if time.monotonic() > self._deadline or self._points > _MAX_WAITING_POINTS:
+                if time.monotonic() > self._deadline:
                     self._give_up(_store_error(exc))
                 time.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1

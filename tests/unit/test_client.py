@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,9 +15,10 @@ import pytest
 from rayml.errors import JournalFenced, SpecError, StoreError, StoreUnreachable
 from rayml.redaction import Redactor
 from rayml.store.folder import Folder
-from rayml.tracker.client import Client, LoopTransport, Producer, RedactingTransport
+from rayml.tracker.client import Client, LoopTransport, Producer
 from rayml.tracker.live import live_shards
 from rayml.tracker.segments import Batch
+from rayml.tracker.spool import Spool
 from rayml.tracker.tracker import Tracker
 from tests.unit.journals import (
     OWNER,
@@ -32,6 +35,8 @@ from tests.unit.journals import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from rayml.tracker.client import Transport
 
 
 class Recording:
@@ -51,6 +56,18 @@ class Recording:
     @property
     def numbers(self) -> list[int]:
         return [msgspec.json.decode(data, type=Batch).n for data in self.batches]
+
+
+class Gate:
+    """A way to a tracker that nobody answers until it is opened."""
+
+    def __init__(self, transport: LoopTransport) -> None:
+        self._transport = transport
+        self.opened = threading.Event()
+
+    def append(self, data: bytes) -> None:
+        self.opened.wait()
+        self._transport.append(data)
 
 
 class Away:
@@ -73,8 +90,8 @@ def transport(store: Folder) -> Iterator[LoopTransport]:
     loop.close()
 
 
-def open_client(transport: LoopTransport | Recording | Away, *secrets: str) -> Client:
-    return Client(Producer(RedactingTransport(transport, Redactor(secrets)), "r1", 1))
+def open_client(transport: Transport, *secrets: str) -> Client:
+    return Client(Producer(transport, "r1", 1, Redactor(secrets)))
 
 
 # What arrives
@@ -279,6 +296,57 @@ def test_logging_does_not_wait_for_a_tracker_that_is_away() -> None:
     assert time.monotonic() - began < 1
     with pytest.raises(StoreError):
         client.close(0.1)
+
+
+# More than memory should hold
+
+
+def test_what_waits_for_a_tracker_goes_to_disk_and_arrives_once_and_in_order(
+    store: Folder, transport: LoopTransport
+) -> None:
+    gate = Gate(transport)
+    client = open_client(gate)
+    tracemalloc.start()
+    for n in range(1_000_000):
+        client.point("loss", float(n), None)
+    client.add(logged("after the points"))
+    in_memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert in_memory < 80_000_000  # as lists, they take more than 100 bytes each
+
+    gate.opened.set()
+    client.close()
+    run = read_run(store)
+    assert [value for _, _, value in run.points("loss")] == list(map(float, range(1_000_000)))
+    assert run.params == {"p": "after the points"}
+
+
+def test_what_has_no_room_anywhere_is_reported(
+    monkeypatch: pytest.MonkeyPatch, transport: LoopTransport
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/full")
+    gate = Gate(transport)
+    client = open_client(gate)
+    for n in range(300_000):
+        client.point("loss", float(n), None)
+    with pytest.raises(StoreError, match="/proc/full has no room"):
+        client.flush()
+    gate.opened.set()
+    with pytest.raises(StoreError, match="what came afterwards is lost"):
+        client.close()
+
+
+def test_a_spool_gives_back_what_it_was_given_within_its_limit() -> None:
+    spool = Spool(limit_bytes=10)
+    spool.add(b"12345", 2)
+    spool.add(b"6789", 1)
+    with pytest.raises(StoreError, match="has passed"):
+        spool.add(b"ab", 1)
+    assert [spool.pop(), spool.pop()] == [(b"12345", 2), (b"6789", 1)]
+    assert len(spool) == 0
+    spool.add(b"0123456789", 1)
+    assert spool.pop() == (b"0123456789", 1)
+    spool.close()
 
 
 # Secrets

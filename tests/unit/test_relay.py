@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Client
+from multiprocessing import connection
 from typing import TYPE_CHECKING
 
 import cloudpickle
@@ -17,8 +17,9 @@ import pytest
 
 import rayml
 from rayml.errors import JournalFenced
+from rayml.run_context import Context
 from rayml.store.folder import Folder
-from rayml.tracker.client import LoopTransport, Producer
+from rayml.tracker.client import Client, LoopTransport, Producer
 from rayml.tracker.relay import VARIABLE, Relay, RelayTransport
 from rayml.tracker.tracker import Tracker
 from tests.ray.eventually import eventually
@@ -138,7 +139,7 @@ def test_close_returns_though_a_refused_stranger_came_first(transport: LoopTrans
     relay = Relay(transport, JOB)
     path = relay.address.partition("@")[2]
     with pytest.raises((multiprocessing.AuthenticationError, EOFError, OSError)):
-        Client(path, "AF_UNIX", authkey=b"wrong")
+        connection.Client(path, "AF_UNIX", authkey=b"wrong")
 
     closing = threading.Thread(target=relay.close, daemon=True)
     closing.start()
@@ -158,11 +159,14 @@ def log_from_a_process(n: int) -> None:
 @pytest.fixture
 def job(transport: LoopTransport, store: Folder) -> Iterator[Relay]:
     """A relay as the runner opens it: its children find it in their environment."""
-    relay = Relay(transport, cloudpickle.dumps((store, "r1", 1, {"depth": 4}, {})))
+    producer = Producer(transport, "r1", 1)
+    context = Context(Client(producer), producer, store, {"depth": 4}, {})
+    relay = Relay(transport, context.for_children())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, relay.address)
         yield relay
     relay.close()
+    context.close(5)
 
 
 def test_a_spawned_process_logs_to_its_parent_s_run(job: Relay, store: Folder) -> None:
