@@ -7,7 +7,7 @@ import linecache
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from rayml.run_context import find_context
 from rayml.runner import Payload
 from rayml.spec import Spec, describe_params
 from rayml.store import Store, open_store
+from rayml.tracker.long_params import keep_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     )
     if dry_run:
         return job.spec
+    job = _keep_long_params(job)
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
         return _submit_there(job, address)
@@ -210,6 +212,11 @@ def _recordable(spec: Spec, secrets: Mapping[str, str]) -> Spec:
                 "secret from its environment instead"
             )
     return clean
+
+
+def _keep_long_params(job: Job) -> Job:
+    long = keep_long(job.payload.params, job.store, Redactor(job.secrets.values()))
+    return replace(job, spec=msgspec.structs.replace(job.spec, long_params=long))
 
 
 def _code_folder(folder: Path, target: Target) -> Path:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from rayml.errors import NotFound, SpecError, suggestion
+from rayml.curves import find_best, read_curve, read_summary
+from rayml.errors import SpecError
 from rayml.failure import failure_of
 from rayml.logs import LogReader, follow
+from rayml.notebook import render_run
 from rayml.result import decode_result
 from rayml.run_list import RunList
 from rayml.tracker.catalog import open_catalog
 from rayml.tracker.changes import NO_EDITS, RunEdited, RunsArchived, RunsDeleted
 from rayml.tracker.edits import change_runs, edited, read_edited
+from rayml.tracker.long_params import load_long
 from rayml.tracker.reader import artifact_of, read_runs
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rayml.artifacts import Artifact
+    from rayml.curves import Best
     from rayml.errors import RaymlError
     from rayml.spec import InputRecord, Spec
     from rayml.store import Store
     from rayml.tracker.changes import Edits
     from rayml.tracker.runs import RunRecord
+    from rayml.tracker.series import Summary
 
 _POLL_S = 0.2
 _REMOTE_POLL_S = 1.0
@@ -139,8 +143,11 @@ class Run:
 
     @property
     def params(self) -> dict[str, object]:
-        """What it was given, and what its code logged."""
-        return dict(self._record().params)
+        """What it was given, and what its code logged; long values are read from the store."""
+        record = self._record()
+        return record.params | {
+            n: load_long(d, self._store) for n, d in record.long_params.items()
+        }
 
     @property
     def inputs(self) -> dict[str, InputRecord]:
@@ -262,21 +269,34 @@ class Run:
             driver = find_driver(self._spec, self._store)
         driver.cancel(grace_s, by="its user")
 
-    def history(self, metric: str) -> pd.DataFrame:
+    def history(self, metric: str, axis: str | None = None) -> pd.DataFrame:
         """Return a metric's points as a DataFrame with the columns step, time (UTC) and value.
+
+        Args:
+            metric: Its name.
+            axis: Another metric to look at it along, such as the epoch or the samples seen: the
+                column `axis`, before the others, has its last value at or before each step.
 
         Raises:
             NotFound: It has logged no such metric.
         """
-        import pandas as pd  # noqa: PLC0415 - not needed to submit
+        return read_curve(self._record(), metric, axis)
 
-        record = self._record()
-        if metric not in record.series:
-            known = suggestion(metric, record.series)
-            raise NotFound(f"run {self.id} has no metric {metric!r}; {known}")
-        frame = pd.DataFrame(record.points(metric), columns=["step", "time", "value"])
-        frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
-        return frame
+    def summary(self, metric: str) -> Summary:
+        """Return a metric's count, first and last step, last value, and min and max with steps.
+
+        Raises:
+            NotFound: It has logged no such metric.
+        """
+        return read_summary(self._record(), metric)
+
+    def best(self, metric: str, goal: Literal["min", "max"]) -> Best:
+        """Return a metric's best value and the first step that has it.
+
+        Raises:
+            NotFound: It has logged no such metric.
+        """
+        return find_best(self._record(), metric, goal)
 
     def artifact(self, name: str) -> Artifact:
         """Return its newest artifact of this name.
@@ -348,18 +368,7 @@ class Run:
         return " ".join(parts) + ">"
 
     def _repr_html_(self) -> str:
-        record = self._record()
-        rows = {
-            "state": f"{record.state} {record.reason}".strip(),
-            "params": ", ".join(f"{k}={v}" for k, v in record.params.items()),
-            "metrics": ", ".join(f"{k}={v:.6g}" for k, v in record.last_values()),
-            "artifacts": ", ".join(record.artifacts),
-        }
-        cells = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items()
-        )
-        title = html.escape(f"{self.name} ({self.id})")
-        return f"<table><caption>{title}</caption>{cells}</table>"
+        return render_run(self._record())
 
     def _record(self) -> RunRecord:
         if self._ended is not None:

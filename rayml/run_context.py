@@ -17,6 +17,7 @@ from rayml.errors import RaymlError, SpecError
 from rayml.spec import describe_value
 from rayml.tracker import relay
 from rayml.tracker.client import Client, Producer
+from rayml.tracker.long_params import keep_long
 from rayml.tracker.records import Labels, Logged, Params
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class Context:
         rest = (self.run_id, self.attempt, self.params, inputs, self._producer.redactor)
         return bytes(cloudpickle.dumps((self._store, *rest)))
 
-    def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
+    def log_metric(
+        self, name: str, value: SupportsFloat, step: int | None = None, *, sync: bool = False
+    ) -> None:
         """Log one number; NaN and infinities are kept.
 
         Args:
@@ -88,9 +91,11 @@ class Context:
             value: Anything that `float()` takes: a number, a numpy scalar, a tensor of one
                 element.
             step: Where on the metric's axis; without it, one after the metric's last. Any order.
+            sync: Return when it is durable.
 
         Raises:
             SpecError: The name, value or step is not such a thing.
+            StoreError: With `sync`: it could not be made durable within 30 s.
         """
         try:
             number, position = float(value), None if step is None else int(step)
@@ -102,26 +107,44 @@ class Context:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
             _check_name(name)
         self._sender().point(name, number, position)
+        if sync:
+            self.flush()
 
-    def log_metrics(self, values: Mapping[str, SupportsFloat], step: int | None = None) -> None:
+    def log_metrics(
+        self, values: Mapping[str, SupportsFloat], step: int | None = None, *, sync: bool = False
+    ) -> None:
         """Log several numbers of one step, as `log_metric` does each."""
         for name, value in values.items():
             self.log_metric(name, value, step)
+        if sync:
+            self.flush()
 
-    def log_param(self, name: str, value: object) -> None:
+    def log_param(self, name: str, value: object, *, sync: bool = False) -> None:
         """Record a parameter that was not submitted; a later value takes its place."""
-        self.log_params({name: value})
+        self.log_params({name: value}, sync=sync)
 
-    def log_params(self, params: Mapping[str, object]) -> None:
+    def log_params(self, params: Mapping[str, object], *, sync: bool = False) -> None:
         """Record several parameters, as `log_param` does each.
 
+        Args:
+            params: By name; they may be nested.
+            sync: Return when they are durable.
+
         Raises:
-            SpecError: A value is larger than 64 MiB.
+            SpecError: A value is larger than 256 MiB.
+            StoreError: A value longer than 4 KiB could not be stored; nothing was logged.
         """
         described = {_check_name(name): describe_value(name, v) for name, v in params.items()}
-        self._sender().add(
-            Params(run=self.run_id, time=time.time(), attempt=self.attempt, params=described)
+        record = Params(
+            run=self.run_id,
+            time=time.time(),
+            attempt=self.attempt,
+            params=described,
+            long=keep_long(params, self._store, self._producer.redactor),
         )
+        self._sender().add(record)
+        if sync:
+            self.flush()
 
     def log_label(self, name: str, value: str) -> None:
         """Set a label of the run; a later value takes its place."""

@@ -13,7 +13,7 @@ from rayml.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_PARAM_BYTES = 64 * 1024 * 1024
+MAX_PARAM_BYTES = 256 * 1024 * 1024
 _SHOWN_BYTES = 4096
 
 
@@ -98,6 +98,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     start_timeout_s: float | None = None
     parent: str | None = None
+    long_params: dict[str, str] = {}
 
     def __str__(self) -> str:
         """Return the job as indented JSON: what `dry_run=True` and `--dry-run` show."""
@@ -111,7 +112,7 @@ def describe_params(params: Mapping[str, object]) -> dict[str, object]:
     {'depth': 4, 'rate': 'nan', 'on': None}
 
     Raises:
-        SpecError: A value is larger than 64 MiB.
+        SpecError: A value is larger than 256 MiB.
     """
     return {name: describe_value(name, value) for name, value in params.items()}
 
@@ -120,13 +121,22 @@ def describe_value(name: str, value: object) -> object:
     """Return one value as JSON can hold it; a long one is cut and says so.
 
     Raises:
-        SpecError: The value is larger than 64 MiB.
+        SpecError: The value is larger than 256 MiB.
     """
     _check_size(name, value)
     plain = plain_value(value)
     if len(text := msgspec.json.encode(plain)) <= _SHOWN_BYTES:
         return plain
     return f"{text[:_SHOWN_BYTES].decode(errors='ignore')}… ({len(text):,} bytes in all)"
+
+
+def is_long(value: object) -> bool:
+    """Tell whether `describe_value` cuts a value.
+
+    >>> is_long("x" * 5000), is_long([1, 2])
+    (True, False)
+    """
+    return len(msgspec.json.encode(plain_value(value))) > _SHOWN_BYTES
 
 
 def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind of value

@@ -22,6 +22,7 @@ from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.client import Client, LoopTransport, Producer
 from rayml.tracker.edits import find_edited
 from rayml.tracker.lease import open_tracker
+from rayml.tracker.long_params import keep_long
 from rayml.tracker.records import Ended, Problem, Started, Submitted
 
 if TYPE_CHECKING:
@@ -155,5 +156,6 @@ def _spec(
         cluster="",
         working_dir=str(Path.cwd()),
         params=describe_params(params or {}),
+        long_params=keep_long(params or {}, store),
         labels={str(k): str(v) for k, v in (labels or {}).items()},
     )

@@ -164,27 +164,28 @@ def history(
     name: RunArgument,
     metric: Annotated[str, typer.Argument(help="The metric's name.")],
     *,
+    axis: Annotated[
+        str | None,
+        typer.Option(help="Another metric to see it along, such as the epoch: a first column."),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Print a metric's points by step: a table on a terminal, CSV in a pipe."""
     from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
-    frame = get_run(name, store=store).history(metric)
-    columns = frame["step"], frame["time"], frame["value"]
-    rows = [
-        {"step": step, "time": at.isoformat(), "value": value}
-        for step, at, value in zip(*columns, strict=True)
-    ]
+    frame = get_run(name, store=store).history(metric, axis)
+    frame["time"] = [at.isoformat() for at in frame["time"]]
+    rows = frame.to_dict("records")
     if as_json:
         emit_json(rows)
     elif is_terminal():
-        shown = table("step", "time", "value")
+        shown = table(*frame)
         for row in rows:
             shown.add_row(*map(str, row.values()))
         console().print(shown)
     else:
-        print("step,time,value")
+        print(*frame, sep=",")
         for row in rows:
             print(*row.values(), sep=",")
     return 0

@@ -13,7 +13,7 @@ from rayml.artifacts.record import parse_uri
 from rayml.errors import JournalCorrupt, NotFound, suggestion
 from rayml.store import check_format
 from rayml.tracker.records import Submission
-from rayml.tracker.runs import RunRecord
+from rayml.tracker.runs import RunRecord, new_run
 from rayml.tracker.shards import ShardFold, ShardReader
 from rayml.tracker.stored import StoredRun, load_run, run_id_of
 from rayml.tracker.tables import StoredPoints, ended_lines
@@ -167,10 +167,7 @@ class Reader:
     def _read_submissions(self) -> None:
         for key in self._unknown(self.store.list("submissions/")):
             submission = msgspec.json.decode(self.store.get(key), type=Submission)
-            spec = submission.spec
-            self.runs[spec.run] = RunRecord(
-                spec, params=dict(spec.params), labels=dict(spec.labels)
-            )
+            self.runs[submission.spec.run] = new_run(submission.spec)
 
     def _unknown(self, keys: Iterable[str]) -> list[str]:
         return [

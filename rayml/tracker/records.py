@@ -120,12 +120,18 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="en
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="params"):
-    """Parameters that the code logged, beside those it was submitted with."""
+    """Parameters that the code logged, beside those it was submitted with.
+
+    Attributes:
+        params: By name; long ones are cut.
+        long: Digests of the blobs that hold those whole, by name.
+    """
 
     run: str
     time: float
     attempt: int
     params: dict[str, object]
+    long: dict[str, str] = {}
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="labels"):

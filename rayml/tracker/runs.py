@@ -86,6 +86,8 @@ class RunRecord:
 
     Attributes:
         since: The segment with which it began.
+        params: By name; long ones are cut.
+        long_params: Digests of the blobs that hold those whole, by name.
         stored: Where its older points lie, if they are not here.
         edits: What people changed afterwards, where somebody has looked that up.
     """
@@ -96,6 +98,7 @@ class RunRecord:
     reason: str = ""
     attempt: int = 1
     params: dict[str, object] = field(default_factory=dict)
+    long_params: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, ArtifactRecord] = field(default_factory=dict)
     started: Started | None = None
@@ -219,7 +222,7 @@ def apply(runs: MutableMapping[str, RunRecord], record: Record, seq: int = 0) ->
     """
     if isinstance(record, Submitted):
         if record.run not in runs:
-            runs[record.run] = _submitted(record, seq)
+            runs[record.run] = new_run(record.spec, seq)
         return
     run = runs.get(record.run)
     if run is None or run.is_terminal:
@@ -258,9 +261,15 @@ def is_repeated(producers: Mapping[str, Sent], batch: Batch) -> bool:
     return sent is not None and batch.n <= sent.n
 
 
-def _submitted(record: Submitted, seq: int) -> RunRecord:
-    spec = record.spec
-    return RunRecord(spec, since=seq, params=dict(spec.params), labels=dict(spec.labels))
+def new_run(spec: Spec, since: int = 0) -> RunRecord:
+    """Return a run of which nothing is known but what was submitted."""
+    return RunRecord(
+        spec,
+        since=since,
+        params=dict(spec.params),
+        long_params=dict(spec.long_params),
+        labels=dict(spec.labels),
+    )
 
 
 def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case per record
@@ -282,6 +291,8 @@ def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case pe
             run.cancel = record
         case Params():
             run.params |= record.params
+            known = {n: d for n, d in run.long_params.items() if n not in record.params}
+            run.long_params = known | record.long
         case Labels():
             run.labels |= record.labels
         case Logged():

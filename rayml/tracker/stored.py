@@ -41,6 +41,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     attempt: int = 1
     params: dict[str, object] = {}
+    long_params: dict[str, str] = {}
     labels: dict[str, str] = {}
     artifacts: list[ArtifactRecord] = []
     started: Started | None = None
@@ -53,8 +54,8 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _SAME = (
-    "spec", "since", "state", "reason", "attempt", "params", "labels", "started", "started_at",
-    "ended_at", "cancel", "problem", "result",
+    "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "started",
+    "started_at", "ended_at", "cancel", "problem", "result",
 )  # fmt: skip
 
 

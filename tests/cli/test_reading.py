@@ -222,6 +222,13 @@ def test_history_is_csv_in_a_pipe(rayml_in: Run, written: tuple[Path, str, str])
     assert rows[0]["time"].endswith("+00:00")
 
 
+def test_history_goes_along_another_metric(rayml_in: Run, written: tuple[Path, str, str]) -> None:
+    done = rayml_in("history", written[1], "loss", "--axis", "loss")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+
+    assert [row["axis"] for row in rows] == [row["value"] for row in rows] == ["0.5", "nan", "inf"]
+
+
 def test_history_gives_strict_json(rayml_in: Run, written: tuple[Path, str, str]) -> None:
     points = rayml_in.json("history", written[1], "loss")
 

@@ -210,7 +210,7 @@ class TestCodeThatFails:
         def job(context: rayml.Context) -> None:
             context.log_param("huge", bytes(2**30))
 
-        with pytest.raises(rayml.JobFailed, match="may have 67,108,864; write it to a file"):
+        with pytest.raises(rayml.JobFailed, match="may have 268,435,456; write it to a file"):
             submit(job).wait()
 
 

@@ -91,6 +91,7 @@ def test_printing_logging_and_returning_them_hides_them(
         subprocess.run(["/bin/sh", "-c", "env; echo $A_TOKEN >&2"], check=True)
         os.write(1, value.encode() * 3)
         context.log_params({"token": value, value: 1, "deep": {"list": [value]}})
+        context.log_param(f"long {value}", [value, "x" * 5_000])
         context.log_label("token", value)
         context.log_metric(f"loss of {value}", 0.5)
         context.log_artifact(f"notes of {value[:4]}", b"x")
@@ -99,7 +100,8 @@ def test_printing_logging_and_returning_them_hides_them(
     run = submit(job, secrets={"A_TOKEN": secret}).wait()
     assert places_of(secret, store) == []
     assert run.result == {"token": "***", "deep": ["***"]}
-    assert run.params == {"token": "***", "***": 1, "deep": {"list": ["***"]}}
+    long = {"long ***": ["***", "x" * 5_000]}
+    assert run.params == {"token": "***", "***": 1, "deep": {"list": ["***"]}} | long
     assert run.labels == {"token": "***"}
     assert run.metrics == {"loss of ***": 0.5}
     printed = run.logs()
@@ -188,9 +190,13 @@ def test_they_may_not_stand_in_what_is_recorded(
     def show(token: str) -> str:
         return hashlib.sha256(token.encode()).hexdigest()
 
-    run = submit(show, params={"token": secret}, secrets={"A_TOKEN": secret}).wait()
+    long = [secret, "x" * 5_000]
+    run = submit(
+        lambda token, long: (show(token), long)[0], params={"token": secret, "long": long},
+        secrets={"A_TOKEN": secret},
+    ).wait()  # fmt: skip
     assert run.result == digest(secret)
-    assert run.params == {"token": "***"}
+    assert run.params == {"token": "***", "long": ["***", "x" * 5_000]}
     for options in ({"env": {"OTHER": secret}}, {"args": [secret]}):
         with pytest.raises(rayml.SpecError, match="holds the value of a secret") as caught:
             submit("show.py", secrets={"A_TOKEN": secret}, **options)

@@ -159,6 +159,36 @@ def test_history_is_a_table_by_step(store: Folder) -> None:
     assert history["time"].iloc[0] == pd.Timestamp(4, unit="s", tz="UTC")
 
 
+def test_history_goes_along_another_metric(store: Folder) -> None:
+    run = write(
+        store,
+        submitted(),
+        points("loss", [0, 10, 20, 30], [4.0, 3.0, 2.0, 1.0]),
+        points("epoch", [25, 10], [2.0, 1.0]),
+    )
+    history = run.history("loss", axis="epoch")
+
+    assert list(history.columns) == ["axis", "step", "time", "value"]
+    np.testing.assert_array_equal(history["axis"], [np.nan, 1.0, 1.0, 2.0])
+    assert history["value"].tolist() == [4.0, 3.0, 2.0, 1.0]
+    with pytest.raises(NotFound, match="no metric 'epochs'; did you mean 'epoch'"):
+        run.history("loss", axis="epochs")
+
+
+def test_a_metric_has_a_summary_and_a_best_value(store: Folder) -> None:
+    values: list[float | str] = [3.0, "nan", 1.0, 5.0, 1.0, 5.0]
+    run = write(store, submitted(), points("loss", [0, 1, 2, 3, 4, 5], values))
+
+    summary = run.summary("loss")
+    assert (summary.count, summary.first_step, summary.last_step, summary.last) == (6, 0, 5, 5.0)
+    assert run.best("loss", "min") == (1.0, 2)
+    assert run.best("loss", goal="max") == (5.0, 3)
+    with pytest.raises(SpecError, match="'min' or 'max'"):
+        run.best("loss", "low")  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match="did you mean 'loss'"):
+        run.summary("lost")
+
+
 def test_an_unknown_metric_or_artifact_names_the_nearest(store: Folder) -> None:
     run = write(store, submitted(), points("loss", [0], [1.0]))
     with pytest.raises(NotFound, match=r"run r1 has no metric 'lost'; did you mean 'loss'\?"):

@@ -53,6 +53,31 @@ def start_process(store: Folder, code: str) -> subprocess.Popen[str]:
 # A block that ends well
 
 
+def test_a_parameter_of_any_length_comes_back_whole(store: Folder) -> None:
+    rows = [{"n": n, "text": "é" * 10} for n in range(1_000)]
+    with rayml.start_run(params={"rows": rows, "short": 1}, store=store) as context:
+        context.log_param("text", "x" * 100_000_000)
+        context.log_param("text 2", "y" * 5_000)
+        context.log_param("text 2", "z")
+
+    run = rayml.get_run(context.run_id, store=store)
+    assert run.params == {
+        "rows": rows, "short": 1, "text": "x" * 100_000_000, "text 2": "z",
+    }  # fmt: skip
+    (shown,) = rayml.runs(store=store).to_pandas()["params.text"]
+    assert shown.endswith("… (100,000,002 bytes in all)")
+    assert sum(len(store.get(key)) for key in store.list("shards/")) < 50_000
+
+
+def test_what_is_logged_with_sync_is_durable_at_once(store: Folder) -> None:
+    with rayml.start_run(store=store) as context:
+        context.log_metric("loss", 1.0, sync=True)
+        context.log_metrics({"a": 1.0, "b": 2.0}, sync=True)
+        context.log_param("depth", 4, sync=True)
+        run = rayml.get_run(context.run_id, store=store)
+        assert (run.metrics, run.params) == ({"loss": 1.0, "a": 1.0, "b": 2.0}, {"depth": 4})
+
+
 def test_a_block_is_a_run_that_can_be_read(store: Folder) -> None:
     with rayml.start_run(
         "flights 🛫", experiment="late", params={"depth": 4}, labels={"team": "a"}, store=store
