@@ -15,6 +15,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
 from rayml._ray.jobs_api import explain_driver
+from rayml._ray.metrics import TrackerMetrics
+from rayml._ray.tracker_log import open_tracker_log
 from rayml.errors import ClusterUnreachable
 from rayml.processes import identify
 from rayml.tracker.lease import open_tracker, reopen_tracker
@@ -117,6 +119,7 @@ class TrackerActor:
         self._problem: Exception | None = None
         self._tracker: Tracker | None = None
         try:
+            open_tracker_log(_tracker_name(store))
             owner = owner_of_cluster()
             self._tracker = reopen_tracker(store, owner)
             if self._tracker is None:
@@ -124,7 +127,10 @@ class TrackerActor:
             self._upkeep = Upkeep(self._tracker)
             # Nobody may ever call it after a restart, and still it has to look after its runs.
             loop = asyncio.get_running_loop()
-            self._looking_after = loop.create_task(self._upkeep.run(explain_driver))
+            self._looking_after = [
+                loop.create_task(self._upkeep.run(explain_driver)),
+                loop.create_task(TrackerMetrics(self._tracker).publish()),
+            ]
         except Exception as exc:  # noqa: BLE001 - handed to the caller, who raises it
             self._problem = exc
 
@@ -147,7 +153,8 @@ class TrackerActor:
     async def close(self) -> None:
         """As `Tracker.close`."""
         await self._open().close()
-        self._looking_after.cancel()
+        for task in self._looking_after:
+            task.cancel()
         self._upkeep.close()
 
     def _open(self) -> Tracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rayml.tracker.records import Record
     from rayml.tracker.tracker import Tracker
 
+_logger = logging.getLogger("rayml")
 _INTERVAL_S = 1.0  # sent twice as often, metrics slowed a loop down (benchmarks/log_metric.py)
 _ALIVE_S = 1.0
 _BATCH_POINTS = 50_000
@@ -175,7 +177,7 @@ class Client:
         self._deadline = float("inf")
         self._closing = False
         self._spool = Spool()
-        self._is_spooling = False
+        self._is_spooling = self._has_warned = False
         self._order = threading.Lock()  # batches are numbered in the order in which they are sent
         self._lock = threading.Lock()
         self._progress = threading.Condition(self._lock)
@@ -291,6 +293,12 @@ class Client:
         threading.Thread(target=self._spool_waiting, name="rayml-spool", daemon=True).start()
 
     def _spool_waiting(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                "the tracker does not answer, or does not keep up; what is logged waits on this "
+                "machine's disk meanwhile"
+            )
         try:
             with self._order:
                 if batch := self._encode_waiting():

@@ -8,6 +8,7 @@ write in flight and never a hole in the numbering.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ import msgspec
 from rayml.errors import JournalFenced, NotFound, RaymlError, SpecError, StoreError
 from rayml.tracker.journal import Journal
 from rayml.tracker.live import LiveMark
+from rayml.tracker.load import Load
 from rayml.tracker.records import TERMINAL, CancelRequested, Started, Submitted, decode_record
 from rayml.tracker.runs import RunRecord, Sent, apply, is_repeated
 from rayml.tracker.segments import SEGMENT_BYTES, Batch, Owner
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from rayml.tracker.records import Record
     from rayml.tracker.segments import Segment
 
+_logger = logging.getLogger("rayml.tracker")
+_logger.addHandler(logging.NullHandler())  # whoever waits is told; this is for who wants more
 _POINTS_PREFIX = b'{"type":"points"'
 
 
@@ -66,6 +70,7 @@ class _Entry(NamedTuple):
     batch: Batch
     data: bytes
     done: asyncio.Future[int]
+    at: float
 
 
 class Tracker:
@@ -78,6 +83,7 @@ class Tracker:
         store: Where it records.
         shard: Which shard.
         unstored: What the next checkpoint will have to cover.
+        load: What it has done, for whoever watches it.
     """
 
     def __init__(self, store: Store, shard: str, owner: Owner) -> None:
@@ -95,15 +101,43 @@ class Tracker:
         self._versions: dict[str, int] = {}
         self._producers: dict[str, Sent] = {}
         self._queue: list[_Entry] = []
-        self._pending: dict[tuple[str, int], asyncio.Future[int]] = {}
+        self._pending: dict[tuple[str, int], _Entry] = {}
         self._committer: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._doubtful = False
         self._heard: dict[str, float] = {}
         self.unstored = Unstored()
+        self.load = Load()
+        began = time.monotonic()
         self._journal.open(owner, self)
         self._live = LiveMark(store, shard)
         self.mark()
+        _logger.info(
+            "opened",
+            extra={
+                "store": store.uri,
+                "shard": shard,
+                "epoch": self._journal.epoch,
+                "open_runs": self.open_runs,
+                "seconds": round(time.monotonic() - began, 3),
+            },
+        )
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs have not ended."""
+        return len(self._runs)
+
+    @property
+    def waiting(self) -> int:
+        """How many batches are not durable yet."""
+        return len(self._pending)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the oldest of these waits."""
+        oldest = next(iter(self._pending.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.at
 
     async def append(self, data: bytes) -> int:
         """Make one encoded `Batch` durable and return its number; a repeated one is written once.
@@ -119,11 +153,11 @@ class Tracker:
         key = (batch.producer, batch.n)
         if key not in self._pending:
             done = asyncio.get_running_loop().create_future()
-            self._pending[key] = done
-            self._queue.append(_Entry(batch, data, done))
+            self._pending[key] = _Entry(batch, data, done, time.monotonic())
+            self._queue.append(self._pending[key])
             if self._committer is None or self._committer.done():
                 self._committer = asyncio.create_task(self._commit_all())
-        return await asyncio.shield(self._pending[key])
+        return await asyncio.shield(self._pending[key].done)
 
     async def watch(self, run: str, seen: int) -> Status:
         """Return the run's status as soon as its version is above `seen`.
@@ -213,6 +247,7 @@ class Tracker:
             self._doubtful = False
             self.unstored.add(sum(len(entry.data) for entry in admitted))
         for entry in admitted:
+            self.load.add(len(entry.data), time.monotonic() - entry.at)
             self._resolve(entry)
         self._changed.set()
         self._changed = asyncio.Event()
@@ -269,6 +304,8 @@ class Tracker:
         error = (
             exc if isinstance(exc, RaymlError) else StoreError(f"journal write failed: {exc!r}")
         )
+        self.load.failures += 1
+        _logger.warning("write failed", extra={"shard": self.shard, "why": str(error)})
         for entry in group:
             self._pending.pop((entry.batch.producer, entry.batch.n), None)
             if not entry.done.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from rayml.tracker.tracker import Tracker
 
+_logger = logging.getLogger("rayml.tracker")
 TICK_S = 5.0
 SILENCE_S = 60.0
 MARK_EVERY_S = 60.0
@@ -55,10 +57,12 @@ class Upkeep:
                     await self._end_silent_runs(explain)
                 await asyncio.to_thread(self._mark)
                 self._compact_if_due()
-            except JournalFenced:
+            except JournalFenced as exc:
+                self._log(logging.ERROR, "fenced", why=str(exc))
                 return
-            except RaymlError:
-                continue  # the store is away; appends tell those who wait
+            except RaymlError as exc:
+                # The store is away; appends tell those who wait.
+                self._log(logging.WARNING, "upkeep failed", why=str(exc))
 
     def close(self) -> None:
         """Compact once more if many short runs have left much to read; a few seconds at most."""
@@ -75,6 +79,7 @@ class Upkeep:
         for run in self._tracker.silent_runs(SILENCE_S):
             why = await explain(run.spec.run)
             message = f"whoever saw it through has been silent for {SILENCE_S:g} s{why}"
+            self._log(logging.WARNING, "run lost", run=run.spec.run, why=message)
             end = end_of(run, Problem(kind="lost", message=message))
             await self._tracker.append(encode_batch(run.spec.run, run.attempt, end))
 
@@ -90,6 +95,11 @@ class Upkeep:
             if self._compaction.poll() is None:
                 return
             failed = self._compaction.returncode != 0
+            self._log(
+                logging.WARNING if failed else logging.INFO,
+                "compaction ended",
+                code=self._compaction.returncode,
+            )
             self._not_before = now + (_PATIENCE_S if failed else 0)
             self._compaction = None
         is_idle = now - unstored.last_at >= _IDLE_S and unstored.segments >= _IDLE_SEGMENTS
@@ -97,7 +107,14 @@ class Upkeep:
         if (is_idle or is_busy) and now >= self._not_before:
             self._start_compaction()
 
+    def _log(self, level: int, event: str, **facts: object) -> None:
+        _logger.log(level, event, extra={"shard": self._tracker.shard} | facts)
+
     def _start_compaction(self) -> None:
+        unstored = self._tracker.unstored
+        self._log(
+            logging.INFO, "compaction starts", segments=unstored.segments, bytes=unstored.size
+        )
         # A process of its own: it takes CPU and memory that the tracker must not lack.
         self._compaction = subprocess.Popen(
             [sys.executable, "-m", "rayml.tracker.compaction"],
