@@ -1,6 +1,7 @@
 """What a Ray job of ours executes: takes a submission from the store and sees its run through.
 
-`python -m rayml.driver RUN --store URI [--private NAME]`, on the cluster's head, without a CPU.
+`python -m rayml.driver RUN --store URI [--private NAME] [--attempt N]`, on the cluster's head,
+without a CPU.
 """
 
 from __future__ import annotations
@@ -38,34 +39,38 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("run")
     parser.add_argument("--store", required=True)
     parser.add_argument("--private")
+    parser.add_argument("--attempt", type=int, default=1)
     given = parser.parse_args(words)
     try:
-        return _execute(given.run, given.store, given.private)
+        return _execute(given.run, given.store, given.private, given.attempt)
     except RaymlError as exc:
         print(f"rayml: {exc}", file=sys.stderr)  # noqa: T201 - the Ray job's log
         return 2
 
 
-def _execute(run_id: str, location: str, private_name: str | None) -> int:
+def _execute(run_id: str, location: str, private_name: str | None, attempt: int) -> int:
     connection = _ray.connect(os.environ.get("RAY_ADDRESS", "auto"))
     private = json.loads(jobs_api.take(private_name)) if private_name else {}
     store = open_store(location, private.get("store"))
-    submission = _claim(run_id, store)
+    submission = _claim(run_id, attempt, store)
     spec = submission.spec
     folder = unpack_folder(store, submission.code) if submission.code else Path.cwd()
     spec = msgspec.structs.replace(spec, working_dir=str(folder))
     payload = b"".join(read_blob(store, submission.payload))
     secrets = private.get("secrets", {})
-    supervisor = Supervisor(spec, payload, secrets, store, connection)
+    supervisor = Supervisor(spec, payload, secrets, store, connection, attempt)
     signal.signal(signal.SIGTERM, lambda *_: _stop(supervisor, run_id, store))
     supervisor.start()
+    if attempt > 1 and store.size(f"cancels/{run_id}.json") is not None:
+        _stop(supervisor, run_id, store)  # asked for while nobody was there to hear it
     return _report(Run(spec, store, driver=supervisor))
 
 
-def _claim(run_id: str, store: Store) -> Submission:
+def _claim(run_id: str, attempt: int, store: Store) -> Submission:
     submission = msgspec.json.decode(store.get(f"submissions/{run_id}.json"), type=Submission)
     claim = {"job": os.environ.get("RAY_JOB_ID", ""), "pid": os.getpid()}
-    if not store.create(f"claims/{run_id}.json", json.dumps(claim).encode()):
+    name = run_id if attempt == 1 else f"{run_id}-{attempt}"
+    if not store.create(f"claims/{name}.json", json.dumps(claim).encode()):
         raise SpecError(
             f"run {run_id} is executed by another driver already; this one does nothing"
         )

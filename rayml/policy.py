@@ -19,6 +19,7 @@ _RETRIED_AS: dict[str, Failure] = {
     "killed": "error",
     "oom": "oom",
     "node_lost": "node_lost",
+    "lost": "node_lost",
 }
 
 

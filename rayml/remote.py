@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets as randomness
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rayml import _ray
 from rayml._ray import jobs_api
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
     from rayml.spec import Spec
     from rayml.store import Store
 
-# What a driver that was asked to stop needs for its job's grace and its own last records.
-_STOP_WAIT_S = 60
 _AGENT_WAIT_S = 30.0
-# A tracker that knows the run ends it after a minute's silence, and says more than we can.
+# A tracker that knows the run ends it or starts it again within half a minute.
 _LOST_AFTER_S = {False: 10.0, True: 90.0}
 _POLL_S = 0.5
 _JOB_POLL_S = 3.0
@@ -75,12 +72,11 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     key = f"submissions/{spec.run}.json"
     if not job.store.create(key, msgspec.json.encode(submission)):
         raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
-    words = ["python", "-m", "rayml.driver", spec.run, "--store", job.store.uri]
     try:
         with _calling(address):
-            if private := _private(job):
-                words += ["--private", _hand_over(client, private)]
-            _start(client, spec, words)
+            private = _private(job)
+            name = jobs_api.hand_over(client, json.dumps(private).encode()) if private else None
+            _start(client, spec, job.store, name)
     except RaymlError:
         job.store.delete(key)
         raise
@@ -180,8 +176,9 @@ class JobDriver:
     def _look(self, now: float) -> None:
         """Notice a driver that has ended without recording the run's end."""
         with _calling(self._client.get_address()):
-            info = self._client.get_job_info(self._spec.run)
-        if not JobStatus(info.status).is_terminal():
+            info = self._find_job()
+        if info is None or not JobStatus(info.status).is_terminal():
+            self._lost_since = None
             return
         self._lost_since = self._lost_since or now
         is_tracked = self._spec.run in read_runs(self._store).shard_of
@@ -190,6 +187,15 @@ class JobDriver:
                 f"the driver of run {self._spec.run} ended without recording how: "
                 f"{info.status}, {info.message}; see `ray job logs {self._spec.run}`"
             )
+
+    def _find_job(self) -> JobDetails | None:
+        """Return what Ray says about the driver; it has none for a moment between two attempts."""
+        try:
+            return self._client.get_job_info(self._spec.run)
+        except RuntimeError as exc:
+            if "404" not in str(exc):
+                raise
+            return None
 
 
 def _ticks(timeout: float | None) -> Iterator[float]:
@@ -223,11 +229,11 @@ def _calling(address: str) -> Iterator[None]:
         ) from exc
 
 
-def _start(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
+def _start(client: JobSubmissionClient, spec: Spec, store: Store, private: str | None) -> None:
     deadline = time.monotonic() + _AGENT_WAIT_S
     while True:
         try:
-            _submit_job(client, spec, words)
+            jobs_api.submit_driver(client, spec, store, private)
         except RuntimeError as exc:
             # A cluster that has just started answers before it can take jobs.
             if "No available agent" not in str(exc) or time.monotonic() > deadline:
@@ -235,15 +241,6 @@ def _start(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
             time.sleep(1)
         else:
             return
-
-
-def _submit_job(client: JobSubmissionClient, spec: Spec, words: list[str]) -> None:
-    client.submit_job(
-        entrypoint=" ".join(map(_ray.quote, words)),
-        submission_id=spec.run,
-        metadata={"rayml_run": spec.run, "rayml_name": spec.name},
-        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
-    )
 
 
 def _check_visible(job: Delivery, address: str) -> None:
@@ -278,13 +275,3 @@ def _pack_code(job: Delivery) -> tuple[Spec, str | None]:
 def _private(job: Delivery) -> dict[str, object]:
     config = getattr(job.store, "config", {})
     return {"secrets": job.secrets, "store": config} if job.secrets or config else {}
-
-
-def _hand_over(client: JobSubmissionClient, private: dict[str, object]) -> str:
-    """Lay what must not be written down into the cluster's memory, for the driver to take out.
-
-    Ray's job records, which its dashboard shows, hold only the random name.
-    """
-    name = f"_ray_pkg_{randomness.token_hex(16)}.zip"
-    jobs_api.upload(client, name, json.dumps(private).encode())
-    return f"gcs://{name}"

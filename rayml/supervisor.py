@@ -82,8 +82,17 @@ class Supervisor(threading.Thread):
         secrets: Mapping[str, str],
         store: Store,
         connection: _ray.Connection,
+        attempt: int = 1,
     ) -> None:
         """Record the submission durably; `start` does the rest.
+
+        Args:
+            spec: The job.
+            payload: The function and its values.
+            secrets: What must not be written down.
+            store: Where to record.
+            connection: Where to run.
+            attempt: With which to begin; a later one goes on with a run that is recorded.
 
         Raises:
             StoreError: The submission could not be recorded.
@@ -95,7 +104,8 @@ class Supervisor(threading.Thread):
         self._store = store
         self._connection = connection
         self._actor = _ray.tracker_actor(store)
-        self._producer = Producer(ActorTransport(self._actor), spec.run, 1)
+        self._first_attempt = attempt
+        self._producer = Producer(ActorTransport(self._actor), spec.run, attempt)
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
         self._version = 1  # the submission itself is the first
@@ -103,7 +113,8 @@ class Supervisor(threading.Thread):
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
         self._over = threading.Event()
-        self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
+        if attempt == 1:
+            self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
 
     def cancel(self, grace_s: float, by: str) -> None:
         """Record that the run is to end; the supervisor hears of it from the tracker."""
@@ -138,7 +149,7 @@ class Supervisor(threading.Thread):
             self._end_without_ray(Problem(kind="lost", message=f"rayml itself failed: {exc!r}"))
 
     def _execute(self) -> Ended:
-        attempt = 1
+        attempt = self._first_attempt
         while True:
             outcome = self._attempt(attempt)
             problem = outcome.problem

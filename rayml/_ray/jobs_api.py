@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import secrets as randomness
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
 from rayml._ray.connection import use_token
+from rayml._ray.tasks import quote
 from rayml.errors import ClusterUnreachable
+
+if TYPE_CHECKING:
+    from rayml.spec import Spec
+    from rayml.store import Store
+
+# What a driver that was asked to stop needs for its job's grace and its own last records.
+_STOP_WAIT_S = 60
 
 
 def job_client(address: str) -> JobSubmissionClient:
@@ -30,18 +38,43 @@ def job_client(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
 
 
-async def explain_driver(run: str) -> str:
-    """Return what Ray knows of the end of a run's driver, for a sentence; or nothing."""
-    from ray.dashboard.modules.job.common import JobInfoStorageClient  # noqa: PLC0415 - heavy
+def submit_driver(
+    client: JobSubmissionClient, spec: Spec, store: Store, private: str | None, attempt: int = 1
+) -> None:
+    """Start the Ray job that sees a run through; its submission id is the run's id.
 
-    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
-    info = await JobInfoStorageClient(gcs).get_info(run)
-    if info is None:
-        return ""
-    return f" (Ray says about its driver: {info.status}, {info.message})"
+    Args:
+        client: Of the cluster.
+        spec: The run.
+        store: Where it is recorded.
+        private: Where `hand_over` has laid what must not be written down.
+        attempt: With which to go on.
+
+    Raises:
+        RuntimeError: The cluster refused.
+    """
+    words = ["python", "-m", "rayml.driver", spec.run, "--store", store.uri]
+    words += ["--private", private] if private else []
+    words += ["--attempt", str(attempt)] if attempt > 1 else []
+    client.submit_job(
+        entrypoint=" ".join(map(quote, words)),
+        submission_id=spec.run,
+        metadata={"rayml_run": spec.run, "rayml_name": spec.name},
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
+    )
 
 
-def upload(client: JobSubmissionClient, name: str, data: bytes) -> None:
+def hand_over(client: JobSubmissionClient, private: bytes) -> str:
+    """Lay what must not be written down into the cluster's memory; return where it can be taken.
+
+    Ray's job records, which its dashboard shows, hold only the random name.
+    """
+    name = f"_ray_pkg_{randomness.token_hex(16)}.zip"
+    _upload(client, name, private)
+    return f"gcs://{name}"
+
+
+def _upload(client: JobSubmissionClient, name: str, data: bytes) -> None:
     """Lay bytes into a cluster's control service, as Ray does with small packages."""
     answer = client._do_request("PUT", f"/api/packages/gcs/{name}", data=data)
     if answer.status_code != HTTPStatus.OK:

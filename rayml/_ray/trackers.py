@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
-from rayml._ray.jobs_api import explain_driver
+from rayml._ray.drivers import RayJobs
 from rayml._ray.metrics import TrackerMetrics
 from rayml._ray.tracker_log import open_tracker_log
 from rayml.errors import ClusterUnreachable
@@ -128,7 +128,7 @@ class TrackerActor:
             # Nobody may ever call it after a restart, and still it has to look after its runs.
             loop = asyncio.get_running_loop()
             self._looking_after = [
-                loop.create_task(self._upkeep.run(explain_driver)),
+                loop.create_task(self._upkeep.run(RayJobs(store))),
                 loop.create_task(TrackerMetrics(self._tracker).publish()),
             ]
         except Exception as exc:  # noqa: BLE001 - handed to the caller, who raises it

@@ -12,18 +12,14 @@ import time
 from typing import TYPE_CHECKING
 
 from rayml.errors import JournalFenced, RaymlError
-from rayml.tracker.records import Problem
-from rayml.tracker.runs import end_of
-from rayml.tracker.segments import encode_batch
+from rayml.tracker.lost import LostRuns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from rayml.tracker.lost import Drivers
     from rayml.tracker.tracker import Tracker
 
 _logger = logging.getLogger("rayml.tracker")
 TICK_S = 5.0
-SILENCE_S = 60.0
 MARK_EVERY_S = 60.0
 _IDLE_S = 10.0
 _IDLE_SEGMENTS = 64
@@ -43,18 +39,19 @@ class Upkeep:
         self._compaction: subprocess.Popen[bytes] | None = None
         self._not_before = 0.0
 
-    async def run(self, explain: Callable[[str], Awaitable[str]] | None = None) -> None:
+    async def run(self, drivers: Drivers | None = None) -> None:
         """Look every few seconds, until cancelled or fenced.
 
         Args:
-            explain: Tells what is known about the end of whoever saw a run through. Without it,
-                runs are not ended for silence: they live and die with this process.
+            drivers: Who sees the runs through. Without them, runs do not end for silence: they
+                live and die with this process.
         """
+        lost = LostRuns(self._tracker, drivers) if drivers is not None else None
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                if explain is not None:
-                    await self._end_silent_runs(explain)
+                if lost is not None:
+                    await lost.settle()
                 await asyncio.to_thread(self._mark)
                 self._compact_if_due()
             except JournalFenced as exc:
@@ -74,14 +71,6 @@ class Upkeep:
                     running.wait(_CLOSING_S)
                 except subprocess.TimeoutExpired:
                     running.kill()  # which harms nothing: the next one begins where it was
-
-    async def _end_silent_runs(self, explain: Callable[[str], Awaitable[str]]) -> None:
-        for run in self._tracker.silent_runs(SILENCE_S):
-            why = await explain(run.spec.run)
-            message = f"whoever saw it through has been silent for {SILENCE_S:g} s{why}"
-            self._log(logging.WARNING, "run lost", run=run.spec.run, why=message)
-            end = end_of(run, Problem(kind="lost", message=message))
-            await self._tracker.append(encode_batch(run.spec.run, run.attempt, end))
 
     def _mark(self) -> None:
         """Let others see that this shard has a writer, by comparison with a mark of their own."""

@@ -44,6 +44,13 @@ def hang(context):
     print("hanging", flush=True)
     time.sleep(600)
 
+def hang_once(context):
+    print("this is attempt", context.attempt, flush=True)
+    context.log_metric("attempt", context.attempt, sync=True)
+    if context.attempt == 1:
+        time.sleep(600)
+    return "second"
+
 def show(context):
     import helper
     print(helper.WORD, os.environ["TOKEN"], repr(os.environ))
@@ -200,16 +207,49 @@ def test_ray_job_stop_cancels_the_run(head: Head, project: Path) -> None:
         run.wait(timeout_s=60)
 
 
-def test_a_killed_driver_is_noticed(head: Head, project: Path) -> None:
+def test_a_run_whose_driver_was_killed_is_lost(head: Head, project: Path) -> None:
     run = _submit(head, "train.py:hang")
     _await_state(run, "running")
-    mine = [p for p in psutil.process_iter(["cmdline"]) if run.id in (p.info["cmdline"] or ())]
+    _kill_driver(run.id)
+    with pytest.raises(
+        rayml.JobFailed, match=r"gone or silent \(Ray says about its driver: FAILED"
+    ):
+        run.wait(timeout_s=90)
+    assert getattr(run.error, "kind", "") == "lost"
+
+
+def test_a_run_whose_driver_was_killed_is_tried_again_if_its_policy_says_so(
+    head: Head, project: Path
+) -> None:
+    retry = rayml.Retry(attempts=2, backoff_s=0.1)
+    run = _submit(head, "train.py:hang_once", retry=retry)
+    _await_state(run, "running")
+    _kill_driver(run.id)
+    run.wait(timeout_s=120)
+
+    assert (run.attempt, run.result) == (2, "second")
+    assert run.metrics == {"attempt": 2}
+    assert run.id in _ray(head, "list")
+    assert "this is attempt 2" in _ray(head, "logs", run.id)
+
+
+def test_a_run_can_be_cancelled_while_its_driver_is_gone(head: Head, project: Path) -> None:
+    retry = rayml.Retry(attempts=2, backoff_s=5)
+    run = _submit(head, "train.py:hang", retry=retry)
+    _await_state(run, "running")
+    _kill_driver(run.id)
+    _await_state(run, "retrying")
+    run.cancel()
+    with pytest.raises(rayml.JobCancelled, match="by its user"):
+        run.wait(timeout_s=120)
+
+
+def _kill_driver(run: str) -> None:
+    mine = [p for p in psutil.process_iter(["cmdline"]) if run in (p.info["cmdline"] or ())]
     drivers = [p for p in mine if "rayml.driver" in p.info["cmdline"]]
     assert drivers
     for process in drivers:
         process.send_signal(signal.SIGKILL)
-    with pytest.raises(rayml.ClusterError, match="ended without recording"):
-        run.wait(timeout_s=90)
 
 
 def test_a_submission_is_executed_once(head: Head, project: Path) -> None:

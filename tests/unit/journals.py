@@ -48,8 +48,8 @@ def make_spec(run: str = "r1", **fields: object) -> Spec:
     return msgspec.structs.replace(spec, **fields)
 
 
-def submitted(run: str = "r1") -> Submitted:
-    return Submitted(run=run, time=1.0, spec=make_spec(run))
+def submitted(run: str = "r1", **fields: object) -> Submitted:
+    return Submitted(run=run, time=1.0, spec=make_spec(run, **fields))
 
 
 def started(attempt: int = 1, run: str = "r1") -> Started:

@@ -1,0 +1,68 @@
+"""The Ray jobs that see remote runs through, as the cluster itself knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import ray
+from ray._private import ray_constants
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.experimental import internal_kv
+from ray.job_submission import JobStatus
+
+from rayml._ray.jobs_api import hand_over, job_client, submit_driver
+from rayml.errors import ClusterUnreachable
+from rayml.tracker.lost import DriverState
+
+if TYPE_CHECKING:
+    from rayml.spec import Spec
+    from rayml.store import Store
+
+
+class RayJobs:
+    """The drivers of this cluster; a run's id is its Ray job's submission id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def look(self, run: str) -> DriverState:
+        """Return how the run's Ray job stands."""
+        from ray.dashboard.modules.job.common import JobInfoStorageClient  # noqa: PLC0415 - heavy
+
+        gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+        info = await JobInfoStorageClient(gcs).get_info(run)
+        if info is None:
+            return DriverState(is_over=False, words="")
+        status = JobStatus(info.status)
+        return DriverState(
+            status.is_terminal(), f"Ray says about its driver: {status.value}, {info.message}"
+        )
+
+    async def restart(self, spec: Spec, attempt: int) -> None:
+        """Submit the run's Ray job again, under the same id.
+
+        Raises:
+            ClusterUnreachable: The Jobs API refused.
+        """
+        try:
+            await asyncio.to_thread(self._restart, spec, attempt)
+        except (RuntimeError, OSError) as exc:
+            raise ClusterUnreachable(f"the Jobs API refused its new driver: {exc}") from exc
+
+    def _restart(self, spec: Spec, attempt: int) -> None:
+        client = job_client(_jobs_address())
+        config = getattr(self._store, "config", {})
+        private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
+        client.delete_job(spec.run)
+        submit_driver(client, spec, self._store, private, attempt)
+
+
+def _jobs_address() -> str:
+    found = internal_kv._internal_kv_get(
+        ray_constants.DASHBOARD_ADDRESS, namespace=ray_constants.KV_NAMESPACE_DASHBOARD
+    )
+    if found is None:
+        raise ClusterUnreachable("this Ray has no dashboard, and so no Jobs API")
+    return f"http://{found.decode()}"
