@@ -19,6 +19,7 @@ what to do. What a caller should know of a store that answers badly:
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -30,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import (
@@ -43,6 +44,7 @@ from obstore.store import from_url
 
 from rayml.errors import NotFound, SpecError, StoreError, StoreUnreachable
 from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
+from rayml.store.ranges import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -103,6 +105,7 @@ _MEANINGS: tuple[tuple[str, type[StoreError], str, str], ...] = (
 # A 404 that is not about the object.
 _GONE = ("NoSuchBucket", "ContainerNotFound", "NoSuchUpload")
 
+_READ_BYTES = 1024 * 1024
 _PART_BYTES = 2 * CHUNK_BYTES
 _MAX_PARTS = 10_000  # S3's and GCS's limit for one object
 _PARTS_AT_ONCE = 4
@@ -221,7 +224,13 @@ class Bucket(Store):
 
     def open(self, key: str) -> BinaryIO:
         with self._calling(key):
-            return cast("BinaryIO", obstore.open_reader(self._store, key))
+            size = obstore.head(self._store, key)["size"]
+
+        def read_range(start: int, end: int) -> bytes:
+            with self._calling(key):
+                return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+        return io.BufferedReader(Ranges(size, read_range), _READ_BYTES)
 
     def add(self, source: BinaryIO) -> Blob:
         start, head = source.tell(), source.read(_PART_BYTES)

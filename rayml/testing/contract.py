@@ -93,6 +93,40 @@ class Objects:
         assert len(pieces) > 1
         assert max(map(len, pieces)) <= 4 * CHUNK_BYTES
 
+    def test_an_open_object_is_read_in_pieces(self, store: Store) -> None:
+        data = bytes(range(256)) * 20_000
+        store.put("k", data)
+        with store.open("k") as file:
+            assert file.seek(-5, 2) == len(data) - 5
+            assert file.read() == data[-5:]
+            assert file.seek(1_000_003) == file.tell() == 1_000_003
+            assert file.read(2_000_000) == data[1_000_003:3_000_003]
+            assert file.seek(len(data)) == len(data)
+            assert file.read(10) == b""
+        with pytest.raises(NotFound):
+            store.open("missing")
+
+    def test_the_time_of_a_change_is_known(self, store: Store) -> None:
+        assert store.modified("k") is None
+        store.put("k", b"1")
+        first = store.modified("k")
+        assert first is not None
+        store.put("other", b"1")
+        other = store.modified("other")
+        assert other is not None
+        assert 0 <= other - first < 60
+
+    def test_folders_are_named_once_each(self, store: Store) -> None:
+        for key in ("a/x/1", "a/x/2", "a/y", "a/z/deep/1", "b/w/1"):
+            store.put(key, b"")
+        assert sorted(store.folders("a/")) == ["x", "z"]
+        assert list(store.folders("none/")) == []
+
+    def test_locks_lie_on_this_machine(self, store: Store) -> None:
+        folder = store.lock_folder()
+        assert folder.is_dir()
+        assert store.list("") == []
+
     @pytest.mark.parametrize("key", ["a b", "a%2Fb", "a=b+c", "naïve", "🚀", "a#b?c&d"])
     def test_unusual_keys_keep_their_names(self, store: Store, key: str) -> None:
         store.put(f"odd/{key}", b"1")

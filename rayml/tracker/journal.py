@@ -119,6 +119,17 @@ class Journal:
             f"{self._seq}; this tracker stops, its clients go on with the new one"
         )
 
+    def check(self) -> None:
+        """Make sure that no other writer has taken the shard over since the last segment.
+
+        Raises:
+            JournalFenced: One has; this one may never write again.
+            StoreError: The store cannot be read.
+        """
+        taken = self._find(segment_key(self._shard, self._seq + 1))
+        if taken is not None and taken.epoch > self._epoch:
+            raise self._refusal()
+
     def recover(self, state: State) -> None:
         """Let the state be what is durable, after an append whose outcome is not known.
 

@@ -173,8 +173,10 @@ class Tracker:
         """Let others see that the shard has a writer, and who.
 
         Raises:
+            JournalFenced: It has another one by now.
             StoreError: The store cannot be written.
         """
+        self._journal.check()
         self._live.set(self._owner)
 
     def beat(self, run: str) -> None:
@@ -188,8 +190,14 @@ class Tracker:
         return [run for at, run in heard if now - at >= silence_s]
 
     async def close(self) -> None:
-        """Say that the shard is left in good order; nothing may be appended afterwards."""
+        """Say that the shard is left in good order; nothing may be appended afterwards.
+
+        Raises:
+            JournalFenced: It has another writer by now.
+            StoreError: The store cannot be written.
+        """
         if not self._runs:
+            self._journal.check()
             self._live.clear()
 
     def restart(self, checkpoint: Checkpoint | None) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import rayml
-from rayml.errors import ClusterUnreachable
+from rayml.errors import ClusterUnreachable, JournalFenced
 from rayml.store.folder import Folder
 from rayml.tracker import lost, upkeep
+from rayml.tracker.live import LiveMark
 from rayml.tracker.lost import DriverState
 from rayml.tracker.tracker import Tracker
 from rayml.tracker.upkeep import Upkeep
@@ -173,6 +175,18 @@ def test_the_mark_is_renewed(store: Folder) -> None:
     mark = store.root / "live" / "s.json"
     before = mark.stat().st_mtime_ns
     asyncio.run(look_after(tracker, lambda: mark.stat().st_mtime_ns > before, beats=True))
+
+
+def test_a_tracker_that_was_taken_over_leaves_the_other_s_mark(store: Folder) -> None:
+    tracker = Tracker(store, "s", OWNER)
+    twin = msgspec.structs.replace(OWNER, pid=2)
+    Tracker(store, "s", twin)
+    with pytest.raises(JournalFenced, match="was taken over"):
+        tracker.mark()
+    with pytest.raises(JournalFenced, match="was taken over"):
+        asyncio.run(tracker.close())
+
+    assert LiveMark(store, "s").get() == twin
 
 
 def test_an_idle_shard_is_compacted(store: Folder) -> None:
