@@ -126,9 +126,12 @@ class Journal:
             JournalFenced: One has; this one may never write again.
             StoreError: The store cannot be read.
         """
-        taken = self._find(segment_key(self._shard, self._seq + 1))
-        if taken is not None and taken.epoch > self._epoch:
-            raise self._refusal()
+        last = segment_key(self._shard, self._seq)
+        # Not just the next one: that may be our own, whose answer was lost.
+        keys = self._store.list(f"shards/{self._shard}/", after=last)
+        newest = self._find(keys[-1]) if keys else None
+        if newest is not None and newest.epoch > self._epoch:
+            raise self._fenced()
 
     def recover(self, state: State) -> None:
         """Let the state be what is durable, after an append whose outcome is not known.
@@ -140,15 +143,18 @@ class Journal:
         reader = ShardReader(self._store, self._shard)
         reader.read_into(state)
         if reader.epoch > self._epoch:
-            raise JournalFenced(
-                f"shard {self._shard} was taken over by another tracker; stop this one"
-            )
+            raise self._fenced()
         if reader.position < self._seq:
             raise StoreError(
                 f"shard {self._shard} in {self._store.uri} ends at segment {reader.position} and "
                 f"{self._seq} were written; is the store still in its place?"
             )
         self._seq = reader.position
+
+    def _fenced(self) -> JournalFenced:
+        return JournalFenced(
+            f"shard {self._shard} was taken over by another tracker; stop this one"
+        )
 
     def _create(self, seq: int, epoch: int, body: Sequence[bytes]) -> bool:
         key, nonce = segment_key(self._shard, seq), uuid.uuid4().hex
