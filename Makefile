@@ -9,7 +9,7 @@ BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := $(UV) sync --frozen --inexact
 TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra examples
-FAST_TESTS := rayml tests/unit tests/packaging tests/store
+FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store
 RAY_TESTS := tests/cli tests/ray
 
 help:  ## list the targets
