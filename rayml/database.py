@@ -56,6 +56,12 @@ def sql(query: str, *, store: str | Path | Store | None = None) -> pd.DataFrame:
         SpecError: The SQL is wrong or would change something, or duckdb is not installed.
         StoreError: The store cannot be read.
     """
+    frame: pd.DataFrame = ask(query, store).to_pandas(maps_as_pydicts="strict")
+    return frame
+
+
+def ask(query: str, store: str | Path | Store | None = None) -> pa.Table:
+    """As `sql`, but as a table that tells what is missing from what is no number."""
     duckdb = _load()
     with duckdb.connect(":memory:") as connection:
         try:
@@ -68,7 +74,7 @@ def sql(query: str, *, store: str | Path | Store | None = None) -> pd.DataFrame:
                 connection.register(name, make(kept if is_named else []))
             for setting in _SETTINGS:
                 connection.execute(setting)
-            return _frame(connection.sql(query))
+            return _checked(connection.sql(query).to_arrow_table())
         except duckdb.Error as exc:
             raise SpecError(f"the SQL is wrong: {_in_words(exc)}; mend the query") from exc
 
@@ -93,13 +99,11 @@ def _check_statement(connection: Any, query: str, duckdb: Any) -> None:  # noqa:
         raise SpecError(f"the SQL has the statements {named} and may have one SELECT; write that")
 
 
-def _frame(answer: Any) -> pd.DataFrame:  # noqa: ANN401
-    table = answer.to_arrow_table()
+def _checked(table: pa.Table) -> pa.Table:
     if len(set(table.column_names)) < table.num_columns:
         named = ", ".join(table.column_names)
         raise SpecError(f"the SQL gives two columns of one name ({named}); rename one by `as`")
-    frame: pd.DataFrame = table.to_pandas(maps_as_pydicts="strict")
-    return frame
+    return table
 
 
 def _in_words(error: Exception) -> str:

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):  # what SQL makes of 1.5
+        return float(value)
     if hasattr(value, "tolist"):  # numpy's arrays and scalars
         return _plain(value.tolist())
     if isinstance(value, list):

@@ -94,9 +94,13 @@ def sql(
     as_json: JsonOption = False,
 ) -> int:
     """Ask in SQL; a table on a terminal, CSV in a pipe. Needs rayml[sql]."""
-    from rayml.database import sql  # noqa: PLC0415 - not for --help
+    import pandas as pd  # noqa: PLC0415 - not for --help
 
-    frame = sql(query, store=store)
+    from rayml.database import ask  # noqa: PLC0415
+
+    table = ask(query, store)
+    rows = table.to_pylist(maps_as_pydicts="strict")
+    frame = pd.DataFrame(rows, columns=table.column_names, dtype=object)
     if as_json:
         emit_json(frame_rows(frame))
     else:

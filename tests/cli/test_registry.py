@@ -199,6 +199,11 @@ def test_sql_answers_in_csv_and_json(rayml_in: Run) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", found[0]["ended_at"])
 
 
+def test_sql_tells_what_is_missing_from_what_is_no_number(rayml_in: Run) -> None:
+    found = rayml_in.json("sql", "select 'nan'::double as a, null::double as b, 1.5 as c")
+    assert found == [{"a": "nan", "b": None, "c": 1.5}]
+
+
 def test_a_terminal_gets_tables(store: Path, tmp_path: Path) -> None:
     terminal = Terminal("compare", "--where", "metrics.auc > 0", "--store", store, cwd=tmp_path)
     assert terminal.wait() == 0
