@@ -769,7 +769,7 @@ class TestKilling:
         submit(lambda: 1).wait()
         eventually(lambda: run.state == "failed", 90)
         assert getattr(run.error, "kind", "") == "lost"
-        assert "silent for 60 s" in str(run.error)
+        assert "gone or silent" in str(run.error)
 
     @pytest.mark.slow
     def test_two_processes_share_a_store(self, work: Path, store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,8 @@ def test_its_counters_are_in_ray_s_metrics(submit: Submit, store: Store) -> None
 def test_it_logs_in_json_what_happens_to_it(submit: Submit, store: Store) -> None:
     submit(log_numbers).wait()
 
-    logs = Path("/tmp/ray/session_latest/logs").glob("rayml-tracker-*.log")  # noqa: S108 - Ray's own
+    session = ray.get_runtime_context().get_session_name()
+    logs = Path(tempfile.gettempdir(), "ray", session, "logs").glob("rayml-tracker-*.log")
     lines = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
     (opened,) = [line for line in lines if line.get("store") == store.uri]
     assert (opened["event"], opened["level"], opened["epoch"]) == ("opened", "info", 1)
