@@ -303,3 +303,15 @@ def test_a_file_in_place_of_the_store_has_no_runs(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(RaymlError):
         rayml.get_run("latest", store=tmp_path / "store")
+
+
+def test_a_worker_whose_clock_is_an_hour_ahead_harms_nothing(store: Folder) -> None:
+    later = msgspec.structs.replace(started(), time=started().time + 3600)
+    late_points = msgspec.structs.replace(
+        points("loss", [1, 0], [0.5, 1.0]), time=points("loss", [0], [1.0]).time + 3600
+    )
+    run = write(store, submitted(), later, late_points, ended())
+
+    assert run.history("loss")["value"].tolist() == [1.0, 0.5]
+    (found,) = rayml.runs(where="state = 'succeeded' and duration_s = 0", store=store)
+    assert found.id == run.id

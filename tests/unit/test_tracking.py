@@ -338,3 +338,19 @@ def test_a_store_that_is_away_for_a_moment_loses_nothing(store: Folder) -> None:
 
     run = rayml.get_run(context.run_id, store=store)
     assert (run.state, run.metrics) == ("succeeded", {"loss": 0.5})
+
+
+# Much, and odd
+
+
+def test_ten_thousand_metrics_are_a_run_like_any_other(store: Folder) -> None:
+    with rayml.start_run(store=store) as context:
+        for step in range(3):
+            for n in range(10_000):
+                context.log_metric(f"group {n % 100}/metric {n}", step * n, step)
+
+    run = rayml.get_run(context.run_id, store=store)
+    assert run.metrics == {f"group {n % 100}/metric {n}": 2 * n for n in range(10_000)}
+    assert run.history("group 7/metric 107").value.tolist() == [0, 107, 214]
+    (found,) = rayml.runs(where="metrics.'group 7/metric 107'.max = 214", store=store)
+    assert found.id == run.id
