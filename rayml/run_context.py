@@ -75,6 +75,16 @@ class Context:
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
         return _rebuild, (self._transport, *rest)
 
+    @property
+    def store(self) -> Store:
+        """Where the run is recorded."""
+        return self._store
+
+    @property
+    def client(self) -> Client:
+        """What sends this process's records; not for users, who have the `log_*` methods."""
+        return self._sender()
+
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log one number; NaN and infinities are kept.
 
