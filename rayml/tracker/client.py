@@ -107,7 +107,7 @@ class LoopTransport:
 
 
 async def _cancel_others() -> None:
-    """End all other tasks of the loop; one that is only told to is still there when that closes."""
+    """End all other tasks of the loop: one that was only told to would outlive the loop."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
