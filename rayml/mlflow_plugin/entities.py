@@ -52,6 +52,7 @@ OUTPUT_LABEL = f"{OWN_LABELS}output."
 DATASET_FORMAT = "mlflow-dataset"
 
 DEFAULT_ID = "0"
+UNKNOWN = "unknown"  # MLflow's word for a user whom nobody has named
 
 _STATUS = {
     "submitted": "SCHEDULED",
@@ -184,7 +185,7 @@ def derived_tags(record: RunRecord) -> dict[str, str]:
     spec = record.spec
     found = {
         MLFLOW_RUN_NAME: spec.name,
-        MLFLOW_USER: spec.origin.user,
+        MLFLOW_USER: "" if spec.origin.user == UNKNOWN else spec.origin.user,
         MLFLOW_SOURCE_NAME: spec.target.file or spec.origin.command,
         MLFLOW_GIT_COMMIT: spec.origin.commit,
         MLFLOW_PARENT_RUN_ID: spec.parent,

@@ -16,6 +16,7 @@ from rayml.errors import JournalFenced, NotFound
 from rayml.mlflow_plugin.entities import (
     DATASET_FORMAT,
     INPUT_LABEL,
+    UNKNOWN,
     dataset_note,
     derived_tags,
     history,
@@ -54,7 +55,7 @@ def new_spec(
     """Return what describes a run that MLflow starts in this process."""
     folder = Path.cwd()
     origin = read_origin(folder)
-    if user and user != "unknown":
+    if user and user != UNKNOWN:
         origin = msgspec.structs.replace(origin, user=user)
     return Spec(
         run=new_run_id(),
