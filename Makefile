@@ -8,9 +8,9 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstra
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := $(UV) sync --frozen --inexact
-TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra examples
+TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples
 FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store
-RAY_TESTS := tests/cli tests/ray
+RAY_TESTS := tests/cli tests/mlflow tests/ray
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -75,6 +75,21 @@ class Context:
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
         return _rebuild, (self._producer.transport, *rest, self._producer.redactor)
 
+    @property
+    def store(self) -> Store:
+        """Where the run is recorded."""
+        return self._store
+
+    @property
+    def redactor(self) -> Redactor | None:
+        """What hides the job's secrets in whatever is written down, if it has any."""
+        return self._producer.redactor
+
+    @property
+    def client(self) -> Client:
+        """What sends this process's records; not for users, who have the `log_*` methods."""
+        return self._sender()
+
     def for_children(self) -> bytes:
         """Return what a `RelayTransport` tells child processes; inputs stay with the parent."""
         inputs: dict[str, Input] = {}

@@ -20,6 +20,7 @@ import time
 import traceback
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
 from rayml.logs import Capture, LogShipper, capture_path
+from rayml.mlflow_uri import tracking_uri
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
 from rayml.run_context import Context, enter, leave
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _FLUSH_S = 60.0
 # What another process of the job has logged just before the function returned is on its way.
 _LINGER_S = 0.25
+_MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 _PACKAGE = str(Path(__file__).parent)
 _OWN_MODULES = frozenset(
     [
@@ -197,6 +200,7 @@ class _Attempt:
             relay = Relay(self._order.transport, context.for_children())
             stack.callback(relay.close)
             os.environ[VARIABLE] = relay.address
+            _point_mlflow_here(self._order.store)
             # Whoever watches must know this process before user code can take it down.
             self._client.flush(_FLUSH_S)
             if spec.target.kind == "script":
@@ -293,6 +297,12 @@ def _process_state(order: Order) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(home)
+
+
+def _point_mlflow_here(store: Store) -> None:
+    """Let what the job logs through MLflow land in its run, unless MLflow was told otherwise."""
+    if _MLFLOW_VARIABLE not in os.environ and find_spec("mlflow") is not None:
+        os.environ[_MLFLOW_VARIABLE] = tracking_uri(store.uri)
 
 
 def _forget_seeds() -> None:

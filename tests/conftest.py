@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from tests.s3 import BUCKET, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rayml.store import Store
 
 _FILES = {"skops": "model.skops", "pickle": "model.pkl"}
+_BY_CODE = {"pickle": "a pickle", "mlflow": "a model of MLflow's"}
 _CLASSES_OF = "sklearn."
 _NOT_CLASSES_OF = ("sklearn.datasets.", "sklearn.externals.", "sklearn.utils._testing.")
 # Outside of scikit-learn's classes, what its fitted estimators and their usual parameters are made
@@ -104,10 +105,32 @@ def load_model(store: Store, record: ArtifactRecord, *, trusted: bool = False) -
         return _load_skops(record.name, load_file(store, record), trusted=trusted)
     if not trusted:
         raise SpecError(
-            f"model {record.name!r} is a pickle, and reading it runs whatever code is in it; "
-            "load(trusted=True) if you trust whoever logged it"
+            f"model {record.name!r} is {_BY_CODE[record.format]}, and reading it runs whatever "
+            "code is in it; load(trusted=True) if you trust whoever logged it"
         )
+    if record.format == "mlflow":
+        return _load_mlflow(store, record)
     return pickle.loads(load_file(store, record))  # noqa: S301 - trusted, by an explicit yes
+
+
+def _load_mlflow(store: Store, record: ArtifactRecord) -> Any:  # noqa: ANN401
+    """Return a model that MLflow has logged, as the library's own class where MLflow knows it."""
+    try:
+        import mlflow  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        raise SpecError(
+            f"model {record.name!r} was logged by MLflow, which is not installed; "
+            "pip install 'rayml[mlflow]'"
+        ) from exc
+    from rayml.artifacts import Artifact  # noqa: PLC0415 - it imports this module
+
+    path = str(Artifact(record, store).path())
+    loader = record.meta.get("class")
+    if isinstance(loader, str) and loader.startswith("mlflow."):
+        module = importlib.import_module(loader)
+        if hasattr(module, "load_model"):
+            return module.load_model(path)
+    return mlflow.pyfunc.load_model(path)
 
 
 def _no_format(name: str, model: object, format: str | None) -> str:  # noqa: A002

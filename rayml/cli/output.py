@@ -148,11 +148,16 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("state", state_text(record)),
         ("attempts", str(record.attempt) if record.attempt > 1 else ""),
         ("duration", duration_text(duration_s(record))),
-        ("labels", pairs_text(record.labels)),
+        ("labels", pairs_text(_own_labels(record))),
         ("notes", str(record.attribute("notes"))),
         ("archived", "yes" if record.attribute("archived") else ""),
         ("parent", spec.parent or ""),
     ]
+
+
+def _own_labels(record: RunRecord) -> dict[str, str]:
+    """Return a run's labels without those in which parts of rayml keep what they need."""
+    return {n: text for n, text in record.labels.items() if not n.startswith("rayml.")}
 
 
 def frame_rows(frame: pd.DataFrame) -> list[dict[str, object]]:

@@ -69,6 +69,20 @@ class RunsCollected(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     runs: list[str]
 
 
+class ExperimentEdited(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="experiment"
+):
+    """An experiment exists, with or without runs; tags were set, or taken away by None.
+
+    Attributes:
+        is_deleted: What MLflow is to think of it from now on; None leaves that as it is.
+    """
+
+    experiment: str
+    tags: dict[str, str | None] = {}
+    is_deleted: bool | None = None
+
+
 Change: TypeAlias = (
     VersionAdded
     | AliasMoved
@@ -77,6 +91,7 @@ Change: TypeAlias = (
     | RunsArchived
     | RunsDeleted
     | RunsCollected
+    | ExperimentEdited
 )
 CHANGE_TYPES = frozenset(kind.__struct_config__.tag for kind in Change.__args__)
 
@@ -143,6 +158,14 @@ class Edits(msgspec.Struct, frozen=True, kw_only=True):
 NO_EDITS = Edits()
 
 
+class ExperimentState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an experiment beside its runs; the time is that of its first entry."""
+
+    time: float
+    tags: dict[str, str] = {}
+    is_deleted: bool = False
+
+
 class CatalogState(msgspec.Struct, kw_only=True):
     """All that the entries up to `seq` amount to.
 
@@ -154,11 +177,17 @@ class CatalogState(msgspec.Struct, kw_only=True):
     seq: int = 0
     models: dict[str, ModelState] = {}
     runs: dict[str, Edits] = {}
+    experiments: dict[str, ExperimentState] = {}
     is_partial: bool = False
 
     def copy(self) -> CatalogState:
         """Return a state that can be added to without changing this one."""
-        return replace(self, models=dict(self.models), runs=dict(self.runs))
+        return replace(
+            self,
+            models=dict(self.models),
+            runs=dict(self.runs),
+            experiments=dict(self.experiments),
+        )
 
     def add(self, entry: Entry) -> None:
         """Fold the next entry."""
@@ -173,10 +202,18 @@ class CatalogState(msgspec.Struct, kw_only=True):
                 self._edit([run], entry)
             case RunsArchived(runs=runs) | RunsDeleted(runs=runs) | RunsCollected(runs=runs):
                 self._edit(runs, entry)
+            case ExperimentEdited(experiment=name) as change:
+                known = self.experiments.get(name, ExperimentState(time=entry.time))
+                self.experiments[name] = _changed_experiment(known, change)
 
     def _edit(self, runs: list[str], entry: Entry) -> None:
         for run in runs:
             self.runs[run] = _changed_run(self.runs.get(run, NO_EDITS), entry)
+
+
+def _changed_experiment(state: ExperimentState, change: ExperimentEdited) -> ExperimentState:
+    is_deleted = state.is_deleted if change.is_deleted is None else change.is_deleted
+    return replace(state, tags=_tagged(state.tags, change.tags), is_deleted=is_deleted)
 
 
 def _changed_run(edits: Edits, entry: Entry) -> Edits:

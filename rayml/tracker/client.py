@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 import uuid
-from concurrent.futures import wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -21,11 +21,15 @@ from rayml.tracker.spool import Spool
 from rayml.tracker.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rayml.redaction import Redactor
     from rayml.tracker.records import Record
     from rayml.tracker.tracker import Tracker
 
 _logger = logging.getLogger("rayml")
+T = TypeVar("T")
+
 _INTERVAL_S = 1.0  # sent twice as often, metrics slowed a loop down (benchmarks/log_metric.py)
 _ALIVE_S = 1.0
 _BATCH_POINTS = 50_000
@@ -60,6 +64,22 @@ class ActorTransport:
         answer.result()
 
 
+class _LastingExecutor(ThreadPoolExecutor):
+    """Works until the process is gone: handlers at exit may still have something to record."""
+
+    def submit(self, function: Callable[..., T], /, *args: object, **options: object) -> Future[T]:
+        """Run a function in another thread, or here when Python starts no more threads."""
+        try:
+            return super().submit(function, *args, **options)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(function(*args, **options))
+            except Exception as exc:  # noqa: BLE001 - whoever waits for the result raises it
+                done.set_exception(exc)
+            return done
+
+
 class LoopTransport:
     """Runs a tracker in this process, on an event loop in a thread of its own."""
 
@@ -67,12 +87,12 @@ class LoopTransport:
         self._tracker = tracker
         self._upkeep = Upkeep(tracker)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_LastingExecutor(thread_name_prefix="rayml-write"))
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="rayml-tracker", daemon=True
         )
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(self._start_upkeep(), self._loop)
-        self._looking_after = starting.result()
+        asyncio.run_coroutine_threadsafe(self._upkeep.run(), self._loop)
 
     def append(self, data: bytes) -> None:
         """Return once the batch is durable."""
@@ -83,18 +103,19 @@ class LoopTransport:
         # A mark that stays is no loss: the next process here looks at the shard and clears it.
         with suppress(StoreError):
             asyncio.run_coroutine_threadsafe(self._tracker.close(), self._loop).result()
-        asyncio.run_coroutine_threadsafe(self._stop_upkeep(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._upkeep.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _start_upkeep(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self._upkeep.run())
 
-    async def _stop_upkeep(self) -> None:
-        self._looking_after.cancel()
-        await asyncio.wait([self._looking_after])
+async def _cancel_others() -> None:
+    """End all other tasks of the loop: one that was only told to would outlive the loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Producer:
@@ -185,13 +206,19 @@ class Client:
         self._sender = threading.Thread(target=self._send_all, name="rayml-client", daemon=True)
         self._sender.start()
 
-    def point(self, name: str, value: float, step: int | None) -> None:
+    def point(self, name: str, value: float, step: int | None, at: float | None = None) -> None:
         """Buffer one metric point; without a step it takes the one after the metric's last.
+
+        Args:
+            name: The metric's.
+            value: Any float.
+            step: Where on the metric's axis.
+            at: When it was measured, in Unix seconds; now by default.
 
         Raises:
             SpecError: The step has more than 64 bits, or the name a character that UTF-8 has not.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         with self._lock:
             columns = self._series.get(name)
             if columns is None:
