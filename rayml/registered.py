@@ -212,6 +212,8 @@ def find_model(state: CatalogState, name: str, store: Store) -> ModelState:
 
 
 def _resolve(name: str, model: ModelState, which: int | str | None) -> int:
+    if which is None and not model.versions:
+        raise NotFound(f"model {name!r} has no versions yet; register an artifact as its first")
     number = max(model.versions) if which is None else model.aliases.get(str(which))
     if number is None and str(which).isdecimal():
         number = int(which or 0)

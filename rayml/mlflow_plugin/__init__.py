@@ -11,8 +11,11 @@ point must not be slow, and MLflow is not whole yet when it asks for it.
     entities.py             runs as MLflow shows them
     experiments.py          experiments, of which rayml knows the names
     logged_models.py        what MLflow knows of models beside their files
-    tracking_store.py       MLflow's store
+    tracking_store.py       MLflow's store of runs
+    registry_store.py       MLflow's store of registered models
     artifact_repository.py  MLflow's artifacts
+    peer.py                 another MLflow, to take runs from or to give them to
+    imports.py, exports.py  runs; model_imports.py, model_exports.py: registered models
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rayml.mlflow_plugin.artifact_repository import RaymlArtifactRepository
+    from rayml.mlflow_plugin.registry_store import RaymlRegistryStore
     from rayml.mlflow_plugin.tracking_store import RaymlTrackingStore
 
 
@@ -35,6 +39,17 @@ def open_tracking_store(
     )
 
     return RaymlTrackingStore(store_uri or "rayml:", artifact_uri)
+
+
+def open_registry_store(
+    store_uri: str | None = None, tracking_uri: str | None = None
+) -> RaymlRegistryStore:
+    """Return the registered models of the store at a `rayml:` URI."""
+    from rayml.mlflow_plugin.registry_store import (  # noqa: PLC0415 - MLflow is loading
+        RaymlRegistryStore,
+    )
+
+    return RaymlRegistryStore(store_uri or "rayml:", tracking_uri)
 
 
 def open_artifact_repository(

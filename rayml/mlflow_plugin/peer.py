@@ -56,11 +56,12 @@ def open_peer(location: str, *, is_new: bool = False) -> Peer:
     """
     # What is asked for is to talk to this one and to nobody else.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    load_mlflow()
-    import mlflow  # noqa: PLC0415 - it is there now
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
     uri = _uri(location, is_new=is_new)
+    try:
+        import mlflow  # noqa: PLC0415 - an extra
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    except ImportError as exc:
+        raise SpecError("this needs MLflow; pip install 'rayml[mlflow]'") from exc
     try:
         artifacts = _artifacts_of(uri)
         mlflow.set_tracking_uri(uri)
@@ -70,18 +71,6 @@ def open_peer(location: str, *, is_new: bool = False) -> Peer:
     except MlflowException as exc:
         raise StoreError(f"MLflow cannot open {location!r}: {_first_line(exc)}") from exc
     return Peer(uri, artifacts, client)
-
-
-def load_mlflow() -> None:
-    """Load MLflow, which is an extra.
-
-    Raises:
-        SpecError: It is not installed.
-    """
-    try:
-        import mlflow  # noqa: F401, PLC0415 - an extra
-    except ImportError as exc:
-        raise SpecError("this needs MLflow; pip install 'rayml[mlflow]'") from exc
 
 
 def pages(ask: Callable[..., Any], **options: Any) -> Iterator[Any]:  # noqa: ANN401 - MLflow's own entities

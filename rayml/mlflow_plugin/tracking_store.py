@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import LifecycleStage, RunStatus, ViewType
@@ -95,18 +96,14 @@ class RaymlTrackingStore(ModelStore, AbstractStore):  # type: ignore[misc]
         """
         super().__init__()
         self._uri = store_uri
-        location = parse_tracking_uri(store_uri)
-        self._store = None if location is None else open_store(location)
+        parse_tracking_uri(store_uri)
         self._shown: dict[str, tuple[object, object, Run]] = {}
         self.artifact_root_uri = artifact_uri
 
     @property
     def store(self) -> Store:
-        """The store: for `rayml:` that of the run which this code is part of, or the project's."""
-        if self._store is not None:
-            return self._store
-        context = find_context()
-        return open_store() if context is None else context.store
+        """The store."""
+        return open_named(self._uri)
 
     # Experiments
 
@@ -382,6 +379,25 @@ class RaymlTrackingStore(ModelStore, AbstractStore):  # type: ignore[misc]
     def link_traces_to_run(self, *_args: object, **_options: object) -> None:
         """Refuse: rayml keeps no traces."""
         raise refused("traces")
+
+
+def open_named(uri: str) -> Store:
+    """Return the store at a URI: for `rayml:` that of the run which this code is part of, if any.
+
+    Raises:
+        SpecError: It is not the URI of a store.
+    """
+    location = parse_tracking_uri(uri)
+    if location is not None:
+        return _open(os.getpid(), location)
+    context = find_context()
+    return open_store() if context is None else context.store
+
+
+@lru_cache(maxsize=16)
+def _open(_pid: int, location: str) -> Store:
+    """Return a store; MLflow asks for it with every call, and a forked child needs its own."""
+    return open_store(location)
 
 
 def _is_viewed(record: RunRecord, view_type: int) -> bool:

@@ -81,15 +81,11 @@ def fill(client: Any, folder: Path) -> dict[str, str]:
         run_name="fit",
         tags={"team": "red", "mlflow.user": "ada", "mlflow.note.content": "as *told*"},
     ).info.run_id
-    for name, value in (
-        ("depth", "4"),
-        ("rate", "1e-3"),
-        ("prompt", "x" * 5000),
-        ("none", "None"),
-    ):
-        client.log_param(fit, name, value)
-    for step, number in ((0, 0.5), (5, math.nan), (-3, 2.5), (7, 0.25), (7, 0.125)):
-        client.log_metric(fit, "train/loss", number, timestamp=1_700_000_001_000 + step, step=step)
+    params = {"depth": "4", "rate": "1e-3", "prompt": "x" * 5000, "none": "None"}
+    for name, text in params.items():
+        client.log_param(fit, name, text)
+    for step, value in ((0, 0.5), (5, math.nan), (-3, 2.5), (7, 0.25), (7, 0.125)):
+        client.log_metric(fit, "train/loss", value, timestamp=1_700_000_001_000 + step, step=step)
     client.log_metric(fit, "big", 1e308, timestamp=1_700_000_001_000, step=2**40)
     client.log_text(fit, "hello", "notes/a.txt")
     client.log_dict(fit, {"x": 1}, "d.json")

@@ -391,6 +391,40 @@ def test_a_model_is_loaded_by_both(fluent: Any, store: Store) -> None:
     assert [point.value for point in history] == [0.5]
 
 
+def test_a_model_is_registered_by_both(fluent: Any, store: Store) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    model = linear.LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+    for _ in range(2):
+        with fluent.start_run():
+            fluent.sklearn.log_model(
+                model, name="model", pip_requirements=["scikit-learn"],
+                registered_model_name="churn",
+            )  # fmt: skip
+    client = fluent.MlflowClient()
+    client.set_registered_model_alias("churn", "production", "1")
+    client.update_registered_model("churn", "who leaves")
+    client.set_model_version_tag("churn", "2", "checked", "yes")
+    assert fluent.sklearn.load_model("models:/churn@production").coef_ == pytest.approx([2.0])
+    loaded = rayml.load_model("rayml://models/churn@production", trusted=True, store=store)
+    assert loaded.coef_ == pytest.approx([2.0])
+    churn = rayml.model("churn", store=store)
+    assert (churn.aliases, len(churn.versions)) == ({"production": 1}, 2)
+    assert churn.version(2).tags == {"checked": "yes"}
+    assert client.get_registered_model("churn").description == "who leaves"
+    assert [v.version for v in client.search_model_versions("name = 'churn'")] == ["2", "1"]
+    assert client.get_model_version_by_alias("churn", "production").version == "1"
+    with pytest.raises(MlflowException, match="already exists"):
+        client.create_registered_model("churn")
+    with pytest.raises(MlflowException, match="set an alias of that name"):
+        client.transition_model_version_stage("churn", "1", "Production")
+    with pytest.raises(MlflowException, match="stays registered"):
+        client.delete_registered_model("churn")
+    client.create_registered_model("empty", tags={"team": "red"})
+    with pytest.raises(rayml.NotFound, match="has no versions yet"):
+        rayml.load_model("rayml://models/empty", store=store)
+    assert [m.name for m in client.search_registered_models()] == ["churn", "empty"]
+
+
 def test_a_model_without_a_run_gets_one_of_its_own(fluent: Any, store: Store) -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     model = linear.LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
@@ -467,6 +501,18 @@ def test_a_wrong_uri_says_what_is_right() -> None:
         mlflow.MlflowClient("rayml:").get_run("nothing")
 
 
+@pytest.mark.s3
+def test_a_bucket_is_a_store_too(s3_store_uri: str) -> None:
+    client = mlflow.MlflowClient(f"rayml+{s3_store_uri}")
+    run = start(client)
+    client.log_metric(run, "loss", 0.5)
+    client.log_text(run, "hello", "a.txt")
+    client.set_terminated(run)
+    assert client.get_run(run).data.metrics == {"loss": 0.5}
+    assert Path(client.download_artifacts(run, "a.txt")).read_text() == "hello"
+    assert rayml.get_run(run, store=s3_store_uri).state == "succeeded"
+
+
 # MLflow's server
 
 
@@ -492,4 +538,5 @@ def test_mlflow_serves_a_store(many: Store, uri: str, tmp_path: Path) -> None:
         with pytest.raises(MlflowException, match="has ended"):
             client.log_metric(run, "loss", 0)
         assert b"<title>MLflow</title>" in read(url)
+        assert client.search_registered_models("tag.`mlflow.prompt.is_prompt` != 'true'") == []
     assert rayml.get_run(run, store=many).state == "succeeded"

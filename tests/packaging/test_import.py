@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-HEAVY = ["duckdb", "kr8s", "numpy", "obstore", "pandas", "pyarrow", "ray", "torch", "typer"]
+HEAVY = [
+    "duckdb",
+    "kr8s",
+    "mlflow",
+    "numpy",
+    "obstore",
+    "pandas",
+    "pyarrow",
+    "ray",
+    "torch",
+    "typer",
+]
 
 
 def run_python(code: str) -> str:
@@ -19,7 +31,9 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["rayml", "rayml.errors", "rayml.cluster", "rayml.hub"])
+@pytest.mark.parametrize(
+    "module", ["rayml", "rayml.errors", "rayml.cluster", "rayml.hub", "rayml.mlflow_plugin"]
+)
 def test_importing_loads_nothing_heavy(module: str) -> None:
     loaded = json.loads(
         run_python(f"import json, sys, {module}; print(json.dumps([*sys.modules]))")
@@ -80,3 +94,22 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="sumbit"):
         getattr(rayml, "sumbit")  # noqa: B009 - a type checker would see the slip as well
+
+
+def test_mlflow_is_asked_for_by_name_where_it_is_missing() -> None:
+    code = """
+import sys
+sys.modules["mlflow"] = None  # as if it were not installed
+import sqlite3
+db = sqlite3.connect("mlflow.db")
+for table in ("experiments", "runs", "alembic_version"):
+    db.execute(f"create table {table} (x)")
+from rayml.cli import main
+sys.argv = ["rayml", "import", "mlflow", "mlflow.db"]
+sys.stderr = sys.stdout
+assert main() == 2
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        assert "pip install 'rayml[mlflow]'" in run_python(
+            f"import os; os.chdir({folder!r})\n{code}"
+        )

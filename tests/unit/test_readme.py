@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,15 @@ def test_a_model_is_registered_and_loaded_as_shown(
     exec(block("Models, and where they come from").replace("RUN", run), shown)  # noqa: S102
     assert type(shown["model"]).__name__ == "DummyClassifier"
     assert "= churn@1 @candidate @production\nfrom\n  run " in capsys.readouterr().out
+
+
+def test_mlflow_logs_as_shown(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
+    done = subprocess.run(  # MLflow keeps settings that the other tests must not meet
+        [sys.executable, "-c", block("With MLflow")],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(r"0 +FINISHED +4\n", done.stdout), done.stderr
+    (run,) = rayml.runs("churn", store=tmp_path / ".rayml")
+    assert (run.name, run.params, run.metrics) == ("by MLflow", {"depth": 4}, {"auc": 0.9})
