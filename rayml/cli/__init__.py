@@ -9,6 +9,7 @@
     edits.py       archive, unarchive, delete, undelete, label, note
     artifacts.py   artifact list, artifact get
     models.py      model list, show, register, alias, tag
+    stores.py      store verify, copy, gc, retain
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
 the store could not be reached. Help loads neither Ray nor pandas.
@@ -24,7 +25,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rayml import __version__
-from rayml.cli import artifacts, edits, models, questions, runs
+from rayml.cli import artifacts, edits, models, questions, runs, stores
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
@@ -63,6 +64,9 @@ model.command("register")(models.register)
 model.command("alias")(models.alias)
 model.command("tag")(models.tag)
 app.add_typer(model, name="model")
+store = typer.Typer(help="What a store needs over the years: checks, copies, tidying.")
+store.command("verify")(stores.verify)
+app.add_typer(store, name="store")
 
 
 @app.callback(invoke_without_command=True)
