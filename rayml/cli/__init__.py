@@ -66,6 +66,7 @@ model.command("tag")(models.tag)
 app.add_typer(model, name="model")
 store = typer.Typer(help="What a store needs over the years: checks, copies, tidying.")
 store.command("verify")(stores.verify)
+store.command("copy")(stores.copy)
 app.add_typer(store, name="store")
 
 

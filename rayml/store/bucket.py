@@ -19,6 +19,7 @@ what to do. What a caller should know of a store that answers badly:
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -30,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import (
@@ -47,6 +48,8 @@ from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import BinaryIO
+
+    from _typeshed import WriteableBuffer
 
 _CREDENTIALS = {
     "s3": (
@@ -219,9 +222,12 @@ class Bucket(Store):
     def list(self, prefix: str, after: str = "") -> list[str]:
         return sorted(self._sizes(prefix, after))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return self._sizes(prefix)
+
     def open(self, key: str) -> BinaryIO:
         with self._calling(key):
-            return cast("BinaryIO", obstore.open_reader(self._store, key))
+            return io.BufferedReader(_Reader(self, key, obstore.open_reader(self._store, key)))
 
     def add(self, source: BinaryIO) -> Blob:
         start, head = source.tell(), source.read(_PART_BYTES)
@@ -320,6 +326,34 @@ class Bucket(Store):
             raise _translated(exc, self.uri, key) from exc
         if not self._answered:
             self._answered, self._store = True, self._connect(self.patience.later_s)
+
+
+class _Reader(io.RawIOBase):
+    """An object of a bucket as a file, which obstore's own reader is not quite."""
+
+    def __init__(self, bucket: Bucket, key: str, reader: obstore.ReadableFile) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        with self._bucket._calling(self._key):  # noqa: SLF001 - a part of the bucket
+            data = self._reader.read(len(view))
+        view[: len(data)] = memoryview(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
 
 
 def _measure(source: BinaryIO) -> Blob:

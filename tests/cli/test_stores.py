@@ -85,3 +85,24 @@ def test_a_store_that_cannot_be_read_is_exit_code_3(tmp_path: Path) -> None:
     blocked.write_text("")
     done = call("store", "verify", "--store", blocked, cwd=tmp_path)
     assert done.returncode == 3, done.stderr
+
+
+def test_a_store_is_copied(store: Path, tmp_path: Path) -> None:
+    done = call("store", "copy", store, "copy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"rayml: store {tmp_path}/copy is a copy of {store}: ")
+    (run,) = rayml.runs(store=tmp_path / "copy")
+    assert run.artifact("file").load() == b"bytes"
+    again = call("store", "copy", store, "copy", "--json", cwd=tmp_path)
+    data = strict_json(again.stdout)
+    assert isinstance(data, dict)
+    assert (data["objects"], data["damaged"]) == (0, [])
+    assert data["skipped"] > 0
+
+
+def test_a_copy_onto_another_store_is_a_wrong_call(store: Path, tmp_path: Path) -> None:
+    with rayml.start_run(store=tmp_path / "other"):
+        pass
+    done = call("store", "copy", store, "other", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is not empty and no copy of" in done.stderr
