@@ -23,12 +23,13 @@ from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.run import Run
 from rayml.store import open_store, read_blob
 from rayml.supervisor import Supervisor
-from rayml.tracker.records import Submission
+from rayml.tracker.submissions import read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rayml.store import Store
+    from rayml.tracker.records import Submission
 
 _STOP_GRACE_S = 10.0
 
@@ -67,7 +68,7 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
 
 
 def _claim(run_id: str, attempt: int, store: Store) -> Submission:
-    submission = msgspec.json.decode(store.get(f"submissions/{run_id}.json"), type=Submission)
+    submission = read_submission(store, run_id)
     claim = {"job": os.environ.get("RAY_JOB_ID", ""), "pid": os.getpid()}
     name = run_id if attempt == 1 else f"{run_id}-{attempt}"
     if not store.create(f"claims/{name}.json", json.dumps(claim).encode()):

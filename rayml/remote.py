@@ -25,6 +25,7 @@ from rayml.tracker.abandoned import end_unstarted
 from rayml.tracker.live import LiveMark
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Problem, Submission
+from rayml.tracker.submissions import create_submission, submission_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,8 +70,7 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
     submission = Submission(spec=spec, payload=payload, code=code)
-    key = f"submissions/{spec.run}.json"
-    if not job.store.create(key, msgspec.json.encode(submission)):
+    if not create_submission(job.store, submission):
         raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
     try:
         with _calling(address):
@@ -78,7 +78,7 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
             name = jobs_api.hand_over(client, json.dumps(private).encode()) if private else None
             _start(client, spec, job.store, name)
     except RaymlError:
-        job.store.delete(key)
+        job.store.delete(submission_key(spec.run))
         raise
     return spec, JobDriver(client, spec, job.store)
 

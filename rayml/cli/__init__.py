@@ -10,6 +10,7 @@
     artifacts.py   artifact list, artifact get
     models.py      model list, show, register, alias, tag
     exchange.py    import mlflow, export mlflow
+    stores.py      store verify, copy
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
 the store could not be reached. Help loads neither Ray nor pandas.
@@ -25,7 +26,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rayml import __version__
-from rayml.cli import artifacts, edits, exchange, models, questions, runs
+from rayml.cli import artifacts, edits, exchange, models, questions, runs, stores
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
@@ -70,6 +71,10 @@ app.add_typer(imports, name="import")
 exports = typer.Typer(help="Give runs to others.")
 exports.command("mlflow")(exchange.export_mlflow)
 app.add_typer(exports, name="export")
+store = typer.Typer(help="What a store needs over the years: checks, copies, tidying.")
+store.command("verify")(stores.verify)
+store.command("copy")(stores.copy)
+app.add_typer(store, name="store")
 
 
 @app.callback(invoke_without_command=True)

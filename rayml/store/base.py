@@ -104,6 +104,11 @@ class Store(ABC):
             after: Leave out this key and those before it.
         """
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes in bytes of all objects below `prefix`, by key; see `list`."""
+        found = {key: self.size(key) for key in self.list(prefix)}
+        return {key: size for key, size in found.items() if size is not None}
+
     @abstractmethod
     def open(self, key: str) -> BinaryIO:
         """Open an object to read pieces of it; it can seek, and is to be closed.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import BinaryIO
 
+
 _CREDENTIALS = {
     "s3": (
         "AWS_ACCESS_KEY_ID",
@@ -221,6 +222,9 @@ class Bucket(Store):
 
     def list(self, prefix: str, after: str = "") -> list[str]:
         return sorted(self._sizes(prefix, after))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return self._sizes(prefix)
 
     def open(self, key: str) -> BinaryIO:
         with self._calling(key):

@@ -9,8 +9,9 @@ both believe that they had written. So a store is tried once, before anything is
   checked the store before, nothing.
 - `check_format` before reading: one GET, and nothing is written.
 
-The marker is JSON: `{"format": 1, "probed": "<time>"}`. A store without one is empty, or is older
-than markers; both are read as format 1. A copy of a store takes its marker along.
+The marker is JSON: `{"format": 1, "probed": "<time>", "id": "<random>"}`. A store without one is
+empty, or is older than markers; both are read as format 1. A copy of a store takes its marker
+along; until it is complete it has another, `{"format": 1, "copying": …}`, and is not to be used.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MARKER = "rayml.json"
+COPYING = "copying"
 
 _RACERS = 8
 _trusted: set[bytes] = set()
@@ -48,8 +50,9 @@ def check_store(store: Store) -> None:
     if identity in _trusted:
         return
     if not check_format(store):
-        _probe(store)
-        marker = {"format": FORMAT, "probed": datetime.now(UTC).isoformat(timespec="seconds")}
+        probe_store(store)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        marker = {"format": FORMAT, "probed": now, "id": uuid.uuid4().hex}
         if not store.create(MARKER, json.dumps(marker).encode()):
             check_format(store)  # another process's marker, or our own whose answer was lost
     _trusted.add(identity)
@@ -66,6 +69,11 @@ def check_format(store: Store) -> bool:
     except NotFound:
         return False
     found = _format(data)
+    if found is None and _is_unfinished(data):
+        raise StoreError(
+            f"store {store.uri} is an unfinished copy of another; finish it by the same "
+            "`rayml store copy`, or use the other"
+        )
     if found is None:
         raise StoreError(
             f"store {store.uri} is another project's: its {MARKER} is not rayml's; "
@@ -79,6 +87,14 @@ def check_format(store: Store) -> bool:
     return True
 
 
+def _is_unfinished(data: bytes) -> bool:
+    try:
+        marker = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(marker, dict) and COPYING in marker
+
+
 def _format(data: bytes) -> int | None:
     try:
         marker = json.loads(data)
@@ -90,7 +106,13 @@ def _format(data: bytes) -> int | None:
     return found if type(found) is int and found >= 1 else None
 
 
-def _probe(store: Store) -> None:
+def probe_store(store: Store) -> None:
+    """Try whether a store may be written and creates a key once; nothing of it stays.
+
+    Raises:
+        StoreError: It overwrites what is there, or may not be written.
+        StoreUnreachable: It is silent.
+    """
     name = f"probes/{uuid.uuid4().hex}"
     keys = [f"{name}-twice", f"{name}-race"]
     fault = _overwrites(store, keys[0]) or (

@@ -74,6 +74,26 @@ class Objects:
 
             assert {read.result() for read in reads} <= set(versions)
 
+    def test_an_object_opens_as_a_file(self, store: Store) -> None:
+        data = bytes(range(256)) * 20_000
+        store.put("a/object", data)
+        with store.open("a/object") as file:
+            assert file.read(3) == data[:3]
+            assert file.seek(1_000_000) == 1_000_000
+            assert file.read(2_000_000) == data[1_000_000:3_000_000]
+            assert file.seek(-5, 2) == len(data) - 5
+            assert file.read() == data[-5:]
+            assert file.read(1) == b""
+            file.seek(0)
+            assert file.read() == data
+        with pytest.raises(NotFound), store.open("a/missing") as file:
+            file.read(1)
+
+    def test_sizes_are_those_of_the_listed_objects(self, store: Store) -> None:
+        for name, data in {"a/1": b"x", "a/b/2": b"", "ab/3": b"xyz"}.items():
+            store.put(name, data)
+        assert store.sizes("a/") == {"a/1": 1, "a/b/2": 0}
+
     def test_delete_can_be_repeated(self, store: Store) -> None:
         store.put("runs/a", b"1")
         store.delete("runs/a")
@@ -92,19 +112,6 @@ class Objects:
         assert b"".join(pieces) == data
         assert len(pieces) > 1
         assert max(map(len, pieces)) <= 4 * CHUNK_BYTES
-
-    def test_an_open_object_is_read_in_pieces(self, store: Store) -> None:
-        data = bytes(range(256)) * 20_000
-        store.put("k", data)
-        with store.open("k") as file:
-            assert file.seek(-5, 2) == len(data) - 5
-            assert file.read() == data[-5:]
-            assert file.seek(1_000_003) == file.tell() == 1_000_003
-            assert file.read(2_000_000) == data[1_000_003:3_000_003]
-            assert file.seek(len(data)) == len(data)
-            assert file.read(10) == b""
-        with pytest.raises(NotFound):
-            store.open("missing")
 
     def test_the_time_of_a_change_is_known(self, store: Store) -> None:
         assert store.modified("k") is None

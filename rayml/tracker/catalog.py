@@ -22,7 +22,6 @@ import re
 import threading
 import time
 import uuid
-import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ import msgspec
 from rayml.config import user_name
 from rayml.errors import JournalCorrupt, StoreError, StoreUnreachable
 from rayml.tracker.changes import CHANGE_TYPES, FORMAT, CatalogState, Change, Entry
+from rayml.tracker.sealed import seal_line, unseal_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,11 +103,11 @@ class Catalog:
         # If one of the entries is unknown here, a newer rayml will store a later state.
         if state.seq % STATE_EVERY == 0 and not state.is_partial:
             with suppress(StoreError):  # the change is durable, and a shortcut can be missed
-                self._store.create(_state_key(state.seq), _seal(msgspec.json.encode(state)))
+                self._store.create(_state_key(state.seq), seal_line(msgspec.json.encode(state)))
         return True
 
     def _create(self, entry: Entry) -> bool:
-        key, data = _key(entry.seq), _seal(msgspec.json.encode(entry))
+        key, data = _key(entry.seq), seal_line(msgspec.json.encode(entry))
         try:
             is_created = self._store.create(key, data)
         except StoreUnreachable:
@@ -125,7 +125,7 @@ class Catalog:
 
     def _read(self, key: str) -> Entry:
         try:
-            return _decode(_unseal(self._store.get(key)))
+            return _decode(unseal_line(self._store.get(key)))
         except (msgspec.DecodeError, ValueError) as exc:
             raise _corrupt(key, "is not what was written") from exc
 
@@ -134,7 +134,7 @@ class Catalog:
         keys = self._store.list("catalog_states/", after=_state_key(self._state.seq))
         for key in filter(_STATE_KEY.fullmatch, reversed(keys)):
             try:
-                state = msgspec.json.decode(_unseal(self._store.get(key)), type=CatalogState)
+                state = msgspec.json.decode(unseal_line(self._store.get(key)), type=CatalogState)
             except (msgspec.DecodeError, ValueError):
                 continue  # the entries themselves tell
             if state.format == FORMAT and _state_key(state.seq) == key:
@@ -163,10 +163,6 @@ class _Tag(msgspec.Struct):
     type: str
 
 
-class _Seal(msgspec.Struct):
-    crc32: int
-
-
 def _entry(seq: int, change: Change) -> Entry:
     return Entry(seq=seq, nonce=uuid.uuid4().hex, time=time.time(), by=user_name(), change=change)
 
@@ -185,20 +181,30 @@ def _decode(data: bytes) -> Entry:
     )
 
 
-def _seal(line: bytes) -> bytes:
-    return line + b"\n" + msgspec.json.encode(_Seal(zlib.crc32(line))) + b"\n"
-
-
-def _unseal(data: bytes) -> bytes:
-    """Return the sealed line.
+def check_entry(key: str, data: bytes) -> None:
+    """Make sure that an entry is what was written; one of a newer rayml may hold anything.
 
     Raises:
-        ValueError: The bytes are not those that were sealed.
+        JournalCorrupt: It is not.
     """
-    line, _, seal = data.partition(b"\n")
-    if seal != msgspec.json.encode(_Seal(zlib.crc32(line))) + b"\n":
-        raise ValueError("the CRC-32 is another one")
-    return line
+    try:
+        seq = _decode(unseal_line(data)).seq
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise _corrupt(key, "is not what was written") from exc
+    if key != _key(seq):
+        raise _corrupt(key, f"is entry {seq}")
+
+
+def check_state(key: str, data: bytes) -> None:
+    """Make sure that a stored state is what was written.
+
+    Raises:
+        JournalCorrupt: It is not.
+    """
+    try:
+        unseal_line(data)
+    except ValueError as exc:
+        raise _corrupt(key, "is not what was written") from exc
 
 
 def _key(seq: int) -> str:

@@ -12,10 +12,10 @@ from rayml.artifacts import Artifact
 from rayml.artifacts.record import parse_uri
 from rayml.errors import JournalCorrupt, NotFound, suggestion
 from rayml.store import check_format
-from rayml.tracker.records import Submission
 from rayml.tracker.runs import RunRecord, new_run
 from rayml.tracker.shards import ShardFold, ShardReader
 from rayml.tracker.stored import StoredRun, load_run, run_id_of
+from rayml.tracker.submissions import decode_submission, run_of
 from rayml.tracker.tables import StoredPoints, ended_lines
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class Reader:
 
     Attributes:
         runs: All runs by id.
-        problems: Shards that could not be read to their end, and why; the others are whole.
+        problems: Shards that could not be read to their end, and submissions, and why; the others
+            are whole.
         shard_of: Which shard holds a run, by the run's id.
     """
 
@@ -166,13 +167,16 @@ class Reader:
 
     def _read_submissions(self) -> None:
         for key in self._unknown(self.store.list("submissions/")):
-            submission = msgspec.json.decode(self.store.get(key), type=Submission)
-            self.runs[submission.spec.run] = new_run(submission.spec)
+            try:
+                submission = decode_submission(key, self.store.get(key))
+            except JournalCorrupt as exc:
+                self.problems[key] = exc
+            else:
+                self.problems.pop(key, None)
+                self.runs[submission.spec.run] = new_run(submission.spec)
 
     def _unknown(self, keys: Iterable[str]) -> list[str]:
-        return [
-            key for key in keys if key.rpartition("/")[2].removesuffix(".json") not in self.runs
-        ]
+        return [key for key in keys if run_of(key) not in self.runs]
 
 
 _readers: dict[str, Reader] = {}

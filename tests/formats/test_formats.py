@@ -11,6 +11,7 @@ import pytest
 import rayml
 from rayml.store import open_store
 from rayml.tracker.compaction import compact
+from rayml.upkeep.verification import verify
 from tests.formats.read import read_store
 from tests.formats.write import write_store
 
@@ -26,6 +27,10 @@ def release(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_store_of_an_earlier_release_reads_the_same(release: Path) -> None:
     expected = json.loads((release / "expected.json").read_text())
     assert json.loads(json.dumps(read_store(release / "store"))) == expected
+
+
+def test_a_store_of_an_earlier_release_is_found_whole(release: Path) -> None:
+    assert list(verify(open_store(release / "store"))) == []
 
 
 def test_a_store_of_an_earlier_release_can_be_gone_on_with(release: Path) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 
-import msgspec
 import pandas as pd
 
 import rayml
@@ -35,6 +35,7 @@ from rayml.tracker.records import (
     Submitted,
     Waiting,
 )
+from rayml.tracker.submissions import create_submission
 from rayml.tracker.tracker import Tracker
 from tests.formats.read import read_store
 from tests.unit.journals import OWNER, encode, ended, logged, make_spec, points, started, submitted
@@ -71,8 +72,10 @@ def _write_shard(uri: Path) -> None:
     append(encode(points("loss", [2], [0.5], run="open"), producer="open", n=3))
     append(encode(ended("failed", run="open"), producer="open", n=4))
     append(encode(submitted("unended"), logged([1, {"a": None}], run="unended"), producer="u"))
-    unstarted = Submission(spec=make_spec("unstarted"), payload="0" * 64)
-    store.create("submissions/unstarted.json", msgspec.json.encode(unstarted))
+    unstarted = Submission(
+        spec=make_spec("unstarted"), payload=store.add(BytesIO(b"payload")).digest
+    )
+    create_submission(store, unstarted)
 
 
 def _retried(run: str) -> list[bytes]:

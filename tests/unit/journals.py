@@ -6,6 +6,7 @@ import hashlib
 import io
 import tempfile
 import threading
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,9 +120,13 @@ class MemoryStore(Store):
     is_local = True
 
     def __init__(self) -> None:
-        self.uri = f"memory://{id(self)}"
+        self.uri = f"memory://{uuid.uuid4().hex}"
         self.objects: dict[str, bytes] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Which store it is, as `check_store` asks; it cannot be opened elsewhere."""
+        return str, (self.uri,)
 
     def get(self, key: str) -> bytes:
         try:

@@ -27,6 +27,7 @@ from rayml.tracker.changes import (
     RunsDeleted,
     VersionAdded,
 )
+from rayml.tracker.sealed import seal_line
 from tests.unit.journals import MemoryStore, ScriptedFolder
 
 if TYPE_CHECKING:
@@ -257,9 +258,7 @@ def write_newer(store: Folder, seq: int, **fields: object) -> None:
     catalog.append(always(note("r1", "a placeholder")))
     path = entry_path(store, seq)
     entry = msgspec.json.decode(path.read_bytes().partition(b"\n")[0])
-    from rayml.tracker import catalog as module
-
-    path.write_bytes(module._seal(msgspec.json.encode(entry | fields)))  # noqa: SLF001
+    path.write_bytes(seal_line(msgspec.json.encode(entry | fields)))
 
 
 @pytest.mark.parametrize(

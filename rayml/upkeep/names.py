@@ -1,0 +1,46 @@
+"""Which blobs are named, by what: each with words that say what would be lost with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rayml.artifacts import ArtifactRecord
+    from rayml.tracker.changes import CatalogState
+    from rayml.tracker.records import Submission
+    from rayml.tracker.runs import RunRecord
+
+
+def blobs_of_run(run: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the blobs that a run names: its artifacts', long parameters' and result's."""
+    for artifact in run.artifacts.values():
+        for digest in _blobs_of(artifact):
+            yield digest, f"{artifact.kind} {artifact.name!r}"
+    for digests in (run.spec.long_params, run.long_params):
+        for name, digest in digests.items():
+            yield digest, f"param {name!r}"
+    if run.result is not None and run.result.digest is not None:
+        yield run.result.digest, "the result"
+
+
+def blobs_of_submission(submission: Submission) -> Iterator[tuple[str, str]]:
+    """Yield the blobs that a submission names: its function and values, and its code."""
+    yield submission.payload, "the submitted function"
+    if submission.code is not None:
+        yield submission.code, "the submitted code"
+    for name, digest in submission.spec.long_params.items():
+        yield digest, f"param {name!r}"
+
+
+def blobs_of_versions(state: CatalogState) -> Iterator[tuple[str, str]]:
+    """Yield the blobs that registered models name."""
+    for name, model in state.models.items():
+        for number, version in model.versions.items():
+            for digest in _blobs_of(version.artifact):
+                yield digest, f"model {name!r} version {number}"
+
+
+def _blobs_of(artifact: ArtifactRecord) -> Iterator[str]:
+    yield from (file.digest for file in artifact.files)
