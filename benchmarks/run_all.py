@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from timing import FLOORS
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("import_time", "warm_submit", "cold_run", "log_metric", "artifacts")
@@ -55,7 +56,7 @@ def table(script: str, answer: dict[str, Any]) -> str:
 def row(figure: dict[str, Any]) -> list[str]:
     unit, how = figure["unit"], figure["compare"]
     limit, measured = figure["limit"], figure[how]
-    sign = "≥ " if how == "speed" else ""
+    sign = "≥ " if how in FLOORS else ""
     return [
         figure["question"],
         "–" if figure["baseline"] is None else amount(figure["baseline"], unit),
@@ -68,7 +69,7 @@ def row(figure: dict[str, Any]) -> list[str]:
 
 
 def compared(measured: float, how: str, unit: str) -> str:
-    if how in ("ratio", "speed"):
+    if how in ("ratio", "speed", "gain"):
         return f"{measured:.3f} ×"
     return ("+" if how == "difference" and measured >= 0 else "") + amount(measured, unit)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+FLOORS = ("speed", "gain", "rate")
 _SCRATCH = Path(__file__).parent / ".bench"
 
 
@@ -33,8 +34,10 @@ class Figure:
         ratio: The median of rayml / baseline, turn by turn: neighbours share what else goes on.
         unit: Of the first two.
         compare: What the limit is of: the `ratio`, the `speed` ratio (the other way round), the
-            `difference` of the medians, or rayml's own `value`.
-        limit: The most that is accepted, of a speed the least; None where a figure only informs.
+            `difference` of the medians, or rayml's own `value`. Of what is better the higher it
+            is: the ratio is called `gain`, and the value `rate`.
+        limit: The most that is accepted; of a speed, gain or rate the least. None where a figure
+            only informs.
         n: How often each was measured.
     """
 
@@ -50,7 +53,7 @@ class Figure:
     @property
     def measured(self) -> float:
         """What the limit is of."""
-        if self.baseline is None or self.ratio is None or self.compare == "value":
+        if self.baseline is None or self.ratio is None or self.compare in ("value", "rate"):
             return self.rayml
         if self.compare == "difference":
             return self.rayml - self.baseline
@@ -61,7 +64,7 @@ class Figure:
         """The limit is met, or there is none."""
         if self.limit is None:
             return True
-        is_floor = self.compare == "speed"
+        is_floor = self.compare in FLOORS
         return self.measured >= self.limit if is_floor else self.measured <= self.limit
 
 
@@ -80,6 +83,21 @@ def compare(
         baseline=median(baseline),
         rayml=median(rayml),
         ratio=median(ours / theirs for theirs, ours in zip(baseline, rayml, strict=True)),
+        unit=unit,
+        compare=how,
+        limit=limit,
+        n=len(rayml),
+    )
+
+
+def alone(
+    question: str, rayml: Sequence[float], how: str = "value", *, limit: float | None, unit: str
+) -> Figure:
+    """Return the figure of one series, which is compared with nothing but its limit."""
+    return Figure(
+        question=question,
+        baseline=None,
+        rayml=median(rayml),
         unit=unit,
         compare=how,
         limit=limit,

@@ -1,0 +1,74 @@
+"""Where the tracker's benchmarks take place: a Ray of their own, a folder, a bucket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import ray
+
+import rayml
+from rayml.store import open_store
+from rayml.tracker.reader import Reader
+from tests.s3 import BUCKET, s3_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def own_ray(cpus: int) -> Iterator[None]:
+    """Run a Ray that ends with the block, and with it its tracker and all its workers."""
+    ray.init(
+        num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """Run an S3 server that keeps its files below `folder`; give the URI of its bucket."""
+    with s3_server(folder) as variables:
+        os.environ.update(variables)
+        yield f"s3://{BUCKET}"
+
+
+def submit(function: Callable[..., Any], store: str, **params: object) -> Callable[[], Any]:
+    """Submit a function to this Ray; return what waits for its result."""
+    run = rayml.submit(function, params=params, store=store)
+    assert isinstance(run, rayml.Run)
+    return lambda: run.wait().result
+
+
+def fresh(root: str | Path) -> str:
+    """Return the URI of a store below `root` that nobody has used."""
+    return f"{root}/{uuid.uuid4().hex[:8]}"
+
+
+def stored_points(store: str) -> int:
+    """Return how many metric points a store holds, for somebody who opens it anew."""
+    reader = Reader(open_store(store))
+    reader.refresh()
+    return sum(
+        series.summary.count
+        for run in reader.runs.values()
+        for sources in run.series.values()
+        for series in sources.values()
+        if series.summary is not None
+    )
+
+
+def tracker_process() -> psutil.Process:
+    """Return the process of this Ray's tracker."""
+    # Among our own descendants: other Rays may run on this machine.
+    descendants = psutil.Process().children(recursive=True)
+    (tracker,) = (p for p in descendants if "".join(p.cmdline()).startswith("ray::TrackerActor"))
+    return tracker
