@@ -74,6 +74,8 @@ app.add_typer(exports, name="export")
 store = typer.Typer(help="What a store needs over the years: checks, copies, tidying.")
 store.command("verify")(stores.verify)
 store.command("copy")(stores.copy)
+store.command("gc")(stores.gc)
+store.command("retain")(stores.retain)
 app.add_typer(store, name="store")
 
 

@@ -11,6 +11,10 @@ Keys are relative paths. The layout, which every reader may rely on:
     catalog_states/<seq>.json               what the changes up to it amount to; a shortcut
     logs/<run>/<attempt>/<part>.log         what the job printed
     blobs/sha256/<aa>/<digest>              the bytes of artifacts, under their own digest
+    checkpoints/<shard>/<seq>.jsonl         a shard's state up to a segment
+    tables/<shard>/<span>/<table>           what will not change any more, for a checkpoint
+    condemned.json                          for a moment: what a garbage collection is deleting
+    clocks/<random>                         for a moment: what time it is there
     rayml.json                              the format, and that the store has passed `check_store`
     probes/<random>                         for a moment, while that is tried
 """
@@ -24,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 
 from rayml.config import default_store, setting
 from rayml.errors import ArtifactCorrupt, SpecError, suggestion
-from rayml.store.base import Blob, Store, blob_key
+from rayml.store.base import Blob, Stat, Store, blob_key
 from rayml.store.folder import Folder
 from rayml.store.probe import check_format, check_store
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blob",
+    "Stat",
     "Store",
     "check_format",
     "check_store",

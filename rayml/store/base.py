@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from rayml.store.condemned import (
+    RENEWED_S,
+    SURE_S,
+    find_condemned,
+    monotonic_s,
+    wait_until_spared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -12,6 +21,18 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class Stat(NamedTuple):
+    """What is known of an object without reading it.
+
+    Attributes:
+        size: Bytes.
+        modified: When it was stored, in Unix seconds by the store's own clock.
+    """
+
+    size: int
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,8 @@ class Store(ABC):
     Attributes:
         uri: Where it is, as a user would write it.
         is_local: Only this machine can see it.
+        renewed_s: How old a blob may be that somebody relies on without storing it anew.
+        settle_s: Within what time a deletion that was answered is surely over.
 
     All methods raise `StoreError` when the store refuses, and `StoreUnreachable` when it is
     silent.
@@ -44,6 +67,8 @@ class Store(ABC):
 
     uri: str
     is_local: bool
+    renewed_s: float = RENEWED_S
+    settle_s: float = 5.0
 
     @abstractmethod
     def get(self, key: str) -> bytes:
@@ -104,10 +129,14 @@ class Store(ABC):
             after: Leave out this key and those before it.
         """
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the sizes in bytes of all objects below `prefix`, by key; see `list`."""
-        found = {key: self.size(key) for key in self.list(prefix)}
-        return {key: size for key, size in found.items() if size is not None}
+    def stats(self, prefix: str) -> dict[str, Stat]:
+        """Return what is known of all objects below `prefix`, by key; see `list`."""
+        found = ((key, self.size(key), self.modified(key)) for key in self.list(prefix))
+        return {k: Stat(s, m) for k, s, m in found if s is not None and m is not None}
+
+    def unfinished(self) -> dict[str, Stat]:
+        """Return what writers that died have left and no listing shows, by key."""
+        return {}
 
     @abstractmethod
     def open(self, key: str) -> BinaryIO:
@@ -117,20 +146,67 @@ class Store(ABC):
             NotFound: There is no such object.
         """
 
-    @abstractmethod
     def add(self, source: BinaryIO) -> Blob:
         """Store the rest of a binary file as a blob, in constant memory.
 
-        The blob is there whole or not at all. Bytes that are stored already are read to know their
-        digest, and not sent again. The file must be seekable.
+        The blob is there whole or not at all. Bytes that were stored in the last days are read to
+        know their digest, and not sent again. The file must be seekable. Nobody deletes the blob
+        in the next three days; whoever wants it for longer records it until then.
 
         Raises:
             StoreError: The file was changed meanwhile.
         """
+        start = source.tell()
+        while True:
+            began = monotonic_s()
+            blob, is_sure = self._keep(source)
+            if is_sure:
+                return blob
+            # See `rayml.store.condemned` for what could have happened to it, and why no more.
+            if not wait_until_spared(self, blob.digest) and (
+                monotonic_s() - began < self.settle_s
+                or self.size(blob_key(blob.digest)) is not None
+            ):
+                return blob
+            source.seek(start)
+
+    @abstractmethod
+    def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
+        """Store a blob, or renew it; also tell whether it was there and `is_sure`."""
 
     def missing(self, blobs: Collection[Blob]) -> set[Blob]:
-        """Return the blobs that are not stored in their full size; cheaper than asking for each.
+        """Return the blobs that are to be added; cheaper than adding each.
 
-        What they hold is not looked at; `read_blob` does.
+        These are not stored in their full size, or so old that they may be deleted soon. What
+        they hold is not looked at; `read_blob` does.
         """
-        return {blob for blob in set(blobs) if self.size(blob_key(blob.digest)) != blob.size}
+        wanted = set(blobs)
+        condemned = find_condemned(self, (blob.digest for blob in wanted)) if wanted else set()
+        found = self._find(wanted)
+        # A collection that began meanwhile.
+        condemned |= find_condemned(self, (blob.digest for blob in found)) if found else set()
+        return {
+            blob
+            for blob in wanted
+            if blob not in found or blob.digest in condemned or self.is_old(found[blob])
+        }
+
+    def _find(self, blobs: Collection[Blob]) -> dict[Blob, Stat]:
+        """Return what is known of those blobs that are stored in their full size."""
+        stats = {}
+        for blob in blobs:
+            size, modified = (
+                self.size(blob_key(blob.digest)),
+                self.modified(blob_key(blob.digest)),
+            )
+            if size == blob.size and modified is not None:
+                stats[blob] = Stat(size, modified)
+        return stats
+
+    def is_old(self, stat: Stat) -> bool:
+        """Tell whether a blob is to be stored anew by whoever wants to rely on it."""
+        return time.time() - stat.modified >= self.renewed_s
+
+    def is_sure(self, stat: Stat) -> bool:
+        """Tell whether a blob is neither old nor so new that it may have just been renewed."""
+        return SURE_S <= time.time() - stat.modified < self.renewed_s

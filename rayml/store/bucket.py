@@ -43,7 +43,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from rayml.errors import NotFound, SpecError, StoreError, StoreUnreachable
-from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
+from rayml.store.base import CHUNK_BYTES, Blob, Stat, Store, blob_key
 from rayml.store.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -166,18 +166,12 @@ class Bucket(Store):
                 yield bytes(chunk)
 
     def size(self, key: str) -> int | None:
-        try:
-            with self._calling(key):
-                return obstore.head(self._store, key)["size"]
-        except NotFound:
-            return None
+        found = self._stat(key)
+        return None if found is None else found.size
 
     def modified(self, key: str) -> float | None:
-        try:
-            with self._calling(key):
-                return obstore.head(self._store, key)["last_modified"].timestamp()
-        except NotFound:
-            return None
+        found = self._stat(key)
+        return None if found is None else found.modified
 
     def lock_folder(self) -> Path:
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
@@ -221,10 +215,10 @@ class Bucket(Store):
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
     def list(self, prefix: str, after: str = "") -> list[str]:
-        return sorted(self._sizes(prefix, after))
+        return sorted(self._stats(prefix, after))
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        return self._sizes(prefix)
+    def stats(self, prefix: str) -> dict[str, Stat]:
+        return self._stats(prefix)
 
     def open(self, key: str) -> BinaryIO:
         with self._calling(key):
@@ -236,52 +230,69 @@ class Bucket(Store):
 
         return io.BufferedReader(Ranges(size, read_range), _READ_BYTES)
 
-    def add(self, source: BinaryIO) -> Blob:
+    def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
         start, head = source.tell(), source.read(_PART_BYTES)
         if len(head) < _PART_BYTES:
-            return self._add_bytes(head)
+            return self._keep_bytes(head)
         source.seek(start)
         blob = _measure(source)
-        if self.size(blob_key(blob.digest)) != blob.size:
+        stored = self._stat(blob_key(blob.digest))
+        if stored is None or stored.size != blob.size or self.is_old(stored):
             source.seek(start)
             self._upload(source, blob)
-        return blob
+            return blob, False
+        return blob, self.is_sure(stored)
 
-    def missing(self, blobs: Collection[Blob]) -> set[Blob]:
+    def _find(self, blobs: Collection[Blob]) -> dict[Blob, Stat]:
         folders: defaultdict[str, list[Blob]] = defaultdict(list)
-        for blob in set(blobs):
+        for blob in blobs:
             folders[blob.digest[:2]].append(blob)
+        found: dict[Blob, Stat] = {}
         with ThreadPoolExecutor(_LOOKUPS) as pool:
-            return set().union(*pool.map(self._missing, folders.values()))
+            for part in pool.map(self._find_in_folder, folders.values()):
+                found |= part
+        return found
 
-    def _missing(self, blobs: Sequence[Blob]) -> set[Blob]:
+    def _find_in_folder(self, blobs: Sequence[Blob]) -> dict[Blob, Stat]:
         """Look for blobs that lie in one folder: for a few of them one by one, else list it."""
+        keys = [blob_key(blob.digest) for blob in blobs]
         if len(blobs) < 3:
-            return {blob for blob in blobs if self.size(blob_key(blob.digest)) != blob.size}
-        sizes = self._sizes(blob_key(blobs[0].digest).rpartition("/")[0] + "/")
-        return {blob for blob in blobs if sizes.get(blob_key(blob.digest)) != blob.size}
+            stats = {key: stat for key in keys if (stat := self._stat(key)) is not None}
+        else:
+            stats = self._stats(keys[0].rpartition("/")[0] + "/")
+        pairs = zip(blobs, keys, strict=True)
+        return {b: stats[k] for b, k in pairs if k in stats and stats[k].size == b.size}
 
-    def _sizes(self, prefix: str, after: str = "") -> dict[str, int]:
+    def _stat(self, key: str) -> Stat | None:
+        try:
+            with self._calling(key):
+                return _stat_of(obstore.head(self._store, key))
+        except NotFound:
+            return None
+
+    def _stats(self, prefix: str, after: str = "") -> dict[str, Stat]:
         for attempt in range(1, _TRIES + 1):
             try:
                 with self._calling(prefix):
                     pages = obstore.list(self._store, prefix, offset=after or None)
-                    return {meta["path"]: meta["size"] for page in pages for meta in page}
+                    return {meta["path"]: _stat_of(meta) for page in pages for meta in page}
             except StoreUnreachable as exc:
                 # obstore tries a request again, but not a listing that was cut off.
                 if "response body" not in str(exc.__cause__) or attempt == _TRIES:
                     raise
         raise AssertionError
 
-    def _add_bytes(self, data: bytes) -> Blob:
+    def _keep_bytes(self, data: bytes) -> tuple[Blob, bool]:
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
         key = blob_key(blob.digest)
-        stored = self.size(key)
+        stored = self._stat(key)
         if stored is None:
             self.create(key, data)
-        elif stored != blob.size:  # damaged: these are the bytes that it should have
-            self.put(key, data)
-        return blob
+        elif stored.size != blob.size or self.is_old(stored):
+            self.put(key, data)  # if it is damaged: these are the bytes that it should have
+        else:
+            return blob, self.is_sure(stored)
+        return blob, False
 
     def _upload(self, source: BinaryIO, blob: Blob) -> None:
         key = blob_key(blob.digest)
@@ -333,6 +344,10 @@ class Bucket(Store):
             raise _translated(exc, self.uri, key) from exc
         if not self._answered:
             self._answered, self._store = True, self._connect(self.patience.later_s)
+
+
+def _stat_of(meta: obstore.ObjectMeta) -> Stat:
+    return Stat(meta["size"], meta["last_modified"].timestamp())
 
 
 def _measure(source: BinaryIO) -> Blob:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import uuid
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rayml.errors import NotFound, SpecError, StoreError
-from rayml.store.base import CHUNK_BYTES, Blob, Store, blob_key
+from rayml.store.base import CHUNK_BYTES, Blob, Stat, Store, blob_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ _CAUSES = {
 }
 # Of many small files, filling a buffer of some MiB with zeros first would cost more than the rest.
 _BUFFER_BYTES = 256 * 1024
+_STAGED = re.compile(r"\.[0-9a-f]{32}")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -46,6 +48,7 @@ class Folder(Store):
     """A store in a local folder, which is made when something is first written."""
 
     is_local = True
+    settle_s = 0.0
 
     def __init__(self, root: Path) -> None:
         """Take the folder as the root of the store."""
@@ -116,7 +119,27 @@ class Folder(Store):
         with self._reading(key):
             return self._path(key).open("rb")
 
-    def add(self, source: BinaryIO) -> Blob:
+    def stats(self, prefix: str) -> dict[str, Stat]:
+        found = ((key, self._stat(key)) for key in self.list(prefix))
+        return {key: stat for key, stat in found if stat is not None}
+
+    def unfinished(self) -> dict[str, Stat]:
+        found = {}
+        for parent, _, names in os.walk(self.root):
+            for name in filter(_STAGED.fullmatch, names):
+                key = Path(parent, name).relative_to(self.root).as_posix()
+                if (stat := self._stat(key)) is not None:
+                    found[key] = stat
+        return found
+
+    def _stat(self, key: str) -> Stat | None:
+        try:
+            found = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Stat(found.st_size, found.st_mtime)
+
+    def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
         checksum, size = hashlib.sha256(), 0
         with self._writing(), self._staged(self.root / "blobs") as (staged, descriptor):
             buffer = memoryview(bytearray(_BUFFER_BYTES))
@@ -127,11 +150,9 @@ class Folder(Store):
             blob = Blob(checksum.hexdigest(), size)
             path = self._path(blob_key(blob.digest))
             self._make(path.parent)
-            if path.exists():
-                _sync_folder(path.parent)  # whoever linked it may not have come so far
-            else:
-                _publish(staged, descriptor, path)
-            return blob
+            if not (_renew(staged, descriptor, path) or _publish(staged, descriptor, path)):
+                os.utime(path)  # somebody else has just stored the same
+            return blob, False
 
     def _check_root(self) -> None:
         if self.root.exists() and not self.root.is_dir():
@@ -204,6 +225,19 @@ def _publish(staged: Path, descriptor: int, path: Path) -> bool:
         # EPERM at this point is Linux's word for it: the same folder has just taken a file.
         raise OSError(errno.EOPNOTSUPP if exc.errno in _NO_LINKS else exc.errno, str(exc)) from exc
     _sync_folder(path.parent)
+    return True
+
+
+def _renew(staged: Path, descriptor: int, path: Path) -> bool:
+    """Make a blob that is there young again; False if it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # it is another user's, and so may be its folder
+        os.fsync(descriptor)
+        staged.rename(path)
+    _sync_folder(path.parent)  # whoever linked it may not have come so far
     return True
 
 

@@ -89,10 +89,12 @@ class Objects:
         with pytest.raises(NotFound), store.open("a/missing") as file:
             file.read(1)
 
-    def test_sizes_are_those_of_the_listed_objects(self, store: Store) -> None:
+    def test_stats_are_those_of_the_listed_objects(self, store: Store) -> None:
         for name, data in {"a/1": b"x", "a/b/2": b"", "ab/3": b"xyz"}.items():
             store.put(name, data)
-        assert store.sizes("a/") == {"a/1": 1, "a/b/2": 0}
+        found = store.stats("a/")
+        assert {key: stat.size for key, stat in found.items()} == {"a/1": 1, "a/b/2": 0}
+        assert found["a/1"].modified == store.modified("a/1")
 
     def test_delete_can_be_repeated(self, store: Store) -> None:
         store.put("runs/a", b"1")

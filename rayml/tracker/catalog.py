@@ -91,7 +91,7 @@ class Catalog:
         )
 
     def _new_keys(self) -> list[str]:
-        keys = self._store.list("catalog/", after=_key(self._state.seq))
+        keys = self._store.list("catalog/", after=entry_key(self._state.seq))
         return [key for key in keys if _ENTRY_KEY.fullmatch(key)]
 
     def _write(self, entry: Entry) -> bool:
@@ -107,7 +107,7 @@ class Catalog:
         return True
 
     def _create(self, entry: Entry) -> bool:
-        key, data = _key(entry.seq), seal_line(msgspec.json.encode(entry))
+        key, data = entry_key(entry.seq), seal_line(msgspec.json.encode(entry))
         try:
             is_created = self._store.create(key, data)
         except StoreUnreachable:
@@ -118,7 +118,7 @@ class Catalog:
     def _fold(self, state: CatalogState, key: str) -> None:
         entry = self._read(key)
         if _number(key) != state.seq + 1:
-            raise _corrupt(_key(state.seq + 1), "is missing")
+            raise _corrupt(entry_key(state.seq + 1), "is missing")
         if entry.seq != state.seq + 1:
             raise _corrupt(key, "is another one")
         state.add(entry)
@@ -191,7 +191,7 @@ def check_entry(key: str, data: bytes) -> None:
         seq = _decode(unseal_line(data)).seq
     except (msgspec.DecodeError, ValueError) as exc:
         raise _corrupt(key, "is not what was written") from exc
-    if key != _key(seq):
+    if key != entry_key(seq):
         raise _corrupt(key, f"is entry {seq}")
 
 
@@ -207,7 +207,8 @@ def check_state(key: str, data: bytes) -> None:
         raise _corrupt(key, "is not what was written") from exc
 
 
-def _key(seq: int) -> str:
+def entry_key(seq: int) -> str:
+    """Return the key of an entry."""
     return f"catalog/{seq:012d}.json"
 
 

@@ -83,6 +83,13 @@ class ExperimentEdited(
     is_deleted: bool | None = None
 
 
+class RetentionSet(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="retain"):
+    """Runs of an experiment are deleted so many days after their end; None keeps them for ever."""
+
+    experiment: str
+    days: float | None
+
+
 Change: TypeAlias = (
     VersionAdded
     | AliasMoved
@@ -92,6 +99,7 @@ Change: TypeAlias = (
     | RunsDeleted
     | RunsCollected
     | ExperimentEdited
+    | RetentionSet
 )
 CHANGE_TYPES = frozenset(kind.__struct_config__.tag for kind in Change.__args__)
 
@@ -145,6 +153,7 @@ class Edits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         labels: Those that were set, and as None those that were taken away.
         deleted_at: Unix seconds; None if it is not deleted.
+        deleted_seq: The entry that says so; 0 if that is not known.
         is_collected: It was deleted for good.
     """
 
@@ -152,6 +161,7 @@ class Edits(msgspec.Struct, frozen=True, kw_only=True):
     notes: str = ""
     is_archived: bool = False
     deleted_at: float | None = None
+    deleted_seq: int = 0
     is_collected: bool = False
 
 
@@ -171,6 +181,7 @@ class CatalogState(msgspec.Struct, kw_only=True):
 
     Attributes:
         is_partial: There were entries among them that only a newer rayml knows.
+        retention: After how many days ended runs are deleted, by experiment.
     """
 
     format: int = FORMAT
@@ -179,6 +190,7 @@ class CatalogState(msgspec.Struct, kw_only=True):
     runs: dict[str, Edits] = {}
     experiments: dict[str, ExperimentState] = {}
     is_partial: bool = False
+    retention: dict[str, float] = {}
 
     def copy(self) -> CatalogState:
         """Return a state that can be added to without changing this one."""
@@ -205,6 +217,9 @@ class CatalogState(msgspec.Struct, kw_only=True):
             case ExperimentEdited(experiment=name) as change:
                 known = self.experiments.get(name, ExperimentState(time=entry.time))
                 self.experiments[name] = _changed_experiment(known, change)
+            case RetentionSet(experiment=experiment, days=days):
+                kept = {e: d for e, d in self.retention.items() if e != experiment}
+                self.retention = kept if days is None else kept | {experiment: days}
 
     def _edit(self, runs: list[str], entry: Entry) -> None:
         for run in runs:
@@ -224,7 +239,8 @@ def _changed_run(edits: Edits, entry: Entry) -> Edits:
         case RunsArchived() as change:
             return replace(edits, is_archived=change.is_archived)
         case RunsDeleted() as change:
-            return replace(edits, deleted_at=entry.time if change.is_deleted else None)
+            at, seq = (entry.time, entry.seq) if change.is_deleted else (None, 0)
+            return replace(edits, deleted_at=at, deleted_seq=seq)
         case RunsCollected():
             return replace(edits, is_collected=True)
     return edits

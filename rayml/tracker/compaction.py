@@ -70,7 +70,8 @@ def compact(store: Store, shard: str) -> int:
     """
     count = 0
     while _add_checkpoint(store, shard):
-        _collect(store, shard)
+        for key in spare_keys(store, shard):
+            store.delete(key)
         count += 1
     return count
 
@@ -224,8 +225,12 @@ def _checkpoint(stretch: _Stretch, spans: list[Span]) -> Checkpoint:
     return Checkpoint(header, [store_run(run) for run in unended])
 
 
-def _collect(store: Store, shard: str) -> None:
-    """Delete what only checkpoints before the last two need."""
+def spare_keys(store: Store, shard: str) -> Iterator[str]:
+    """Yield, in the order to delete them, what only checkpoints before the last two need.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
     keys = store.list(f"checkpoints/{shard}/")
     try:
         *older, previous, newest = (decode_checkpoint(key, store.get(key)).header for key in keys)
@@ -235,13 +240,13 @@ def _collect(store: Store, shard: str) -> None:
     for header in older:
         for span in header.spans:
             if span.nonce not in used:
-                _delete_tables(store, shard, span)
-        store.delete(checkpoint_key(shard, header.seq))
+                yield from (table_key(shard, span, table) for table in span.digests)
+        yield checkpoint_key(shard, header.seq)
     kept = set(newest.kept)
     for key in store.list(f"shards/{shard}/"):
         seq = int(key.rpartition("/")[2].partition(".")[0])
         if seq <= previous.seq and seq not in kept:
-            store.delete(key)
+            yield key
 
 
 def _delete_tables(store: Store, shard: str, span: Span) -> None:

@@ -184,10 +184,10 @@ class _Copier:
 
     def _copy_keys(self, prefix: str, keys: list[str]) -> bool:
         """Copy objects that never change; False if one of them has gone meanwhile."""
-        there = self._target.sizes(prefix) if keys else {}
-        sizes = self._source.sizes(prefix) if there else {}
+        there = self._target.stats(prefix) if keys else {}
+        stats = self._source.stats(prefix) if there else {}
         for key in keys:
-            if key in there and there[key] != sizes.get(key, there[key]):
+            if key in there and there[key].size != stats.get(key, there[key]).size:
                 raise self._diverged(key)
         self._copied.skipped += sum(key in there for key in keys)
         return all([*self.crew.map(self._copy_object, [k for k in keys if k not in there])])
@@ -208,9 +208,9 @@ class _Copier:
             self._count(len(data))
 
     def _copy_blobs(self, prefix: str) -> None:
-        sizes, there = self._source.sizes(prefix), self._target.sizes(prefix)
-        missing = [key for key in sizes if there.get(key) != sizes[key]]
-        self._copied.skipped += len(sizes) - len(missing)
+        stats, there = self._source.stats(prefix), self._target.stats(prefix)
+        missing = [k for k in stats if k not in there or there[k].size != stats[k].size]
+        self._copied.skipped += len(stats) - len(missing)
         for _ in self.crew.map(self._copy_blob, missing):
             pass
 

@@ -106,3 +106,31 @@ def test_a_copy_onto_another_store_is_a_wrong_call(store: Path, tmp_path: Path) 
     done = call("store", "copy", store, "other", cwd=tmp_path)
     assert done.returncode == 2
     assert "is not empty and no copy of" in done.stderr
+
+
+def test_gc_tells_what_it_frees(rayml_in: Run, store: Path) -> None:
+    (run,) = rayml.runs(store=store)
+    run.delete()
+    said = rayml_in("store", "gc", "--dry-run")
+    assert said.returncode == 0, said.stderr
+    assert "blobs would be freed: 0 objects, 0 B\n" in said.stdout
+    assert "forgotten" not in said.stdout
+    at_once = {"RAYML_UNDO_DAYS": "0"}
+    done = call("store", "gc", "--store", store, cwd=store, env=at_once)
+    assert done.stdout.startswith(f"run {run.id} forgotten: ")
+    again = rayml_in.json("store", "gc")
+    assert isinstance(again, dict)
+    assert (again["expired"], again["forgotten"]) == ([], [])
+    assert list(again["freed"]) == ["logs", "submissions", "blobs", "journal", "scraps"]
+
+
+def test_retention_is_set_and_listed(rayml_in: Run, store: Path) -> None:
+    (run,) = rayml.runs(store=store)
+    done = rayml_in("store", "retain", "flights", "--days", 0)
+    assert (done.returncode, done.stdout) == (0, "flights: deleted 0 days after the end\n")
+    said = rayml_in("store", "gc", "--dry-run")
+    assert f"run {run.id} would be deleted: its retention is over\n" in said.stdout
+    assert rayml_in.json("store", "retain") == {"flights": 0.0}
+    assert rayml_in("store", "retain", "flights", "--forever").stdout == ""
+    assert rayml_in("store", "retain", "flights").returncode == 2
+    assert rayml_in("store", "retain", "--days", "3").returncode == 2

@@ -217,6 +217,8 @@ def test_a_death_in_the_middle_of_a_large_file_leaves_nothing_visible(tmp_path: 
         from rayml.store.folder import Folder
 
         class Slow:
+            def tell(self):
+                return 0
             def readinto(self, buffer):
                 if self.calls:
                     print("half way", flush=True)

@@ -166,11 +166,11 @@ class MemoryStore(Store):
     def open(self, key: str) -> BinaryIO:
         return io.BytesIO(self.get(key))
 
-    def add(self, source: BinaryIO) -> Blob:
+    def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
         data = source.read()
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
         self.create(blob_key(blob.digest), data)
-        return blob
+        return blob, True
 
 
 class Dying(MemoryStore):
