@@ -9,6 +9,7 @@
     edits.py       archive, unarchive, delete, undelete, label, note
     artifacts.py   artifact list, artifact get
     models.py      model list, show, register, alias, tag
+    doctor.py      doctor
     stores.py      store verify, copy, gc, retain
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
@@ -26,6 +27,7 @@ from typer.exceptions import TyperException
 
 from rayml import __version__
 from rayml.cli import artifacts, edits, models, questions, runs, stores
+from rayml.cli.doctor import doctor
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
@@ -54,6 +56,7 @@ app.command("archive")(edits.archive)
 app.command("unarchive")(edits.unarchive)
 app.command("delete")(edits.delete)
 app.command("undelete")(edits.undelete)
+app.command("doctor")(doctor)
 artifact.command("list")(artifacts.list_artifacts)
 artifact.command("get")(artifacts.get)
 app.add_typer(artifact, name="artifact")
