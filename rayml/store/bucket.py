@@ -19,7 +19,6 @@ what to do. What a caller should know of a store that answers badly:
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import tempfile
@@ -44,12 +43,11 @@ from obstore.store import from_url
 
 from rayml.errors import NotFound, SpecError, StoreError, StoreUnreachable
 from rayml.store.base import CHUNK_BYTES, Blob, Stat, Store, blob_key
+from rayml.store.opened import open_buffered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import BinaryIO
-
-    from _typeshed import WriteableBuffer
 
 _CREDENTIALS = {
     "s3": (
@@ -221,7 +219,7 @@ class Bucket(Store):
 
     def open(self, key: str) -> BinaryIO:
         with self._calling(key):
-            return io.BufferedReader(_Reader(self, key, obstore.open_reader(self._store, key)))
+            return open_buffered(obstore.open_reader(self._store, key), lambda: self._calling(key))
 
     def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
         start, head = source.tell(), source.read(_PART_BYTES)
@@ -341,34 +339,6 @@ class Bucket(Store):
 
 def _stat_of(meta: obstore.ObjectMeta) -> Stat:
     return Stat(meta["size"], meta["last_modified"].timestamp())
-
-
-class _Reader(io.RawIOBase):
-    """An object of a bucket as a file, which obstore's own reader is not quite."""
-
-    def __init__(self, bucket: Bucket, key: str, reader: obstore.ReadableFile) -> None:
-        self._bucket = bucket
-        self._key = key
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)
-        with self._bucket._calling(self._key):  # noqa: SLF001 - a part of the bucket
-            data = self._reader.read(len(view))
-        view[: len(data)] = memoryview(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._reader.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._reader.tell()
 
 
 def _measure(source: BinaryIO) -> Blob:
