@@ -156,6 +156,21 @@ def setting(name: str, argument: str | None = None) -> str | None:
     return value
 
 
+def settings_files() -> list[Path]:
+    """Return the project's files that hold settings, those that count more last.
+
+    Raises:
+        SpecError: One of them is not valid TOML.
+    """
+    root = project_root()
+    own, shared = root / "rayml.toml", root / "pyproject.toml"
+    found = [shared] if shared.exists() and _read_toml(shared).get("tool", {}).get("rayml") else []
+    if own.exists():
+        _read_toml(own)
+        found.append(own)
+    return found
+
+
 def user_name() -> str:
     """Return who runs this process; the number of a user without a name."""
     try:

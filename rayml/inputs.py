@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import types
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
-from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
 
 from rayml.artifacts import Artifact, parse_uri
 from rayml.artifacts.dataset import arrow_table, ray_dataset, source_of
 from rayml.artifacts.file import local_folder
 from rayml.artifacts.record import type_name
-from rayml.errors import NotFound, SpecError, StoreUnreachable, suggestion
+from rayml.artifacts.reference import read_web
+from rayml.errors import NotFound, SpecError, suggestion
 from rayml.spec import InputRecord
 from rayml.store import open_store
 
@@ -35,7 +33,6 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", *_WEB_SCHEMES)
 _TEXT_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
-_SILENCE_S = 60
 
 __all__ = ["Input", "InputRecord", "convert", "describe_input"]
 
@@ -310,20 +307,9 @@ def _write_chunks(store: Store, key: str, path: Path) -> None:
 
 def _fetch_web(uri: str, folder: Path) -> Path:
     path = folder / (unquote(urlsplit(uri).path).rpartition("/")[2] or "index.html")
-    request = Request(uri, headers={"User-Agent": "rayml"})  # noqa: S310 - http or https, by describe_input
-    try:
-        with urlopen(request, timeout=_SILENCE_S) as answer, path.open("wb") as file:  # noqa: S310
-            shutil.copyfileobj(answer, file)
-            length = answer.headers["Content-Length"]
-    except HTTPError as exc:
-        raise NotFound(f"{uri} answered {exc.code} {exc.reason}; check the URI") from exc
-    except (URLError, OSError) as exc:
-        raise StoreUnreachable(f"{uri} did not answer: {exc}; check the network") from exc
-    # A connection that breaks off looks like the end of the file.
-    if length is not None and path.stat().st_size != int(length):
-        raise StoreUnreachable(
-            f"{uri} broke off after {path.stat().st_size} of {length} bytes; try again"
-        )
+    with path.open("wb") as file:
+        for chunk in read_web(uri):
+            file.write(chunk)
     return path
 
 

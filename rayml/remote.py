@@ -83,6 +83,17 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     return spec, JobDriver(client, spec, job.store)
 
 
+def ping(address: str) -> str:
+    """Return the version of the Ray whose Jobs API is at this address.
+
+    Raises:
+        ClusterUnreachable: It does not answer, or refuses us.
+    """
+    client = _client(address)
+    with _calling(address):
+        return str(client.get_version())
+
+
 def find_driver(spec: Spec, store: Store) -> JobDriver | TrackerDriver:
     """Return a way to reach whoever sees a run through.
 

@@ -234,6 +234,24 @@ class Context:
 
         return self._log(save_file(self._store, name, source))
 
+    def log_reference(self, name: str, uri: str | Path) -> Artifact:
+        """Refer to data that stays where it is: its URI, digest and size are kept, no copy.
+
+        It is read once, here. Whoever reads the artifact later reads it from there, and is told
+        if it is not the same any more.
+
+        Args:
+            name: Of the artifact.
+            uri: A file or folder; an object or prefix in a bucket; or one file on the web.
+
+        Raises:
+            SpecError: There is no such data, or the URI is none that can be read or kept.
+            StoreUnreachable: Whatever holds it does not answer.
+        """
+        from rayml.artifacts.file import refer_to  # noqa: PLC0415 - beside the others
+
+        return self._log(refer_to(name, uri))
+
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return once everything that was logged so far is durable.
 

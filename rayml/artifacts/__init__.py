@@ -63,13 +63,18 @@ class Artifact:
 
     @property
     def size(self) -> int:
-        """Bytes in the store."""
+        """Bytes, in the store or where they stay."""
         return self.record.size
 
     @property
     def uri(self) -> str:
         """`rayml://runs/<run>/<name>`, by which any process with the same store finds it again."""
         return self.record.uri
+
+    @property
+    def reference(self) -> str:
+        """Where its bytes stay, a path or URI; empty if the store has them."""
+        return self.record.reference
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -161,7 +166,8 @@ class Artifact:
             return f"{self.meta['rows']} rows × {self.meta['columns']} columns, {size}"
         if self.kind == "model":
             return f"{self.meta['class']}, {self.format}, {size}"
-        return f"{self.format}, {size}"
+        where = f" at {self.reference}" if self.reference else ""
+        return f"{self.format}, {size}{where}"
 
     def _repr_html_(self) -> str:
         head = f"<p><b>{escape(self.name)}</b> ({self.kind}): {escape(self._summary())}</p>"

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from rayml.artifacts.digests import add_files
 from rayml.artifacts.record import ArtifactRecord, FileRecord, add_file, check_name, type_name
+from rayml.artifacts.reference import read_reference, save_reference
 from rayml.errors import SpecError
-from rayml.store import fetch_blob, read_blob
+from rayml.store import read_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rayml.store import Store
 
@@ -59,9 +60,14 @@ def save_file(store: Store, name: str, source: str | Path | bytes) -> ArtifactRe
     return ArtifactRecord(name=name, kind="file", format="file", files=files, meta=meta)
 
 
+def refer_to(name: str, uri: str | Path) -> ArtifactRecord:
+    """Return the record of data that stays where it is: see `save_reference`."""
+    return save_reference(name, uri, _walk)
+
+
 def load_file(store: Store, record: ArtifactRecord) -> bytes:
     """Return the bytes of an artifact's first file, checked against their digest."""
-    return b"".join(read_blob(store, record.files[0].digest))
+    return b"".join(_read(store, record, record.files[0]))
 
 
 def copy_files(store: Store, record: ArtifactRecord, target: Path) -> Path:
@@ -76,9 +82,9 @@ def copy_files(store: Store, record: ArtifactRecord, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".rayml-") as beside:
         copy = Path(beside) / "copy"
         if is_folder(record):
-            _copy_each(store, record.files, copy)
+            _copy_each(store, record, copy)
         else:
-            fetch_blob(store, record.files[0].digest, copy)
+            _fetch(store, record, record.files[0], copy)
         copy.rename(target)
     return target
 
@@ -107,13 +113,24 @@ def local_folder() -> Path:
     return folder
 
 
-def _copy_each(store: Store, files: Sequence[FileRecord], folder: Path) -> None:
+def _read(store: Store, record: ArtifactRecord, file: FileRecord) -> Iterator[bytes]:
+    return read_reference(record, file) if record.reference else read_blob(store, file.digest)
+
+
+def _fetch(store: Store, record: ArtifactRecord, file: FileRecord, path: Path) -> None:
+    """Copy a file to a path in a folder that is gone if this fails."""
+    with path.open("wb") as copy:
+        for chunk in _read(store, record, file):
+            copy.write(chunk)
+
+
+def _copy_each(store: Store, record: ArtifactRecord, folder: Path) -> None:
     fetched = folder.with_name("file")
-    for file in files:
+    for file in record.files:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         # Through a short name: that of the copy may be as long as the file system allows.
-        fetch_blob(store, file.digest, fetched)
+        _fetch(store, record, file, fetched)
         fetched.rename(target)
 
 

@@ -39,7 +39,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One artifact of a run, described. All its files were stored before it was made.
+    """One artifact of a run, described. Its files were stored before, or stay elsewhere.
 
     Attributes:
         name: Unique within the run; slashes make folders.
@@ -49,6 +49,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
         meta: What can be known without reading the bytes; strict JSON.
         run: The id of the run that logged it.
         created_at: Seconds since the epoch.
+        reference: Where the bytes stay, a path or URI; empty if the store has them.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, object]
     run: str = ""
     created_at: float = 0.0
+    reference: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -10,7 +10,8 @@
     artifacts.py   artifact list, artifact get
     models.py      model list, show, register, alias, tag
     exchange.py    import mlflow, export mlflow
-    stores.py      store verify, copy
+    stores.py      store verify, copy, gc, retain
+    doctor.py      doctor
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
 the store could not be reached. Help loads neither Ray nor pandas.
@@ -27,6 +28,7 @@ from typer.exceptions import TyperException
 
 from rayml import __version__
 from rayml.cli import artifacts, edits, exchange, models, questions, runs, stores
+from rayml.cli.doctor import doctor
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
 from rayml.errors import RaymlError
@@ -55,6 +57,7 @@ app.command("archive")(edits.archive)
 app.command("unarchive")(edits.unarchive)
 app.command("delete")(edits.delete)
 app.command("undelete")(edits.undelete)
+app.command("doctor")(doctor)
 artifact.command("list")(artifacts.list_artifacts)
 artifact.command("get")(artifacts.get)
 app.add_typer(artifact, name="artifact")

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import BinaryIO
 
-
 _CREDENTIALS = {
     "s3": (
         "AWS_ACCESS_KEY_ID",

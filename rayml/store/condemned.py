@@ -22,6 +22,7 @@ deleted at that moment, its record would name what is not there. So:
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from contextlib import contextmanager
@@ -111,7 +112,9 @@ def condemn(store: Store, digests: Iterable[str]) -> Iterator[Callable[[], bool]
 def _take(store: Store, data: bytes, nonce: str) -> bool:
     if store.create(KEY, data) or _is_ours(store, nonce):
         return True
-    if not _is_stale(store):
+    dead = _find_nonce(store)
+    # Of several that find the list stale, one removes it, or it could remove another's new one.
+    if dead is None or not _is_stale(store) or not store.create(f"probes/{dead}-dead", b""):
         return False
     store.delete(KEY)
     return store.create(KEY, data) or _is_ours(store, nonce)
@@ -124,10 +127,18 @@ def _release(store: Store, nonce: str) -> None:
 
 
 def _is_ours(store: Store, nonce: str) -> bool:
+    return _find_nonce(store) == nonce
+
+
+def _find_nonce(store: Store) -> str | None:
     try:
-        return msgspec.json.decode(store.get(KEY), type=_Condemned).nonce == nonce
-    except (NotFound, msgspec.DecodeError):
-        return False
+        data = store.get(KEY)
+    except NotFound:
+        return None
+    try:
+        return msgspec.json.decode(data, type=_Condemned).nonce
+    except msgspec.DecodeError:  # it is damaged, and becomes stale as any other
+        return hashlib.sha256(data).hexdigest()
 
 
 def _is_stale(store: Store) -> bool:

@@ -73,10 +73,8 @@ class Folder(Store):
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def modified(self, key: str) -> float | None:
-        try:
-            return self._path(key).stat().st_mtime
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        found = self._stat(key)
+        return None if found is None else found.modified
 
     def lock_folder(self) -> Path:
         with self._writing():
@@ -134,8 +132,9 @@ class Folder(Store):
 
     def _stat(self, key: str) -> Stat | None:
         try:
-            found = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
+            with self._reading(key):
+                found = self._path(key).stat()
+        except NotFound:
             return None
         return Stat(found.st_size, found.st_mtime)
 

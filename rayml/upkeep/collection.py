@@ -164,10 +164,11 @@ class _Collector:
         free = self._count if is_dry else self._delete
         found.freed["logs"] = free(self._logs(gone))
         found.freed["submissions"] = free(self._submissions(gone))
+        scraps = free(self._scraps())  # also what may keep a dead collection's list in its place
         blobs = dict(self._blobs(facts.named))
         found.freed["blobs"] = self._count(blobs) if is_dry else self._delete_blobs(blobs)
         found.freed["journal"] = free(self._spare_journal())
-        found.freed["scraps"] = free(self._scraps())
+        found.freed["scraps"] = scraps
         return found
 
     def _survey(self) -> _Facts:

@@ -43,4 +43,5 @@ def blobs_of_versions(state: CatalogState) -> Iterator[tuple[str, str]]:
 
 
 def _blobs_of(artifact: ArtifactRecord) -> Iterator[str]:
-    yield from (file.digest for file in artifact.files)
+    if not artifact.reference:
+        yield from (file.digest for file in artifact.files)

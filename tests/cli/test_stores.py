@@ -134,3 +134,22 @@ def test_retention_is_set_and_listed(rayml_in: Run, store: Path) -> None:
     assert rayml_in("store", "retain", "flights", "--forever").stdout == ""
     assert rayml_in("store", "retain", "flights").returncode == 2
     assert rayml_in("store", "retain", "--days", "3").returncode == 2
+
+
+def test_the_doctor_prints_a_line_for_each_look(rayml_in: Run, store: Path) -> None:
+    done = rayml_in("doctor")
+    assert done.returncode == 0, done.stdout
+    levels = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
+    assert levels["store"] == levels["create-only"] == levels["clock"] == "ok"
+    found = rayml_in.json("doctor")
+    assert isinstance(found, list)
+    assert [finding["check"] for finding in found] == list(levels)
+
+
+def test_the_doctor_s_exit_code_is_1_if_a_look_fails(rayml_in: Run, store: Path) -> None:
+    (store / "rayml.json").write_text("{}")
+    done = rayml_in("doctor")
+    assert done.returncode == 1
+    assert "fail  store        store " in done.stdout
+    unreached = rayml_in("doctor", "--cluster", "http://127.0.0.1:1")
+    assert "fail  cluster      the Jobs API at http://127.0.0.1:1 did not" in unreached.stdout

@@ -308,6 +308,30 @@ def test_a_collection_that_died_is_not_waited_for_for_ever(tmp_path: Path) -> No
     assert store.size(KEY) is None
 
 
+def test_of_several_that_find_a_dead_collection_one_takes_its_place(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    check_store(store)
+    store.put(KEY, json.dumps({"nonce": "dead", "digests": []}).encode())
+    os.utime(tmp_path / KEY, (time.time() - STALE_S - 1,) * 2)
+    taken, all_tried = [], threading.Barrier(6)
+
+    def take() -> None:
+        try:
+            with condemn(store, []):
+                taken.append(1)
+                all_tried.wait(30)
+        except StoreError:
+            all_tried.wait(30)
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert taken == [1]
+    assert store.size(KEY) is None
+
+
 class Watched(Folder):
     """A folder in which something happens just before a call."""
 

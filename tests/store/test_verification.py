@@ -23,7 +23,16 @@ from rayml.tracker.segments import encode_segment, segment_key
 from rayml.tracker.shards import ShardFold
 from rayml.tracker.submissions import create_submission
 from rayml.upkeep.verification import verify
-from tests.unit.journals import OWNER, encode, ended, make_spec, points, started, submitted
+from tests.unit.journals import (
+    OWNER,
+    MemoryStore,
+    encode,
+    ended,
+    make_spec,
+    points,
+    started,
+    submitted,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -299,3 +308,45 @@ def test_a_submission_from_before_they_were_sealed_is_read(tmp_path: Path) -> No
     store.create("submissions/sent.json", old)
     assert damages(store) == []
     assert rayml.get_run("sent", store=tmp_path).state == "submitted"
+
+
+def nothing() -> None:
+    """Happen not at all."""
+
+
+class Busy(MemoryStore):
+    """A store in which something happens at every so many reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.then = nothing
+
+    def get(self, key: str) -> bytes:
+        self.reads += 1
+        if self.reads % 7 == 0:
+            then, self.then = self.then, nothing
+            then()
+            self.then = then
+        return super().get(key)
+
+
+def test_a_store_in_use_has_no_damage() -> None:
+    store = Busy()
+    fill(store)
+    writer, count = Writer(store), 0
+
+    def write() -> None:
+        nonlocal count
+        count += 1
+        run = f"run {count}"
+        model = artifact(store, run.encode(), run)
+        writer.write(submitted(run), points("loss", [count], [0.5], run=run))
+        writer.write(Logged(run=run, time=3.0, attempt=1, artifact=model), ended(run=run))
+        if count % 4 == 0 and count < 40:
+            compact(store, SHARD)
+
+    store.then = write
+    for _ in range(5):
+        assert damages(store) == []
+    assert count > 10
