@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -20,7 +19,8 @@ import pytest
 
 import rayml
 from rayml import driver
-from rayml.tracker.records import Submission
+from rayml.store import open_store
+from rayml.tracker.submissions import read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -315,6 +315,7 @@ def test_a_silent_cluster_is_told(project: Path) -> None:
 
 def test_a_submission_reads_back_as_it_was_written(head: Head, project: Path) -> None:
     run = _submit(head, "train.py:train")
-    stored = json.loads((project / "store" / "submissions" / f"{run.id}.json").read_bytes())
-    assert set(stored) == set(Submission.__struct_fields__)
+    stored = read_submission(open_store(project / "store"), run.id)
+    assert stored.spec == run.spec
+    assert stored.code is not None
     run.wait(timeout_s=60)

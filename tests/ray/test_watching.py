@@ -42,8 +42,11 @@ def log_numbers(context: rayml.Context) -> None:
 def test_its_counters_are_in_ray_s_metrics(submit: Submit, store: Store) -> None:
     submit(log_numbers).wait()
 
-    metrics = eventually(lambda: read_metrics(store), 60)
-    assert metrics["rayml_tracker_acknowledged_batches_total"] >= 10
+    def read_all() -> dict[str, float] | None:
+        found = read_metrics(store)
+        return found if found.get("rayml_tracker_acknowledged_batches_total", 0) >= 10 else None
+
+    metrics = eventually(read_all, 60)
     assert metrics["rayml_tracker_acknowledge_seconds_count"] >= 10
     assert metrics["rayml_tracker_written_bytes_total"] > 1_000
     assert metrics["rayml_tracker_queued_batches"] == 0
