@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,11 +51,11 @@ class Writer:
     def __init__(self, store: Store, shard: str = SHARD) -> None:
         self._journal = Journal(store, shard)
         self._journal.open(OWNER, ShardFold())
-        self._n = 0
+        self._producer, self._n = uuid.uuid4().hex, 0
 
     def write(self, *records: Record) -> str:
         self._n += 1
-        self._journal.append([encode(*records, producer=f"{id(self)}", n=self._n)])
+        self._journal.append([encode(*records, producer=self._producer, n=self._n)])
         return segment_key(SHARD, self._journal.seq)
 
 
