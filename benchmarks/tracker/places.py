@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -13,17 +15,38 @@ import ray
 
 import rayml
 from rayml.store import open_store
+from rayml.store.bucket import Bucket, Patience
 from rayml.tracker.reader import Reader
 from tests.s3 import BUCKET, s3_server
 
+HERE = Path(__file__).resolve()
+GET_S = 0.030
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from rayml.store import Store
+
+
+class Distant(Bucket):
+    """A bucket as far away as another region: reading takes 30 ms more."""
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, dict[str, str], Patience]]:
+        return Distant, (self.uri, self.config, self.patience)
+
+    def get(self, key: str) -> bytes:  # noqa: D102 - as in Store
+        time.sleep(GET_S)
+        return super().get(key)
+
+    def list(self, prefix: str, after: str = "") -> list[str]:  # noqa: D102 - as in Store
+        time.sleep(GET_S)
+        return super().list(prefix, after)
 
 
 @contextmanager
 def own_ray(cpus: int) -> Iterator[None]:
     """Run a Ray that ends with the block, and with it its tracker and all its workers."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, HERE.parents[1:3]))  # for `Distant`
     ray.init(
         num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
@@ -41,7 +64,9 @@ def bucket(folder: Path) -> Iterator[str]:
         yield f"s3://{BUCKET}"
 
 
-def submit(function: Callable[..., Any], store: str, **params: object) -> Callable[[], Any]:
+def submit(
+    function: Callable[..., Any], store: str | Store, **params: object
+) -> Callable[[], Any]:
     """Submit a function to this Ray; return what waits for its result."""
     run = rayml.submit(function, params=params, store=store)
     assert isinstance(run, rayml.Run)
@@ -53,7 +78,7 @@ def fresh(root: str | Path) -> str:
     return f"{root}/{uuid.uuid4().hex[:8]}"
 
 
-def stored_points(store: str) -> int:
+def stored_points(store: str | Store) -> int:
     """Return how many metric points a store holds, for somebody who opens it anew."""
     reader = Reader(open_store(store))
     reader.refresh()
