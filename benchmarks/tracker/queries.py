@@ -20,22 +20,18 @@ from typing import TYPE_CHECKING, Any
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
-import msgspec  # noqa: E402
 import pandas as pd  # noqa: E402
 from timing import Figure, compare, report, scratch, seconds, take_turns  # noqa: E402
+from tracker.whole_runs import encode_run  # noqa: E402
 
 import rayml  # noqa: E402
-from rayml.spec import Origin, Spec, Target  # noqa: E402
 from rayml.store.folder import Folder  # noqa: E402
 from rayml.tracker.journal import Journal  # noqa: E402
-from rayml.tracker.records import Ended, Points, Started, Submitted  # noqa: E402
-from rayml.tracker.segments import Batch, Owner  # noqa: E402
+from rayml.tracker.segments import Owner  # noqa: E402
 from rayml.tracker.shards import ShardFold  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rayml.tracker.records import Record
 
 QUESTION = "What does it cost to find runs among 10,000?"
 RUNS, NAMES, BEST = 10_000, 10, 100
@@ -62,38 +58,13 @@ def fill_store(folder: Path, made: list[Any]) -> Folder:
     store = Folder(folder)
     journal = Journal(store, "0" * 16)
     journal.open(Owner(host="benchmark", boot="1", pid=1, started_at=0.0), ShardFold())
-    batches = [
-        encode_run(run, params, metrics, TIME + number)
-        for number, (run, params, metrics) in enumerate(made)
-    ]
+    batches = []
+    for now, (run, params, metrics) in enumerate(made, int(TIME)):
+        series = {name: ([0], [now], [value]) for name, value in metrics.items()}
+        batches.append(encode_run(run, series, now, params=dict(params)))
     for start in range(0, RUNS, 100):
         journal.append(batches[start : start + 100])
     return store
-
-
-def encode_run(run: str, params: dict[str, int], metrics: dict[str, float], now: float) -> bytes:
-    spec = Spec(
-        run=run,
-        name="train",
-        experiment="default",
-        target=Target(kind="block", text="train"),
-        origin=Origin(user="ada", host="here", command="", python="3.11", rayml="0.1.0"),
-        submitted_at=now,
-        store="",
-        cluster="",
-        working_dir="/work",
-        params=dict(params),
-    )
-    series = {name: ([0], [now], [value]) for name, value in metrics.items()}
-    records: list[Record] = [
-        Submitted(run=run, time=now, spec=spec),
-        Started(run=run, time=now, attempt=1, node="", host="here", pid=1),
-        Points(run=run, time=now, attempt=1, rank=0, series=series),  # type: ignore[arg-type]
-        Ended(run=run, time=now + 1, attempt=1, state="succeeded"),
-    ]
-    raw = [msgspec.Raw(msgspec.json.encode(record)) for record in records]
-    batch = Batch(producer=run, n=1, run=run, attempt=1, records=raw)
-    return msgspec.json.encode(batch)
 
 
 def fill_mlflow(file: Path, made: list[Any]) -> Any:

@@ -34,17 +34,15 @@ from tracker.places import (  # noqa: E402
     submit,
     tracker_process,
 )
+from tracker.whole_runs import encode_run  # noqa: E402
 
 from rayml._ray.trackers import tracker_actor  # noqa: E402
 from rayml.processes import identify  # noqa: E402
-from rayml.spec import Origin, Spec, Target  # noqa: E402
 from rayml.store.folder import Folder  # noqa: E402
 from rayml.tracker.compaction import compact  # noqa: E402
 from rayml.tracker.journal import Journal  # noqa: E402
 from rayml.tracker.lease import lease_shard  # noqa: E402
 from rayml.tracker.reader import Reader  # noqa: E402
-from rayml.tracker.records import Ended, Points, Started, Submitted  # noqa: E402
-from rayml.tracker.segments import encode_batch  # noqa: E402
 from rayml.tracker.shards import ShardFold  # noqa: E402
 
 if TYPE_CHECKING:
@@ -101,35 +99,17 @@ def fill(store: Store) -> None:
     journal.open(identify(psutil.Process()), ShardFold())
     numbers = np.random.default_rng(0)
     for number in range(RUNS):
-        journal.append([encode_run(store, f"run-{number:06d}", numbers)])
+        journal.append([make_run(f"run-{number:06d}", numbers)])
         if number % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             compact(store, lease.shard)
     lease.release()
 
 
-def encode_run(store: Store, run: str, numbers: np.random.Generator) -> bytes:
+def make_run(run: str, numbers: np.random.Generator) -> bytes:
     now = time.time()
     steps, times = list(range(STEPS)), (now + np.arange(STEPS) / 100).tolist()
-    spec = Spec(
-        run=run,
-        name="train",
-        experiment="default",
-        target=Target(kind="block", text="train"),
-        origin=Origin(user="ada", host="here", command="", python="3.11", rayml="0.1.0"),
-        submitted_at=now,
-        store=store.uri,
-        cluster="",
-        working_dir="/work",
-    )
     series = {name: (steps, times, numbers.random(STEPS).tolist()) for name in NAMES}
-    return encode_batch(
-        run,
-        1,
-        Submitted(run=run, time=now, spec=spec),
-        Started(run=run, time=now, attempt=1, node="", host="here", pid=1),
-        Points(run=run, time=now, attempt=1, rank=0, series=series),
-        Ended(run=run, time=now + 1, attempt=1, state="succeeded"),
-    )
+    return encode_run(run, series, now)
 
 
 def open_large(folder: Path) -> list[Figure]:
