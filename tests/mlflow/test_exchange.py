@@ -15,12 +15,9 @@ import numpy as np
 import pytest
 
 import rayml
-from rayml.store import open_store
 from tests.mlflow_server import mlflow_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rayml.store import Store
 
 mlflow = pytest.importorskip("mlflow")
@@ -31,15 +28,6 @@ linear = pytest.importorskip("sklearn.linear_model")
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(tmp_path / "store")
-    yield opened
-    from rayml.mlflow_plugin.recorder import recorder
-
-    recorder(opened).close()
 
 
 def call(*words: object, store: Store) -> subprocess.CompletedProcess[str]:

@@ -36,15 +36,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(tmp_path / "my store")
-    yield opened
-    from rayml.mlflow_plugin.recorder import recorder
-
-    recorder(opened).close()
-
-
-@pytest.fixture
 def uri(store: Store) -> str:
     return tracking_uri(store.uri)
 
