@@ -87,12 +87,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def stat(self, key: str) -> Stat | None:
+        """Return what is known of an object without reading it, or None if there is none."""
+
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes, or None if there is no such object."""
+        found = self.stat(key)
+        return None if found is None else found.size
 
-    @abstractmethod
     def modified(self, key: str) -> float | None:
         """Return when an object was stored, in Unix seconds by the store's own clock, or None."""
+        found = self.stat(key)
+        return None if found is None else found.modified
 
     @abstractmethod
     def lock_folder(self) -> Path:
@@ -131,8 +137,8 @@ class Store(ABC):
 
     def stats(self, prefix: str) -> dict[str, Stat]:
         """Return what is known of all objects below `prefix`, by key; see `list`."""
-        found = ((key, self.size(key), self.modified(key)) for key in self.list(prefix))
-        return {k: Stat(s, m) for k, s, m in found if s is not None and m is not None}
+        found = ((key, self.stat(key)) for key in self.list(prefix))
+        return {key: stat for key, stat in found if stat is not None}
 
     def unfinished(self) -> dict[str, Stat]:
         """Return what writers that died have left and no listing shows, by key."""
@@ -193,15 +199,8 @@ class Store(ABC):
 
     def _find(self, blobs: Collection[Blob]) -> dict[Blob, Stat]:
         """Return what is known of those blobs that are stored in their full size."""
-        stats = {}
-        for blob in blobs:
-            size, modified = (
-                self.size(blob_key(blob.digest)),
-                self.modified(blob_key(blob.digest)),
-            )
-            if size == blob.size and modified is not None:
-                stats[blob] = Stat(size, modified)
-        return stats
+        stats = ((blob, self.stat(blob_key(blob.digest))) for blob in blobs)
+        return {blob: stat for blob, stat in stats if stat is not None and stat.size == blob.size}
 
     def is_old(self, stat: Stat) -> bool:
         """Tell whether a blob is to be stored anew by whoever wants to rely on it."""

@@ -164,13 +164,12 @@ class Bucket(Store):
             for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
-    def size(self, key: str) -> int | None:
-        found = self._stat(key)
-        return None if found is None else found.size
-
-    def modified(self, key: str) -> float | None:
-        found = self._stat(key)
-        return None if found is None else found.modified
+    def stat(self, key: str) -> Stat | None:
+        try:
+            with self._calling(key):
+                return _stat_of(obstore.head(self._store, key))
+        except NotFound:
+            return None
 
     def lock_folder(self) -> Path:
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
@@ -235,7 +234,7 @@ class Bucket(Store):
             return self._keep_bytes(head)
         source.seek(start)
         blob = _measure(source)
-        stored = self._stat(blob_key(blob.digest))
+        stored = self.stat(blob_key(blob.digest))
         if stored is None or stored.size != blob.size or self.is_old(stored):
             source.seek(start)
             self._upload(source, blob)
@@ -256,18 +255,11 @@ class Bucket(Store):
         """Look for blobs that lie in one folder: for a few of them one by one, else list it."""
         keys = [blob_key(blob.digest) for blob in blobs]
         if len(blobs) < 3:
-            stats = {key: stat for key in keys if (stat := self._stat(key)) is not None}
+            stats = {key: stat for key in keys if (stat := self.stat(key)) is not None}
         else:
             stats = self._stats(keys[0].rpartition("/")[0] + "/")
         pairs = zip(blobs, keys, strict=True)
         return {b: stats[k] for b, k in pairs if k in stats and stats[k].size == b.size}
-
-    def _stat(self, key: str) -> Stat | None:
-        try:
-            with self._calling(key):
-                return _stat_of(obstore.head(self._store, key))
-        except NotFound:
-            return None
 
     def _stats(self, prefix: str, after: str = "") -> dict[str, Stat]:
         for attempt in range(1, _TRIES + 1):
@@ -284,7 +276,7 @@ class Bucket(Store):
     def _keep_bytes(self, data: bytes) -> tuple[Blob, bool]:
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
         key = blob_key(blob.digest)
-        stored = self._stat(key)
+        stored = self.stat(key)
         if stored is None:
             self.create(key, data)
         elif stored.size != blob.size or self.is_old(stored):

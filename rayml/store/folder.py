@@ -15,10 +15,10 @@ import errno
 import hashlib
 import os
 import re
-import stat
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from rayml.errors import NotFound, SpecError, StoreError
@@ -64,17 +64,13 @@ class Folder(Store):
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
-    def size(self, key: str) -> int | None:
+    def stat(self, key: str) -> Stat | None:
         try:
             with self._reading(key):
                 found = self._path(key).stat()
         except NotFound:
             return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-    def modified(self, key: str) -> float | None:
-        found = self._stat(key)
-        return None if found is None else found.modified
+        return Stat(found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
 
     def lock_folder(self) -> Path:
         with self._writing():
@@ -117,26 +113,14 @@ class Folder(Store):
         with self._reading(key):
             return self._path(key).open("rb")
 
-    def stats(self, prefix: str) -> dict[str, Stat]:
-        found = ((key, self._stat(key)) for key in self.list(prefix))
-        return {key: stat for key, stat in found if stat is not None}
-
     def unfinished(self) -> dict[str, Stat]:
         found = {}
         for parent, _, names in os.walk(self.root):
             for name in filter(_STAGED.fullmatch, names):
                 key = Path(parent, name).relative_to(self.root).as_posix()
-                if (stat := self._stat(key)) is not None:
+                if (stat := self.stat(key)) is not None:
                     found[key] = stat
         return found
-
-    def _stat(self, key: str) -> Stat | None:
-        try:
-            with self._reading(key):
-                found = self._path(key).stat()
-        except NotFound:
-            return None
-        return Stat(found.st_size, found.st_mtime)
 
     def _keep(self, source: BinaryIO) -> tuple[Blob, bool]:
         checksum, size = hashlib.sha256(), 0

@@ -14,7 +14,7 @@ import msgspec
 
 from rayml.errors import NotFound, StoreError, StoreUnreachable
 from rayml.spec import Origin, Spec, Target
-from rayml.store import Blob, Store
+from rayml.store import Blob, Stat, Store
 from rayml.store.base import blob_key
 from rayml.store.folder import Folder
 from rayml.tracker.reader import Reader
@@ -137,11 +137,8 @@ class MemoryStore(Store):
     def chunks(self, key: str) -> Iterator[bytes]:
         yield self.get(key)
 
-    def size(self, key: str) -> int | None:
-        return len(self.objects[key]) if key in self.objects else None
-
-    def modified(self, key: str) -> float | None:
-        return 0.0 if key in self.objects else None
+    def stat(self, key: str) -> Stat | None:
+        return Stat(len(self.objects[key]), 0.0) if key in self.objects else None
 
     def lock_folder(self) -> Path:
         return Path(tempfile.gettempdir())
