@@ -13,16 +13,14 @@ import psutil
 
 from rayml.config import setting
 from rayml.origin import new_run_id, read_origin
-from rayml.processes import identify
 from rayml.run_context import Context, enter, find_context, leave
 from rayml.runner import describe_exception
 from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
-from rayml.tracker.abandoned import close_abandoned
-from rayml.tracker.client import Client, LoopTransport, Producer
+from rayml.tracker.client import Client, Producer
 from rayml.tracker.edits import find_edited
-from rayml.tracker.lease import open_tracker
 from rayml.tracker.long_params import keep_long
+from rayml.tracker.own import own_transport
 from rayml.tracker.records import Ended, Problem, Started, Submitted
 
 if TYPE_CHECKING:
@@ -67,20 +65,14 @@ def start_run(
         yield current
         return
     opened = open_store(store)
-    close_abandoned(opened)
     spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
     if parent is not None:
         spec = msgspec.structs.replace(spec, parent=find_edited(opened, parent).spec.run)
-    tracker, lease = open_tracker(opened, identify(psutil.Process()))
-    transport = LoopTransport(tracker)
-    producer = Producer(transport, spec.run, 1)
-    _begin(producer, spec)
-    context = Context(Client(producer), producer, opened, params or {}, {})
-    try:
+    with own_transport(opened) as transport:
+        producer = Producer(transport, spec.run, 1)
+        _begin(producer, spec)
+        context = Context(Client(producer), producer, opened, params or {}, {})
         yield from _track(context, producer)
-    finally:
-        transport.close()
-        lease.release()
 
 
 def _begin(producer: Producer, spec: Spec) -> None:

@@ -98,6 +98,14 @@ class LoopTransport:
         """Return once the batch is durable."""
         asyncio.run_coroutine_threadsafe(self._tracker.append(data), self._loop).result()
 
+    def is_current(self) -> bool:
+        """Tell whether the tracker may go on, after a while in which it wrote nothing.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._tracker.is_current()
+
     def close(self) -> None:
         """Leave the shard in good order and stop; every append has returned by then."""
         # A mark that stays is no loss: the next process here looks at the shard and clears it.

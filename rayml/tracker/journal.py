@@ -119,6 +119,15 @@ class Journal:
             f"{self._seq}; this tracker stops, its clients go on with the new one"
         )
 
+    def is_current(self) -> bool:
+        """Tell whether the shard is still there, and ends with this writer's last segment.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        last, after = (segment_key(self._shard, seq) for seq in (self._seq, self._seq + 1))
+        return self._store.size(last) is not None and self._store.size(after) is None
+
     def check(self) -> None:
         """Make sure that no other writer has taken the shard over since the last segment.
 

@@ -179,6 +179,14 @@ class Tracker:
         self._journal.check()
         self._live.set(self._owner)
 
+    def is_current(self) -> bool:
+        """Tell whether the shard is still there, and ends with this tracker's last segment.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._journal.is_current()
+
     def beat(self, run: str) -> None:
         """Note that whoever sees a run through is alive."""
         self._heard[run] = time.monotonic()

@@ -15,6 +15,7 @@ import pytest
 
 import rayml
 from rayml.store import open_store
+from rayml.tracker.own import close_idle
 from tests.cli.terminal import Terminal, call, command, environment
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def test_list_warns_once_of_what_cannot_be_read(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with rayml.start_run("lost", store=store) as context:
         context.log_metric("loss", 1)
+    close_idle()
     (shard,) = (store / "shards").iterdir()
     min(shard.glob("*.jsonl")).write_bytes(b"\0 these are \n no records \n")
     with rayml.start_run("kept", store=store) as context:

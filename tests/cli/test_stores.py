@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rayml
+from rayml.tracker.own import close_idle
 from tests.cli.terminal import call, command, environment
 from tests.cli.test_reading import Run, strict_json
 
@@ -24,6 +25,7 @@ def store(tmp_path: Path) -> Path:
     with rayml.start_run("kept", experiment="flights", store=store) as context:
         context.log_metric("loss", 0.5)
         context.log_artifact("file", b"bytes")
+    close_idle()
     return store
 
 

@@ -16,6 +16,7 @@ from rayml.store.folder import Folder
 from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.lease import lease_shard, open_tracker, reopen_tracker
 from rayml.tracker.live import STALE_S, LiveMark
+from rayml.tracker.own import close_idle
 from rayml.tracker.segments import Owner
 from tests.unit.journals import OWNER
 
@@ -96,6 +97,7 @@ def test_an_owner_s_tracker_goes_on_with_the_shard_it_had(store: Folder) -> None
 def test_new_runs_do_not_wait_for_a_damaged_shard(store: Folder) -> None:
     with rayml.start_run("lost", store=store):
         pass
+    close_idle()
     (shard,) = store.folders("shards/")
     store.put(min(store.list(f"shards/{shard}/")), b"no segment\n at all\n")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,14 @@ import pytest
 import rayml
 from rayml.errors import JobCancelled, JobFailed, SpecError, StoreError
 from rayml.store.folder import Folder
+from rayml.tracker.journal import Journal
 from rayml.tracker.live import live_shards
+from rayml.tracker.own import close_idle
 from rayml.tracker.reader import Reader
 from rayml.tracker.segments import segment_key
+from rayml.tracker.shards import ShardFold
 from tests.ray.eventually import eventually
+from tests.unit.journals import OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +129,37 @@ def test_a_run_knows_when_and_by_whom_it_was_made(store: Folder) -> None:
 def test_a_block_that_ends_leaves_its_shard_in_good_order(store: Folder) -> None:
     with rayml.start_run(store=store):
         assert len(live_shards(store)) == 1
-    assert live_shards(store) == []
+    eventually(lambda: live_shards(store) == [])
+
+
+def test_a_block_right_after_another_finds_that_the_store_was_removed(store: Folder) -> None:
+    with rayml.start_run("first", store=store):
+        pass
+    shutil.rmtree(store.root)
+    with rayml.start_run("second", store=store):
+        pass
+    assert [run.name for run in rayml.runs(store=store)] == ["second"]
+
+
+def test_a_block_right_after_another_finds_that_the_shard_was_taken_over(store: Folder) -> None:
+    with rayml.start_run("first", store=store):
+        pass
+    (shard,) = live_shards(store)
+    Journal(store, shard).open(OWNER, ShardFold())
+    with rayml.start_run("second", store=store):
+        pass
+    assert [run.state for run in rayml.runs(store=store)] == ["succeeded", "succeeded"]
+
+
+def test_blocks_in_threads_share_a_shard(store: Folder) -> None:
+    def track(number: int) -> None:
+        with rayml.start_run(f"run-{number}", store=store) as context:
+            context.log_metric("n", number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(track, range(40)))
+    assert {run.metrics["n"] for run in rayml.runs(store=store)} == set(range(40))
+    assert len(store.folders("shards/")) == 1
 
 
 def test_flush_makes_what_was_logged_readable_at_once(store: Folder) -> None:
@@ -250,6 +286,7 @@ with rayml.start_run("doomed", store=STORE) as context:
         assert (run.state, run.metrics) == ("failed", {"loss": 0.5})
         assert isinstance(run.error, JobFailed)
         assert run.error.kind == "node_lost"
+    close_idle()
     assert live_shards(store) == []
 
 
