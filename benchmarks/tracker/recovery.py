@@ -3,7 +3,8 @@
 A run has logged a million points, a thousand at a time, so that as many segments wait for their
 checkpoint as ever do. It goes on to log single events, each until it is durable, while the tracker
 is killed: what counts is the time from the kill to the next acknowledgement. Afterwards the store
-must hold every point that was acknowledged, once.
+must hold every point that was acknowledged, once. The baseline is what Ray itself takes to bring
+back an actor that does nothing at all.
 
 `--full` also writes 100 million points through the journal and its compaction, and opens them.
 """
@@ -16,15 +17,16 @@ import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+import ray
 
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
-from timing import Figure, alone, report, scratch, seconds, take_turns  # noqa: E402
+from timing import Figure, alone, compare, report, scratch, seconds, take_turns  # noqa: E402
 from tracker.places import (  # noqa: E402
     Distant,
     bucket,
@@ -92,6 +94,25 @@ def recover(store: str | Store, folder: Path) -> float:
     return max(after - max(before, killed) for before, after in pairwise(durable))
 
 
+class Idle:
+    """An actor that does nothing."""
+
+    async def pid(self) -> int:
+        """Return which process it is."""
+        return os.getpid()
+
+
+def recover_idle() -> float:
+    """Return seconds from the kill of an idle actor until it has answered again."""
+    with own_ray(2):
+        options = ray.remote(Idle).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        actor: Any = options.remote()
+        process = psutil.Process(ray.get(actor.pid.remote()))
+        time.sleep(1)
+        process.kill()
+        return seconds(lambda: ray.get(actor.pid.remote()))
+
+
 def fill(store: Store) -> None:
     """Write 100 million points of ended runs into a shard, as trackers do, and compact it."""
     lease = lease_shard(store)
@@ -134,17 +155,18 @@ def open_large(folder: Path) -> list[Figure]:
 def main() -> None:
     with scratch() as folder:
         with bucket(folder) as s3:
-            times = take_turns(
+            idle, *times = take_turns(
+                recover_idle,
                 lambda: recover(fresh(folder), folder),
                 lambda: recover(fresh(s3), folder),
                 lambda: recover(Distant(fresh(s3)), folder),
                 n=ROUNDS,
                 warm_ups=0,
             )
-        figures = [
-            alone(f"`kill -9` with a million points {where}", series, limit=limit, unit="s")
-            for (where, limit), series in zip(LIMITS.items(), times, strict=True)
-        ]
+        figures = []
+        for (where, limit), series in zip(LIMITS.items(), times, strict=True):
+            question = f"`kill -9` with a million points {where} / an idle actor"
+            figures.append(compare(question, idle, series, "value", limit=limit))
         if "--full" in sys.argv:
             figures += open_large(folder)
     slowest = {where: max(series) for where, series in zip(LIMITS, times, strict=True)}

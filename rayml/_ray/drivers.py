@@ -1,4 +1,8 @@
-"""The Ray jobs that see remote runs through, as the cluster itself knows them."""
+"""The Ray jobs that see remote runs through, as the cluster itself knows them.
+
+Ray's Jobs API is imported only when a driver is asked about: it takes longer to import than a
+tracker that comes back takes for everything else.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.experimental import internal_kv
-from ray.job_submission import JobStatus
 
-from rayml._ray.jobs_api import hand_over, job_client, submit_driver
 from rayml.errors import ClusterUnreachable
 from rayml.tracker.lost import DriverState
 
@@ -29,7 +31,8 @@ class RayJobs:
 
     async def look(self, run: str) -> DriverState:
         """Return how the run's Ray job stands."""
-        from ray.dashboard.modules.job.common import JobInfoStorageClient  # noqa: PLC0415 - heavy
+        from ray.dashboard.modules.job.common import JobInfoStorageClient  # noqa: PLC0415
+        from ray.job_submission import JobStatus  # noqa: PLC0415
 
         gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
         info = await JobInfoStorageClient(gcs).get_info(run)
@@ -52,6 +55,8 @@ class RayJobs:
             raise ClusterUnreachable(f"the Jobs API refused its new driver: {exc}") from exc
 
     def _restart(self, spec: Spec, attempt: int) -> None:
+        from rayml._ray.jobs_api import hand_over, job_client, submit_driver  # noqa: PLC0415
+
         client = job_client(_jobs_address())
         config = getattr(self._store, "config", {})
         private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
