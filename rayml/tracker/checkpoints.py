@@ -23,6 +23,8 @@ from rayml.tracker.stored import StoredRun
 if TYPE_CHECKING:
     from rayml.store import Store
 
+RECENT = 1000  # of the ended runs, so many may still be heard of again
+
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of segments whose contents lie in tables.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from rayml.errors import JournalCorrupt, NotFound
 from rayml.tracker.checkpoints import (
+    RECENT,
     Checkpoint,
     Header,
     Span,
@@ -57,7 +58,6 @@ _MERGED_AT_ONCE = 8
 _MERGED_POINTS = 4_000_000
 _POINTS_PER_RUN = 1000  # a run's line is about as long as so many points
 _SMALL = 10_000
-_RECENT = 1000
 _NICE = 15
 
 
@@ -211,7 +211,7 @@ def _checkpoint(stretch: _Stretch, spans: list[Span]) -> Checkpoint:
     fold, before = stretch.state.fold, stretch.header
     ended = [name for name, run in fold.runs.items() if run.is_terminal]
     unended = [run for run in fold.runs.values() if not run.is_terminal]
-    recent = [*before.recent, *ended][-_RECENT:]
+    recent = [*before.recent, *ended][-RECENT:]
     wanted = {*recent, *(run.spec.run for run in unended)}
     header = Header(
         shard=before.shard,

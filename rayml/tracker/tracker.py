@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from rayml.errors import JournalFenced, NotFound, RaymlError, SpecError, StoreError
+from rayml.tracker.checkpoints import RECENT
 from rayml.tracker.journal import Journal
 from rayml.tracker.live import LiveMark
 from rayml.tracker.load import Load
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("rayml.tracker")
 _logger.addHandler(logging.NullHandler())  # whoever waits is told; this is for who wants more
+_LAST_VERSION = (1 << 32) - 1
 _POINTS_PREFIX = b'{"type":"points"'
 
 
@@ -76,8 +78,8 @@ class _Entry(NamedTuple):
 class Tracker:
     """Records runs in one shard of a store.
 
-    Its memory is a cache of the journal: it holds the runs that have not ended, and of those
-    neither points nor artifacts' bytes.
+    Its memory is a cache of the journal: it holds the runs that have not ended, of those neither
+    points nor artifacts' bytes, and the ids of the others.
 
     Attributes:
         store: Where it records.
@@ -98,6 +100,7 @@ class Tracker:
         self._journal = Journal(store, shard)
         self._runs: dict[str, RunRecord] = {}
         self._ended: set[str] = set()
+        self._recent: list[str] = []
         self._versions: dict[str, int] = {}
         self._producers: dict[str, Sent] = {}
         self._queue: list[_Entry] = []
@@ -210,12 +213,13 @@ class Tracker:
 
     def restart(self, checkpoint: Checkpoint | None) -> None:
         """Begin with what a checkpoint says: the journal calls this when it is read."""
-        self._runs, self._ended, self._producers = {}, set(), {}
+        self._runs, self._ended, self._recent, self._producers = {}, set(), [], {}
         self.unstored.clear()
         if checkpoint is not None:
             self._runs = {stored.run: load_run(stored, None) for stored in checkpoint.runs}
             spans = checkpoint.header.spans
             self._ended = {run_id_of(r) for r in ended_lines(self.store, self.shard, spans)}
+            self._recent = list(checkpoint.header.recent)
             self._producers = dict(checkpoint.header.producers)
 
     def add(self, segment: Segment) -> None:
@@ -227,12 +231,13 @@ class Tracker:
 
     def _status(self, run: str) -> Status:
         # A tracker that comes back has counted other changes: its versions are above all before.
-        version = (self._journal.epoch << 32) + self._versions.get(run, 0)
+        first = self._journal.epoch << 32
         if run in self._ended:
-            return Status(version + 1, "ended", None, None)
+            return Status(first + _LAST_VERSION, "ended", None, None)
         if run not in self._runs:
             raise NotFound(f"this tracker has no run {run!r}; it was submitted elsewhere")
         record = self._runs[run]
+        version = first + self._versions.get(run, 0)
         return Status(version, record.state, record.started, record.cancel)
 
     async def _commit_all(self) -> None:
@@ -307,9 +312,18 @@ class Tracker:
             self._versions[batch.run] = self._versions.get(batch.run, 0) + 1
         run = self._runs.get(batch.run)
         if run is not None and run.state in TERMINAL:
-            del self._runs[batch.run]
-            self._heard.pop(batch.run, None)
-            self._ended.add(batch.run)
+            self._end(batch.run)
+
+    def _end(self, run: str) -> None:
+        del self._runs[run]
+        self._heard.pop(run, None)
+        self._versions.pop(run, None)
+        self._ended.add(run)
+        self._recent.append(run)
+        if len(self._recent) >= 2 * RECENT:
+            del self._recent[:-RECENT]
+            wanted = {*self._recent, *self._runs}
+            self._producers = {p: s for p, s in self._producers.items() if s.run in wanted}
 
     def _resolve(self, entry: _Entry) -> None:
         self._pending.pop((entry.batch.producer, entry.batch.n), None)

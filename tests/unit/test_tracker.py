@@ -12,6 +12,7 @@ import pytest
 
 from rayml.errors import JournalFenced, NotFound, SpecError, StoreError
 from rayml.store.folder import Folder
+from rayml.tracker.checkpoints import RECENT
 from rayml.tracker.compaction import compact
 from rayml.tracker.live import LiveMark
 from rayml.tracker.records import CancelRequested, Retrying
@@ -107,6 +108,17 @@ def test_points_are_written_though_the_tracker_does_not_read_them(store: Folder)
     append_all(tracker, [encode(submitted()), encode(points("loss", [0, 1], [2.0, 1.0]), n=2)])
 
     assert dict(read_run(store).last_values()) == {"loss": 1.0}
+
+
+def test_only_of_the_runs_that_ended_last_a_batch_may_be_repeated(store: Folder) -> None:
+    tracker = open_tracker(store)
+    runs = [f"r{number}" for number in range(2 * RECENT)]
+    batches = [encode(submitted(run), ended(run=run), producer=run) for run in runs]
+    append_all(tracker, batches, together=True)
+
+    assert append_all(tracker, batches[-RECENT:], together=True) == [1] * RECENT
+    with pytest.raises(SpecError, match="run r0 exists already"):
+        append_all(tracker, batches[:1])
 
 
 # What it refuses
