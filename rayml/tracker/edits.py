@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from rayml.tracker.changes import NO_EDITS, RunEdited
 from rayml.tracker.reader import read_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rayml.store import Store
     from rayml.tracker.changes import CatalogState, Change, Edits, RunsArchived, RunsDeleted
     from rayml.tracker.runs import RunRecord
@@ -34,17 +38,26 @@ def read_edited(store: Store) -> dict[str, RunRecord]:
     Raises:
         StoreError: The store cannot be read.
     """
-    records, edits = read_runs(store).runs, open_catalog(store).refresh().runs
-    touched = {
-        run: edited(records[run], edits[run])
-        for run in edits
-        if run in records and not edits[run].is_collected
-    }
-    collected = [run for run in edits if edits[run].is_collected]
-    seen = {**records, **touched}
-    for run in collected:
-        seen.pop(run, None)
+    with _no_garbage():
+        seen = dict(read_runs(store).runs)
+    for run, edits in open_catalog(store).refresh().runs.items():
+        if edits.is_collected:
+            seen.pop(run, None)
+        elif run in seen:
+            seen[run] = edited(seen[run], edits)
     return seen
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Let Python not look for garbage: a hundred thousand records come, and all of them stay."""
+    was_looking = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_looking:
+            gc.enable()
 
 
 def find_edited(store: Store, name: str) -> RunRecord:

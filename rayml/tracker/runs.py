@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
@@ -76,8 +77,10 @@ class Series:
         """Add points at the end."""
         new = summarize(steps, values)
         self.summary = new if self.summary is None else merge(self.summary, new)
-        self.recent = self.recent or Columns()
-        self.recent.extend(steps, times, values)
+        if self.recent is None:
+            self.recent = Columns(array("q", steps), array("d", times), array("d", values))
+        else:
+            self.recent.extend(steps, times, values)
 
 
 @dataclass

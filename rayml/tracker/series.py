@@ -46,7 +46,7 @@ class Columns:
         return list(zip(self.step, self.time, self.value, strict=True))
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """What a metric's points amount to.
 
     Attributes:
@@ -72,6 +72,9 @@ class Summary(msgspec.Struct, frozen=True):
 
 def summarize(steps: Sequence[int], values: Sequence[float]) -> Summary:
     """Return the summary of at least one point."""
+    if len(steps) == 1:  # a short run's metrics: most of what a store of many runs has to read
+        (step,), (value,) = steps, values
+        return Summary(1, step, step, value, value, step, value, step)
     first, last_step = min(steps), max(steps)
     numbers = values if not math.isnan(sum(values)) else _numbers(values)
     low, high = min(numbers), max(numbers)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rayml.tracker.runs import Stored
 
 
-class StoredSummary(msgspec.Struct, frozen=True, array_like=True):
+class StoredSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one attempt's rank logged of a metric; numbers that JSON lacks are text."""
 
     attempt: int
