@@ -1,6 +1,8 @@
-"""Runs every benchmark and writes results.md: `python benchmarks/run_all.py`.
+"""Runs benchmarks and writes results.md: `python benchmarks/run_all.py [--full] [script …]`.
 
-Exits with 1 if a limit is missed. If a benchmark itself fails, results.md stays as it was.
+Without a script's name, all of them run. Each one's section in results.md is written as soon as it
+is done; a script that fails leaves its section as it was. `--full` is passed on: some scripts then
+measure sizes as well that take minutes and tens of GB of disk. Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -13,44 +15,62 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from timing import FLOORS
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 FOLDER = Path(__file__).parent
-SCRIPTS = ("import_time", "warm_submit", "cold_run", "log_metric", "artifacts")
+SCRIPTS = (
+    "import_time",
+    "warm_submit",
+    "cold_run",
+    "log_metric",
+    "artifacts",
+    "tracker/acknowledgement",
+    "tracker/ingest",
+    "tracker/recovery",
+    "tracker/short_runs",
+    "tracker/queries",
+    "tracker/artifacts",
+)
 RESULTS = FOLDER / "results.md"
 HEAD = """\
 # Figures
 
-Written by `make bench`, which runs `python benchmarks/run_all.py`; do not edit. rayml and its
-baseline take turns within one run; each number is the median of n. What is compared is rayml /
-baseline (the median of the turns' ratios), or their difference, or where a limit has a ≥,
-baseline / rayml; without a baseline, or with a limit in its own unit, it is rayml's number itself.
-
+Written by `benchmarks/run_all.py`, which `make bench` runs; do not edit. rayml and its baseline
+take turns within one run; each number is the median of n. What is compared is rayml / baseline
+(the median of the turns' ratios), or their difference, or where a limit has a ≥, baseline / rayml;
+without a baseline, or with a limit in its own unit, it is rayml's number itself.
 """
 COLUMNS = ("question", "baseline", "rayml", "compared", "limit", "met?", "n")
 
 
-def run(script: str) -> dict[str, Any]:
+def section(script: str, options: Sequence[str]) -> tuple[str, bool]:
+    """Run a script; return what results.md says of it, and whether all limits are met."""
+    print(f"{script} …", file=sys.stderr)
+    command, before = [f"benchmarks/{script}.py", *options], conditions()
     done = subprocess.run(
-        [sys.executable, str(FOLDER / f"{script}.py")],
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         check=True,
         text=True,
+        cwd=FOLDER.parent,
     )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    head = f"\n## {answer['question']}\n\n`{' '.join(command)}`; {before}\n\n"
+    return head + table(answer), answer["ok"]
 
 
-def table(script: str, answer: dict[str, Any]) -> str:
+def table(answer: dict[str, Any]) -> str:
     """Return a script's figures in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, answer["figures"])]
-    head = f"## {answer['question']}\n\n`benchmarks/{script}.py`\n\n"
     details = ", ".join(f"{name} = {shown(value)}" for name, value in answer["details"].items())
     tail = f"\nAlso seen: {details}.\n" if details else ""
-    return head + "".join(f"| {' | '.join(line)} |\n" for line in lines) + tail
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + tail
 
 
 def row(figure: dict[str, Any]) -> list[str]:
@@ -100,22 +120,31 @@ def conditions() -> str:
     memory = psutil.virtual_memory().total / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in ("rayml", "ray", "pyarrow"))
     return (
-        f"- {datetime.now(UTC):%Y-%m-%d}, load before the start {os.getloadavg()[0]:.1f}\n"
-        f"- {os.cpu_count()} cores ({model or platform.machine()}), {memory:.0f} GiB of memory, "
-        f"{platform.system()} {platform.release()}\n"
-        f"- Python {platform.python_version()}, {packages}\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, load before the start {os.getloadavg()[0]:.1f},\n"
+        f"{os.cpu_count()} cores ({model or platform.machine()}), {memory:.0f} GiB of memory, "
+        f"{platform.system()} {platform.release()},\n"
+        f"Python {platform.python_version()}, {packages}"
     )
 
 
+def read_sections() -> dict[str, str]:
+    """Return what results.md says already, by script."""
+    parts = RESULTS.read_text("utf-8").split("\n## ")[1:]
+    return {
+        part.partition("`benchmarks/")[2].partition(".py")[0]: f"\n## {part}" for part in parts
+    }
+
+
 def main() -> int:
-    parts, answers = [HEAD, conditions()], []
-    for script in SCRIPTS:
-        print(f"{script} …", file=sys.stderr)
-        answers.append(run(script))
-        parts.append("\n" + table(script, answers[-1]))
-        print(parts[-1])
-    RESULTS.write_text("".join(parts), "utf-8")
-    return 0 if all(answer["ok"] for answer in answers) else 1
+    options = [word for word in sys.argv[1:] if word.startswith("-")]
+    scripts = [word for word in sys.argv[1:] if word not in options] or SCRIPTS
+    sections, is_ok = read_sections(), True
+    for script in scripts:
+        sections[script], met = section(script, options)
+        is_ok &= met
+        print(sections[script])
+        RESULTS.write_text(HEAD + "".join(sections[s] for s in SCRIPTS if s in sections), "utf-8")
+    return 0 if is_ok else 1
 
 
 if __name__ == "__main__":

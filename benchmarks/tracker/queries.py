@@ -2,8 +2,8 @@
 
 A warm reader has read the store before, as in a notebook or a user interface. A cold one is a new
 process, from its start to its end; it finds the runs in segments as the tracker wrote them, or in
-tables as its compaction leaves them. If mlflow is installed, `search_runs` is asked the same of the
-same runs in SQLite, which are put there directly; both answer with the 100 best.
+tables as its compaction leaves them. If mlflow is installed, `search_runs` is asked the same of
+the same runs in SQLite, which are put there directly; both answer with the 100 best.
 """
 
 from __future__ import annotations
