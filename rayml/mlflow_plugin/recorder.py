@@ -26,11 +26,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import psutil
 
 from rayml.errors import JournalFenced, NotFound, RaymlError, StoreError
-from rayml.processes import identify
 from rayml.run_context import Context, find_context
-from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.client import Client, LoopTransport, Producer
-from rayml.tracker.lease import open_tracker
+from rayml.tracker.own import own_tracker
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Ended, Points, Problem, Started, Submitted, plain_values
 from rayml.tracker.relay import Relay, RelayTransport
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from rayml.spec import Spec
     from rayml.store import Store
     from rayml.tracker.client import Transport
-    from rayml.tracker.lease import Lease
     from rayml.tracker.records import Record
 
 _FLUSH_S = 60.0
@@ -145,7 +142,6 @@ class Recorder:
     store: Store
     writers: dict[str, Writer] = field(default_factory=dict)
     _transport: LoopTransport | None = None
-    _lease: Lease | None = None
     _relay: Relay | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -192,23 +188,20 @@ class Recorder:
             with suppress(RaymlError):  # said when the run is found to have failed
                 writer.flush()
             self.forget(run)
-        relay, transport, lease = self._relay, self._transport, self._lease
-        self._relay = self._transport = self._lease = None
+        relay, transport = self._relay, self._transport
+        self._relay = self._transport = None
         if relay is not None:
             relay.close()
         if transport is not None:
-            transport.close()
-        if lease is not None:
-            lease.release()
+            own_tracker(self.store).release()
+            own_tracker(self.store).close()
 
     def _open(self) -> LoopTransport:
         with self._lock:
             if self._transport is None:
-                close_abandoned(self.store)
-                tracker, self._lease = open_tracker(self.store, identify(psutil.Process()))
-                self._transport = LoopTransport(tracker)
+                self._transport = own_tracker(self.store).acquire()
                 self._relay = Relay(self._transport, b"")
-                _publish(self.store, tracker.shard, self._relay.address)
+                _publish(self.store, self._transport.shard, self._relay.address)
                 # Called in forked children as well, but by that process alone which made it.
                 Finalize(None, self.close, exitpriority=10)
             return self._transport

@@ -94,6 +94,11 @@ class LoopTransport:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._upkeep.run(), self._loop)
 
+    @property
+    def shard(self) -> str:
+        """Where it writes."""
+        return self._tracker.shard
+
     def append(self, data: bytes) -> None:
         """Return once the batch is durable."""
         asyncio.run_coroutine_threadsafe(self._tracker.append(data), self._loop).result()

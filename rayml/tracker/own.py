@@ -81,6 +81,17 @@ class OwnTracker:
             self._lease.release()
 
 
+def own_tracker(store: Store) -> OwnTracker:
+    """Return this process's tracker of a store, which is opened when it is acquired."""
+    # A forked child has none of its parent's threads, and a store may have other credentials.
+    key = (os.getpid(), pickle.dumps(store))
+    if key not in _trackers:
+        tracker = _trackers.setdefault(key, OwnTracker(store))
+        # Called in forked children as well, but by that process alone which made it.
+        Finalize(None, tracker.close, exitpriority=10)
+    return _trackers[key]
+
+
 @contextmanager
 def own_transport(store: Store) -> Iterator[LoopTransport]:
     """Give the way to this process's tracker of a store.
@@ -88,7 +99,7 @@ def own_transport(store: Store) -> Iterator[LoopTransport]:
     Raises:
         StoreError: The store cannot be read or written.
     """
-    tracker = _own_tracker(store)
+    tracker = own_tracker(store)
     transport = tracker.acquire()
     try:
         yield transport
@@ -101,13 +112,3 @@ def close_idle() -> None:
     for (pid, _), tracker in list(_trackers.items()):
         if pid == os.getpid():
             tracker.close()
-
-
-def _own_tracker(store: Store) -> OwnTracker:
-    # A forked child has none of its parent's threads, and a store may have other credentials.
-    key = (os.getpid(), pickle.dumps(store))
-    if key not in _trackers:
-        tracker = _trackers.setdefault(key, OwnTracker(store))
-        # Called in forked children as well, but by that process alone which made it.
-        Finalize(None, tracker.close, exitpriority=10)
-    return _trackers[key]
