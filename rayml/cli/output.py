@@ -65,6 +65,8 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "started_at": _iso(record.started_at),
         "ended_at": _iso(record.ended_at),
         "duration_s": duration_s(record),
+        "worker_s": record.attribute("worker_s"),
+        "workers": record.held.workers if record.held else [],
         "params": record.params,
         "inputs": msgspec.to_builtins(spec.inputs),
         "labels": record.labels,
@@ -148,11 +150,19 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("state", state_text(record)),
         ("attempts", str(record.attempt) if record.attempt > 1 else ""),
         ("duration", duration_text(duration_s(record))),
+        ("workers", _workers_text(record)),
         ("labels", pairs_text(_own_labels(record))),
         ("notes", str(record.attribute("notes"))),
         ("archived", "yes" if record.attribute("archived") else ""),
         ("parent", spec.parent or ""),
     ]
+
+
+def _workers_text(record: RunRecord) -> str:
+    """Return which workers of a cluster a run holds, and what those that it held have cost."""
+    held = ", ".join(record.held.workers) if record.held else ""
+    hours = float(str(record.attribute("worker_s"))) / 3600
+    return f"{held} " * bool(held) + f"({hours:.3g} worker-hours)" * bool(hours)
 
 
 def _own_labels(record: RunRecord) -> dict[str, str]:

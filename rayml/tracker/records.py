@@ -88,6 +88,29 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     pid: int
 
 
+class Reserved(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reserved"):
+    """An attempt holds workers of a cluster from now on, until `Released` or the run's end.
+
+    Attributes:
+        shape: The key of the workers' shape.
+        workers: Their names: on Kubernetes, their pods'.
+    """
+
+    run: str
+    time: float
+    attempt: int
+    shape: str
+    workers: list[str]
+
+
+class Released(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="released"):
+    """The workers are given back."""
+
+    run: str
+    time: float
+    attempt: int
+
+
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
     """Someone wants the run to end."""
 
@@ -169,6 +192,8 @@ Record: TypeAlias = (
     Submitted
     | Waiting
     | Started
+    | Reserved
+    | Released
     | CancelRequested
     | Retrying
     | Ended

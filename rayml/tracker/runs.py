@@ -21,6 +21,8 @@ from rayml.tracker.records import (
     Points,
     Problem,
     Record,
+    Released,
+    Reserved,
     Result,
     Retrying,
     Started,
@@ -91,6 +93,8 @@ class RunRecord:
         since: The segment with which it began.
         params: By name; long ones are cut.
         long_params: Digests of the blobs that hold those whole, by name.
+        held: The workers that it holds, if it holds any.
+        worker_s: Seconds for which it held workers, summed over them, up to those it holds now.
         stored: Where its older points lie, if they are not here.
         edits: What people changed afterwards, where somebody has looked that up.
     """
@@ -110,6 +114,8 @@ class RunRecord:
     cancel: CancelRequested | None = None
     problem: Problem | None = None
     result: Result | None = None
+    held: Reserved | None = None
+    worker_s: float = 0.0
     series: dict[str, dict[Source, Series]] = field(default_factory=dict)
     stored: Stored | None = None
     edits: Edits | None = None
@@ -118,6 +124,10 @@ class RunRecord:
     def is_terminal(self) -> bool:
         """The run has ended and will never change again."""
         return self.state in TERMINAL
+
+    def held_s(self, now: float) -> float:
+        """Return for how long it has held the workers that it holds, summed over them."""
+        return max(0.0, now - self.held.time) * len(self.held.workers) if self.held else 0.0
 
     def points(self, metric: str) -> list[Point]:
         """Return a metric's points that count, by step: see `supersede`."""
@@ -177,6 +187,10 @@ def _duration_s(run: RunRecord) -> float | None:
     return max(0.0, end - run.started_at)
 
 
+def _worker_s(run: RunRecord) -> float:
+    return run.worker_s + run.held_s(time.time())
+
+
 _ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
     "id": lambda run: run.spec.run,
     "name": lambda run: run.spec.name,
@@ -192,6 +206,7 @@ _ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
     "started_at": lambda run: run.started_at,
     "ended_at": lambda run: run.ended_at,
     "duration_s": _duration_s,
+    "worker_s": _worker_s,
 }
 
 
@@ -284,10 +299,16 @@ def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case pe
         case Started():
             run.state, run.reason, run.attempt = "running", "", record.attempt
             run.started, run.started_at = record, run.started_at or record.time
+        case Reserved():
+            _give_back(run, record.time)
+            run.held = record
+        case Released():
+            _give_back(run, record.time)
         case Retrying():
             run.state, run.reason, run.attempt = "retrying", record.reason, record.attempt + 1
             run.problem = record.problem
         case Ended():
+            _give_back(run, record.time)
             run.state, run.reason, run.attempt = record.state, "", record.attempt
             run.problem, run.result, run.ended_at = record.problem, record.result, record.time
         case CancelRequested():
@@ -300,6 +321,12 @@ def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case pe
             run.labels |= record.labels
         case Logged():
             run.artifacts[record.artifact.name] = record.artifact
+
+
+def _give_back(run: RunRecord, now: float) -> None:
+    """Count what the workers that a run holds have cost; it holds none then."""
+    run.worker_s += run.held_s(now)
+    run.held = None
 
 
 def _add_points(run: RunRecord, record: Points) -> None:

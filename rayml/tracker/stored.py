@@ -8,7 +8,14 @@ import msgspec
 
 from rayml.artifacts.record import ArtifactRecord
 from rayml.spec import Spec
-from rayml.tracker.records import CancelRequested, Problem, Result, Started, plain_values
+from rayml.tracker.records import (
+    CancelRequested,
+    Problem,
+    Reserved,
+    Result,
+    Started,
+    plain_values,
+)
 from rayml.tracker.runs import RunRecord, Series
 from rayml.tracker.series import Summary
 
@@ -50,12 +57,14 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancel: CancelRequested | None = None
     problem: Problem | None = None
     result: Result | None = None
+    held: Reserved | None = None
+    worker_s: float = 0.0
     metrics: dict[str, list[StoredSummary]] = {}
 
 
 _SAME = (
     "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "started",
-    "started_at", "ended_at", "cancel", "problem", "result",
+    "started_at", "ended_at", "cancel", "problem", "result", "held", "worker_s",
 )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from rayml.tracker.records import (
     Labels,
     Logged,
     Problem,
+    Released,
+    Reserved,
     Retrying,
     Started,
     Waiting,
@@ -298,3 +300,28 @@ def test_a_wait_that_is_told_after_the_start_changes_nothing() -> None:
     assert runs["r1"].reason == ""
     apply(runs, Waiting(run="r1", time=3.0, attempt=2, reason="busy"))
     assert runs["r1"].state == "waiting"
+
+
+def reserved(time: float, *workers: str, attempt: int = 1) -> Reserved:
+    return Reserved(run="r1", time=time, attempt=attempt, shape="abc", workers=list(workers))
+
+
+def test_workers_cost_what_they_are_held_for() -> None:
+    run = fold(submitted(), reserved(1, "a", "b"), Released(run="r1", time=5, attempt=1), ended())
+    assert (run.worker_s, run.held) == (8.0, None)
+
+
+def test_the_end_of_a_run_gives_its_workers_back() -> None:
+    run = fold(submitted(), reserved(3.5, "a", "b"), ended())
+    assert (run.worker_s, run.held) == (11.0, None)
+
+
+def test_other_workers_take_the_place_of_those_before() -> None:
+    run = fold(submitted(), reserved(10, "a", "b"), reserved(12, "b", "c", "d"))
+    assert run.worker_s == 4.0
+    assert run.held_s(13) == 3.0
+
+
+def test_a_clock_that_goes_back_costs_nothing() -> None:
+    run = fold(submitted(), reserved(10, "a"), ended())
+    assert run.worker_s == 0.0
