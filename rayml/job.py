@@ -25,7 +25,7 @@ from rayml.registry import pin
 from rayml.run import Run
 from rayml.run_context import find_context
 from rayml.runner import Payload
-from rayml.spec import Spec, describe_params
+from rayml.spec import Spec, describe_params, has_jobs_api
 from rayml.store import Store, open_store
 from rayml.tracker.long_params import keep_long
 
@@ -139,7 +139,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         return job.spec
     job = _keep_long_params(job)
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
-    if address.startswith(("http://", "https://")):
+    if has_jobs_api(address):
         return _submit_there(job, address)
     return _submit_here(job)
 

@@ -67,7 +67,7 @@ def runs(
         where: What they must meet, such as `"metrics.auc.max > 0.9 and params.depth in (4, 8)"`.
             The fields are `params.…`, `labels.…`, `metrics.…` (`.last`, which is meant without
             saying so, `.min` or `.max`), id, name, experiment, state, attempt, submitted_at,
-            started_at, ended_at (`> -7d`, `>= 2026-11-30`), duration_s, worker_s (for which it held
+            started_at, ended_at (`> -7d`, `>= 2026-11-30`), duration_s, worker_s (that it held
             workers of a cluster, summed over them), parent, user, notes, archived and deleted.
             They are compared by `= != < <= > >= in like`, `is null`, and
             combined by `and or not ( )`.

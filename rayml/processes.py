@@ -78,7 +78,7 @@ def _end(processes: list[psutil.Process]) -> int:
     return len(processes)
 
 
-def identify(process: psutil.Process, address: str = "") -> Owner:
+def identify(process: psutil.Process, address: str = "", cluster: str = "") -> Owner:
     """Return what tells a process from all others, also after its id was given to another."""
     return Owner(
         host=socket.gethostname(),
@@ -86,12 +86,19 @@ def identify(process: psutil.Process, address: str = "") -> Owner:
         pid=process.pid,
         started_at=process.create_time(),
         address=address,
+        cluster=cluster,
     )
 
 
 def is_elsewhere(owner: Owner) -> bool:
     """Tell whether a process belongs to another machine."""
     return owner.host != socket.gethostname()
+
+
+def is_before(owner: Owner, successor: Owner) -> bool:
+    """Tell whether a process went away with the head that this other one's head replaced."""
+    is_of_same = owner.cluster != "" and owner.cluster == successor.cluster
+    return is_of_same and owner.host != successor.host
 
 
 def is_gone(owner: Owner) -> bool:

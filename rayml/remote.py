@@ -19,6 +19,7 @@ from rayml import _ray
 from rayml._ray import jobs_api
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
+from rayml.spec import has_jobs_api
 from rayml.store import check_store
 from rayml.supervisor import request_cancel
 from rayml.tracker.abandoned import end_unstarted
@@ -100,7 +101,7 @@ def find_driver(spec: Spec, store: Store) -> JobDriver | TrackerDriver:
     Raises:
         ClusterUnreachable: It cannot be reached.
     """
-    if spec.cluster.startswith(("http://", "https://")):
+    if has_jobs_api(spec.cluster):
         return JobDriver(_client(spec.cluster), spec, store)
     shard = read_runs(store).shard_of.get(spec.run, "")
     owner = LiveMark(store, shard).get() if shard else None

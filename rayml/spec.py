@@ -105,6 +105,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self)).decode()
 
 
+def has_jobs_api(cluster: str) -> bool:
+    """Tell whether jobs reach a cluster of this address through Ray's Jobs API.
+
+    >>> has_jobs_api("kuberay://ml/train"), has_jobs_api("http://head:8265"), has_jobs_api("local")
+    (True, True, False)
+    """
+    return cluster.startswith(("http://", "https://", "kuberay://"))
+
+
 def describe_params(params: Mapping[str, object]) -> dict[str, object]:
     """Return parameters as JSON can hold them, each within a few KiB.
 

@@ -19,15 +19,24 @@ from rayml.errors import ClusterUnreachable
 from rayml.tracker.lost import DriverState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rayml.spec import Spec
     from rayml.store import Store
 
 
 class RayJobs:
-    """The drivers of this cluster; a run's id is its Ray job's submission id."""
+    """The drivers of this cluster; a run's id is its Ray job's submission id.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where their runs are recorded.
+        orphans: Runs from before this tracker began. A silent one that Ray knows no job of had its
+            driver on a head that this one has replaced.
+    """
+
+    def __init__(self, store: Store, orphans: Collection[str] = ()) -> None:
         self._store = store
+        self._orphans = frozenset(orphans)
 
     async def look(self, run: str) -> DriverState:
         """Return how the run's Ray job stands."""
@@ -36,6 +45,8 @@ class RayJobs:
 
         gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
         info = await JobInfoStorageClient(gcs).get_info(run)
+        if info is None and run in self._orphans:
+            return DriverState(is_over=True, words="the cluster's head was replaced")
         if info is None:
             return DriverState(is_over=False, words="")
         status = JobStatus(info.status)
@@ -55,12 +66,17 @@ class RayJobs:
             raise ClusterUnreachable(f"the Jobs API refused its new driver: {exc}") from exc
 
     def _restart(self, spec: Spec, attempt: int) -> None:
-        from rayml._ray.jobs_api import hand_over, job_client, submit_driver  # noqa: PLC0415
+        from rayml._ray.jobs_api import (  # noqa: PLC0415
+            forget_job,
+            hand_over,
+            job_client,
+            submit_driver,
+        )
 
         client = job_client(_jobs_address())
         config = getattr(self._store, "config", {})
         private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
-        client.delete_job(spec.run)
+        forget_job(client, spec.run)
         submit_driver(client, spec, self._store, private, attempt)
 
 

@@ -64,6 +64,19 @@ def submit_driver(
     )
 
 
+def forget_job(client: JobSubmissionClient, run: str) -> None:
+    """Let a run's Ray job have been never, if there was one: its id can be used again.
+
+    Raises:
+        RuntimeError: The cluster refused.
+    """
+    try:
+        client.delete_job(run)
+    except RuntimeError as exc:
+        if str(HTTPStatus.NOT_FOUND.value) not in str(exc):
+            raise
+
+
 def hand_over(client: JobSubmissionClient, private: bytes) -> str:
     """Lay what must not be written down into the cluster's memory; return where it can be taken.
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psutil
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rayml.tracker.tracker import Tracker
 
 _START_S = 60.0
+_AUTHORITY = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 _CLOSE_S = 5.0
 _trackers: dict[tuple[str, str], ray.actor.ActorHandle[TrackerActor]] = {}
 
@@ -125,10 +127,11 @@ class TrackerActor:
             if self._tracker is None:
                 self._tracker, self._lease = open_tracker(store, owner)
             self._upkeep = Upkeep(self._tracker)
+            found = [run.spec.run for run in self._tracker.silent_runs(0)]
             # Nobody may ever call it after a restart, and still it has to look after its runs.
             loop = asyncio.get_running_loop()
             self._looking_after = [
-                loop.create_task(self._upkeep.run(RayJobs(store))),
+                loop.create_task(self._upkeep.run(RayJobs(store, orphans=found))),
                 loop.create_task(TrackerMetrics(self._tracker).publish()),
             ]
         except Exception as exc:  # noqa: BLE001 - handed to the caller, who raises it
@@ -165,4 +168,18 @@ class TrackerActor:
 
 def owner_of_cluster() -> Owner:
     """Return this node's Ray daemon: a shard whose daemon is gone has no writer any more."""
-    return identify(psutil.Process(os.getppid()), ray.get_runtime_context().gcs_address)
+    address = ray.get_runtime_context().gcs_address
+    return identify(psutil.Process(os.getppid()), address, _kuberay_cluster())
+
+
+def _kuberay_cluster() -> str:
+    """Return which RayCluster this is, and of which Kubernetes; empty elsewhere.
+
+    Its namespace and name alone would not tell it from its twin in another Kubernetes that shares
+    the store, so what tells those apart goes with them: their certificate authority.
+    """
+    name, authority = os.environ.get("RAY_CLUSTER_NAME"), Path(_AUTHORITY)
+    if name is None or not authority.exists():
+        return ""
+    kubernetes = hashlib.sha256(authority.read_bytes()).hexdigest()[:16]
+    return f"{os.environ.get('RAY_CLUSTER_NAMESPACE', '')}/{name}@{kubernetes}"

@@ -154,8 +154,10 @@ def _requirements(packages: list[str] | None, file: str | None) -> list[str] | s
 
 
 def _is_remote(cluster: str | None) -> bool:
+    from rayml.spec import has_jobs_api  # noqa: PLC0415 - not for --help
+
     address = setting("cluster", cluster) or os.environ.get("RAY_ADDRESS", "")
-    return address.startswith(("http://", "https://"))
+    return has_jobs_api(address)
 
 
 def _run(

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rayml.errors import JournalCorrupt, StoreError
+from rayml.processes import is_before
 from rayml.store import check_store
 from rayml.tracker.live import LiveMark, live_shards
 from rayml.tracker.tracker import Tracker
@@ -60,13 +61,14 @@ def open_tracker(store: Store, owner: Owner) -> tuple[Tracker, Lease]:
 
 
 def reopen_tracker(store: Store, owner: Owner) -> Tracker | None:
-    """Return the tracker that this owner had when it died, if it had one.
+    """Return the tracker that this owner had when it died, or the head that it replaced.
 
     Raises:
         StoreError: The store cannot be read or written.
     """
     for shard in live_shards(store):
-        if LiveMark(store, shard).get() == owner:
+        mark = LiveMark(store, shard).get()
+        if mark is not None and (mark == owner or is_before(mark, owner)):
             with suppress(JournalCorrupt):
                 return Tracker(store, shard, owner)
     return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rayml import policy
 from rayml.errors import RaymlError
+from rayml.spec import has_jobs_api
 from rayml.tracker.records import Problem, Retrying
 from rayml.tracker.runs import end_of
 from rayml.tracker.segments import encode_batch
@@ -118,7 +119,7 @@ class LostRuns:
 
 def _obstacle(spec: Spec) -> str:
     """Return why a run cannot be given to a new driver; nothing if it can."""
-    if not spec.cluster.startswith(("http://", "https://")):
+    if not has_jobs_api(spec.cluster):
         return "its code was with the process that submitted it"
     if spec.secrets:
         return "its secrets are nowhere written down"

@@ -36,13 +36,19 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that a shard lives and dies with, to tell later whether it is gone."""
+    """The process that a shard lives and dies with, to tell later whether it is gone.
+
+    Attributes:
+        address: Where it takes requests, if it does.
+        cluster: Of whose head it is a part: there is only one at a time. Empty if it is of none.
+    """
 
     host: str
     boot: str
     pid: int
     started_at: float
     address: str = ""
+    cluster: str = ""
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):

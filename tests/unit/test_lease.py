@@ -94,6 +94,21 @@ def test_an_owner_s_tracker_goes_on_with_the_shard_it_had(store: Folder) -> None
     assert reopen_tracker(store, ELSEWHERE) is None
 
 
+def head(host: str, cluster: str = "ray/train@k1") -> Owner:
+    return Owner(host=host, boot="1", pid=7, started_at=0.0, cluster=cluster)
+
+
+def test_a_new_head_goes_on_with_the_shard_of_the_one_that_it_replaces(store: Folder) -> None:
+    tracker, lease = open_tracker(store, head("train-head-a"))
+    lease.release()
+
+    assert reopen_tracker(store, head("train-head-b", "ray/train@k2")) is None
+    assert reopen_tracker(store, head("train-head-b", "")) is None
+    again = reopen_tracker(store, head("train-head-b"))
+    assert again is not None
+    assert again.shard == tracker.shard
+
+
 def test_new_runs_do_not_wait_for_a_damaged_shard(store: Folder) -> None:
     with rayml.start_run("lost", store=store):
         pass
