@@ -9,12 +9,12 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+import urllib3
+
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import urllib3
 
     from rayml.cluster.credentials import Credentials
 
@@ -49,8 +49,6 @@ class Calls:
         Raises:
             ClusterUnreachable: No answer within the time, or credentials that are not taken.
         """
-        import urllib3  # noqa: PLC0415 - `import rayml.cluster` stays light
-
         may_refresh = True
         for is_last in self._tries():
             try:
@@ -70,8 +68,6 @@ class Calls:
         raise AssertionError("the last try returns or raises")
 
     def _request(self, method: str, path: str, body: object) -> urllib3.BaseHTTPResponse:
-        import urllib3  # noqa: PLC0415 - as above
-
         headers = urllib3.HTTPHeaderDict({"Accept": "application/json", "User-Agent": "rayml"})
         for name, value in self._credentials.headers():
             headers.add(name, value)
@@ -83,8 +79,6 @@ class Calls:
         return self._open_pool().request(method, url, body=data, headers=headers, redirect=False)
 
     def _open_pool(self) -> urllib3.PoolManager:
-        import urllib3  # noqa: PLC0415 - as above
-
         context = self._credentials.ssl_context()
         with self._lock:
             if self._pool is None or context is not self._pool_context:
@@ -99,8 +93,6 @@ class Calls:
             return self._pool
 
     def _pool_options(self, context: ssl.SSLContext | None) -> dict[str, Any]:
-        import urllib3  # noqa: PLC0415 - as above
-
         timeout = urllib3.Timeout(connect=_CONNECT_S, read=_ANSWER_S)
         options: dict[str, Any] = {"retries": False, "timeout": timeout, "maxsize": 4}
         if context is None:
@@ -147,8 +139,6 @@ class Calls:
 
 def _may_repeat(method: str, exc: Exception) -> bool:
     """Tell whether another try may help, and does no harm if this one was heard."""
-    import urllib3  # noqa: PLC0415 - as above
-
     if isinstance(exc, urllib3.exceptions.SSLError):
         return False
     was_not_sent = isinstance(

@@ -12,7 +12,7 @@ from rayml.cluster.answers import Conflict, RightMissing, Target, explain, read_
 from rayml.cluster.calls import Calls
 from rayml.cluster.credentials import Credentials
 from rayml.cluster.kubeconfig import find_entry
-from rayml.errors import ClusterError, NotFound, suggestion
+from rayml.errors import ClusterError, ClusterUnreachable, NotFound, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ __all__ = ["Conflict", "KubeClient", "RightMissing"]
 
 _PATIENCE_S: Final = 10.0
 _PAGE: Final = 500
+_NO_SUCH_PATH: Final = b"404 page not found"
 _HEAD_PORT: Final = 8265
 _GROUPS: Final = {
     "customresourcedefinitions": "apiextensions.k8s.io",
@@ -257,12 +258,21 @@ class KubeClient:
         status = read_status(found)
         if code != HTTPStatus.NOT_FOUND:
             raise explain(code, status, method, target, self.context)
-        if status is None and target.resource == "rayclusters":
-            raise ClusterError(
+        if status is None:
+            raise self._not_served(found)
+        raise NotFound(f"{target} is not there") if is_asked else self._missing(target)
+
+    def _not_served(self, body: bytes) -> ClusterError:
+        """Return the error for a path that the server does not know."""
+        if body.startswith(_NO_SUCH_PATH):
+            return ClusterError(
                 f"the Kubernetes of context {self.context!r} has no RayClusters; install "
                 "KubeRay's operator 1.7 or newer"
             )
-        raise NotFound(f"{target} is not there") if is_asked else self._missing(target)
+        return ClusterUnreachable(
+            f"what answers at {self.credentials.server} of context {self.context!r} is no "
+            "kube-apiserver; check the context's server, and HTTPS_PROXY"
+        )
 
     def _missing(self, target: Target) -> NotFound:
         """Return the error that says what is missing: the namespace, or the object in it."""
