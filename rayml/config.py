@@ -11,12 +11,14 @@ import getpass
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rayml.errors import SpecError, suggestion
+from rayml.placement import CHECKS
 
 _MEMORY_UNITS = {
     "": 1,
@@ -34,8 +36,8 @@ _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 Failure = Literal["node_lost", "oom", "error"]
 
 
-def parse_memory(quantity: str | int) -> int:
-    """Return a Kubernetes memory quantity in bytes.
+def parse_memory(quantity: str | int, name: str = "memory") -> int:
+    """Return a Kubernetes memory quantity in bytes; `name` is what errors call it.
 
     >>> parse_memory("4Gi"), parse_memory("1.5G"), parse_memory(1024)
     (4294967296, 1500000000, 1024)
@@ -46,31 +48,50 @@ def parse_memory(quantity: str | int) -> int:
     match = _MEMORY.fullmatch(str(quantity).strip())
     if isinstance(quantity, bool) or match is None or match[2] not in _MEMORY_UNITS:
         raise SpecError(
-            f"memory={quantity!r} is not a quantity; write bytes as an integer, or a number with "
+            f"{name}={quantity!r} is not a quantity; write bytes as an integer, or a number with "
             "one of k M G T Ki Mi Gi Ti, such as '4Gi'"
         )
     size = int(float(match[1]) * _MEMORY_UNITS[match[2]])
     if size <= 0:
-        raise SpecError(f"memory={quantity!r} is nothing; leave it out to set no demand")
+        raise SpecError(f"{name}={quantity!r} is nothing; leave it out to set no demand")
     return size
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Resources:
-    """What each worker of a job gets, as Ray resources.
+    """What each worker of a job gets, and on which machines.
 
-    Ray schedules by these numbers and does not enforce them: a job that uses more memory than it
-    asked for competes with its neighbours.
+    On a plain Ray cluster the first five count, and Ray schedules by them and does not enforce
+    them: a job that uses more memory than it asked for competes with its neighbours. On KubeRay a
+    worker is a pod of its own, and all of them count.
 
     Attributes:
-        cpus: CPU cores; fractions are allowed, 0 means that the job only coordinates.
-        memory: Bytes, or a Kubernetes quantity such as `"4Gi"`; None makes no demand.
-        gpus: GPUs; fractions below 1 share one.
-        gpu_type: Ray's accelerator type, such as `"A100"`; None takes any.
+        cpus: CPU cores; fractions are allowed, 0 means that the job only coordinates. A pod has at
+            least these; Ray counts whole ones, rounded up.
+        memory: Bytes, or a Kubernetes quantity such as `"4Gi"`; None makes no demand. A pod that
+            uses more than `memory_limit`, or without one more than this, is killed (`oom`).
+        gpus: GPUs; fractions below 1 share one. Whole ones on KubeRay.
+        gpu_type: Ray's accelerator type, such as `"A100"`; None takes any. On KubeRay the value of
+            the GPU's label on your nodes, such as `"NVIDIA-A100-SXM4-40GB"` or `"nvidia-l4"`, or,
+            with a slash, the name of the resource: `"amd.com/gpu"`.
         workers: Workers of this size that are reserved together: all of them or none.
+        cpus_limit: CPU cores that a pod may use at most; None sets no limit.
+        memory_limit: Memory that a pod may use at most; by default `memory`.
+        node_selector: Labels that a pod's node must have.
+        tolerations: Taints that pods tolerate: dicts as in a pod's `spec.tolerations`.
+        affinity: As a pod's `spec.affinity`; what it requires is required besides the rest.
+        priority_class: The name of the pods' PriorityClass.
+        spot: True wants interruptible nodes, False refuses them, None takes either. Known on GKE,
+            EKS, AKS and nodes of Karpenter.
+        volumes: What pods mount. Each is a dict with `name`, `mount_path`, if need be `read_only`
+            and `sub_path`, and one source as in a pod's `spec.volumes`: `persistentVolumeClaim`,
+            `secret`, `configMap`, `emptyDir`, `hostPath`, `nfs` or `csi`. For example
+            `{"name": "data", "mount_path": "/data", "persistentVolumeClaim": {"claimName": "d"}}`.
+        service_account: The name of the pods' ServiceAccount.
+        labels: Labels of the pods, for whoever counts costs or writes network policies.
 
     Raises:
-        SpecError: A value is negative, not a number, or not a quantity.
+        SpecError: A value is negative, not a number, not a quantity, or nothing that a pod takes.
     """
 
     cpus: float = 1
@@ -78,6 +99,16 @@ class Resources:
     gpus: float = 0
     gpu_type: str | None = None
     workers: int = 1
+    cpus_limit: float | None = None
+    memory_limit: str | int | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[dict[str, Any]] | None = None
+    affinity: dict[str, Any] | None = None
+    priority_class: str | None = None
+    spot: bool | None = None
+    volumes: list[dict[str, Any]] | None = None
+    service_account: str | None = None
+    labels: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("cpus", "gpus"):
@@ -86,11 +117,51 @@ class Resources:
             raise SpecError(f"workers={self.workers!r} is not a count; give an integer from 1 up")
         if self.memory is not None:
             parse_memory(self.memory)
+        self._check_limits()
+        if self.spot is not None and not isinstance(self.spot, bool):
+            raise SpecError(f"spot={self.spot!r} is not an answer; give True, False or None")
+        for name, check in CHECKS.items():
+            if (value := getattr(self, name)) is not None:
+                check(value)
+                object.__setattr__(self, name, deepcopy(value))  # the caller may change its own
+
+    def _check_limits(self) -> None:
+        if self.cpus_limit is not None:
+            _check_amount("cpus_limit", self.cpus_limit)
+            if self.cpus_limit < self.cpus or self.cpus_limit == 0:
+                raise SpecError(
+                    f"cpus_limit={self.cpus_limit!r} is less than a worker needs, "
+                    f"cpus={self.cpus!r}; give at least that many, or None"
+                )
+        if (limit := self.memory_limit_bytes) is not None and limit < (self.memory_bytes or 0):
+            raise SpecError(
+                f"memory_limit={self.memory_limit!r} is less than memory={self.memory!r}; give at "
+                "least that much, or None"
+            )
 
     @property
     def memory_bytes(self) -> int | None:
         """The memory demand in bytes, or None."""
         return None if self.memory is None else parse_memory(self.memory)
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """The most memory that a worker's pod may use, in bytes, or None."""
+        limit = self.memory if self.memory_limit is None else self.memory_limit
+        return None if limit is None else parse_memory(limit, "memory_limit")
+
+    def __repr__(self) -> str:
+        """Return what differs from the defaults.
+
+        >>> Resources(cpus=4, memory="8Gi", spot=True)
+        Resources(cpus=4, memory='8Gi', spot=True)
+        """
+        given = [
+            f"{field.name}={value!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"Resources({', '.join(given)})"
 
 
 def _check_amount(name: str, value: object) -> None:
