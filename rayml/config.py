@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rayml.errors import SpecError, suggestion
-from rayml.placement import CHECKS
+from rayml.placement import CHECKS, check_plain
 
 _MEMORY_UNITS = {
     "": 1,
@@ -123,6 +123,7 @@ class Resources:
         for name, check in CHECKS.items():
             if (value := getattr(self, name)) is not None:
                 check(value)
+                check_plain(name, value)
                 object.__setattr__(self, name, deepcopy(value))  # the caller may change its own
 
     def _check_limits(self) -> None:

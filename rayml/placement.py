@@ -7,6 +7,7 @@ claim exist, is there such a priority class) is left to it.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,20 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
+def check_plain(field: str, value: object) -> None:
+    """Check that a value is made of dicts, lists, texts, numbers and None alone.
+
+    Raises:
+        SpecError: Something in it has no form in JSON, which is what a pod is written in.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise SpecError(
+            f"{field} is no plain data ({exc}); write dicts, lists, texts and numbers only"
+        ) from exc
+
+
 def check_name(field: str, value: object) -> None:
     """Check the name of an object: lower-case letters, digits, dashes and dots.
 
@@ -56,12 +71,12 @@ def check_selector(field: str, labels: object) -> dict[str, str]:
     if not isinstance(labels, dict):
         raise SpecError(f"{field}={labels!r} is not a dict of labels; write {{'key': 'value'}}")
     for key, value in labels.items():
-        if not _is_label_key(key):
+        if not is_label_key(key):
             raise SpecError(
                 f"{field} has the key {key!r}, which is not a label's; write up to 63 letters, "
                 "digits, '-', '_' and '.', if need be after a domain and a slash"
             )
-        if not isinstance(value, str) or not (value == "" or _is_word(value)):
+        if not is_label_value(value):
             raise SpecError(
                 f"{field} has {value!r} for {key!r}, which is not a label's value; write up to 63 "
                 "letters, digits, '-', '_' and '.', as text"
@@ -123,7 +138,8 @@ def check_affinity(affinity: object) -> None:
         "requiredDuringSchedulingIgnoredDuringExecution", {}
     )
     terms = required.get("nodeSelectorTerms") if isinstance(required, dict) else None
-    if required and (not isinstance(terms, list) or not all(isinstance(t, dict) for t in terms)):
+    is_listed = isinstance(terms, list) and all(isinstance(t, dict) and t for t in terms)
+    if required and not (terms and is_listed):
         raise SpecError(
             "affinity['nodeAffinity'] requires something without a list of nodeSelectorTerms; "
             "write {'nodeSelectorTerms': [{'matchExpressions': [...]}]}"
@@ -183,12 +199,26 @@ def _check_fields(where: str, given: Iterable[object], known: tuple[str, ...]) -
             raise SpecError(f"{where} has the field {name!r}; {suggestion(str(name), known)}")
 
 
-def _is_label_key(key: object) -> bool:
+def is_label_key(key: object) -> bool:
+    """Tell whether something can be a label's key, or the name of an extended resource.
+
+    >>> is_label_key("nvidia.com/gpu"), is_label_key("no key")
+    (True, False)
+    """
     if not isinstance(key, str):
         return False
     domain, slash, name = key.rpartition("/")
     has_domain = bool(_NAME.fullmatch(domain)) and len(domain) <= 253
     return _is_word(name) and (has_domain if slash else True)
+
+
+def is_label_value(value: object) -> bool:
+    """Tell whether something can be a label's value.
+
+    >>> is_label_value("NVIDIA-A100-SXM4-40GB"), is_label_value("two words")
+    (True, False)
+    """
+    return isinstance(value, str) and (not value or _is_word(value))
 
 
 def _is_word(text: str) -> bool:
