@@ -1,0 +1,284 @@
+"""What is there: a RayCluster's groups and workers, read from what Kubernetes and Ray report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rayml.cluster.reasons import (
+    creation_problems,
+    invalid_spec,
+    is_unschedulable,
+    pod_reason,
+    time_of,
+)
+from rayml.cluster.shape import NO_MAXIMUM, shape_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    Object = Mapping[str, Any]
+
+State = Literal["pending", "scheduled", "started", "ready", "leaving"]
+# For this long after a run has left a worker, Ray may still call it busy: it reports with delay.
+STALE_S = 10.0
+
+
+class RayNode(Protocol):
+    """A live node, as Ray sees it."""
+
+    @property
+    def id(self) -> str:
+        """Ray's id of it."""
+
+    @property
+    def address(self) -> str:
+        """Its IP address."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Something of it is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A worker group of ours.
+
+    Attributes:
+        index: Its place in `spec.workerGroupSpecs`.
+        name: Its name.
+        shape: The key of its shape.
+        replicas: How many pods it shall have; KubeRay never goes below `minimum`.
+        minimum: `minReplicas`.
+        maximum: `maxReplicas`.
+        named: `scaleStrategy.workersToDelete`, as it stands.
+        has_strategy: Whether there is a `scaleStrategy` at all.
+    """
+
+    index: int
+    name: str
+    shape: str
+    replicas: int
+    minimum: int = 0
+    maximum: int = NO_MAXIMUM
+    named: tuple[str, ...] = ()
+    has_strategy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One pod of ours.
+
+    Attributes:
+        name: The pod's name.
+        shape: The key of its shape.
+        state: `pending` without a node, `scheduled` to one, `started` once Ray's container runs,
+            `ready` when it takes work, `leaving` once it is deleted, named for it, or has ended.
+        is_named: It stands in `workersToDelete`.
+        ip: Its address, once it has one.
+        node_id: The live Ray node on it.
+        is_busy: Ray says that something runs on it, or that something is reserved.
+        is_unschedulable: The scheduler has found no node for it.
+        created_at: When, in seconds of Unix time.
+        free_since: Since when no run holds it; None while one does, and before `after()`.
+        idle_since: Since when, besides, nothing else uses it.
+        reason: Why it is not ready, in words.
+    """
+
+    name: str
+    shape: str
+    state: State
+    is_named: bool = False
+    ip: str | None = None
+    node_id: str | None = None
+    is_busy: bool = False
+    is_unschedulable: bool = False
+    created_at: float = 0.0
+    free_since: float | None = None
+    idle_since: float | None = None
+    reason: str = ""
+
+    @property
+    def is_leaving(self) -> bool:
+        """It is going, or gone but for its record."""
+        return self.state == "leaving"
+
+    @property
+    def is_bound(self) -> bool:
+        """It has a node, and stays."""
+        return self.state in {"scheduled", "started", "ready"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """A RayCluster at one moment.
+
+    Attributes:
+        resource_version: Which version of the RayCluster this is: a patch tests it.
+        generation: Which version of its spec.
+        is_settled: The operator has acted on that version.
+        is_autoscaling: Ray's own autoscaler changes the cluster's size.
+        groups: The worker groups of ours, in the order of the list.
+        size: How many groups the whole list has; None if there is no list at all.
+        workers: The pods of those groups.
+        orphans: Pods of groups of ours that are no longer in the list: nobody will delete them.
+        invalid: The operator's refusal of the spec as it is now.
+        problems: Why pods could not be created, by group; under "" what concerns all.
+        quotas: The namespace's ResourceQuotas.
+    """
+
+    resource_version: str
+    generation: int = 0
+    is_settled: bool = True
+    is_autoscaling: bool = False
+    groups: tuple[Group, ...] = ()
+    size: int | None = None
+    workers: tuple[Worker, ...] = ()
+    orphans: tuple[Worker, ...] = ()
+    invalid: str | None = None
+    problems: Mapping[str, str] = ()  # type: ignore[assignment]
+    quotas: tuple[Object, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        cluster: Object,
+        pods: Iterable[Object],
+        events: Iterable[Object] = (),
+        quotas: Iterable[Object] = (),
+        nodes_of_ray: Iterable[RayNode] = (),
+    ) -> Observation:
+        """Return what the API's objects and Ray's live nodes say.
+
+        Get the RayCluster first and list the pods after it: then a settled observation shows every
+        pod that the operator has made for this version.
+        """
+        metadata, spec, status = cluster["metadata"], cluster["spec"], cluster.get("status") or {}
+        events = list(events)
+        listed = spec.get("workerGroupSpecs")
+        groups = _read_groups(listed or [])
+        by_name = {group.name: group for group in groups}
+        nodes = _by_address(nodes_of_ray)
+        found = [
+            (group, worker)
+            for pod in pods
+            if (group := _group_of(pod))
+            and (worker := _worker(pod, group, by_name, nodes, events))
+        ]
+        generation = metadata.get("generation", 0)
+        return cls(
+            resource_version=metadata["resourceVersion"],
+            generation=generation,
+            is_settled=status.get("observedGeneration", 0) >= generation,
+            is_autoscaling=bool(spec.get("enableInTreeAutoscaling")),
+            groups=tuple(groups),
+            size=None if listed is None else len(listed),
+            workers=tuple(worker for group, worker in found if group in by_name),
+            orphans=tuple(worker for group, worker in found if group not in by_name),
+            invalid=invalid_spec(cluster, events),
+            problems=creation_problems(cluster, [worker for _, worker in found], events),
+            quotas=tuple(quotas),
+        )
+
+    def after(
+        self, previous: Observation | None, held: Collection[str], now: float
+    ) -> Observation:
+        """Return this observation with the times since when each worker is free and idle.
+
+        Args:
+            previous: The last one that `after()` gave; None if there was none.
+            held: The names of the workers that runs hold.
+            now: Seconds of Unix time.
+        """
+        before = {worker.name: worker for worker in previous.workers} if previous else {}
+        workers = tuple(
+            _since(worker, before.get(worker.name), worker.name in held, now)
+            for worker in self.workers
+        )
+        # Kubernetes forgets events after an hour, and the operator does not repeat a refusal.
+        is_same = previous is not None and previous.generation == self.generation
+        still = previous.invalid if previous and is_same and not self.is_settled else None
+        return replace(self, workers=workers, invalid=self.invalid or still)
+
+
+def _since(worker: Worker, before: Worker | None, is_held: bool, now: float) -> Worker:  # noqa: FBT001
+    if is_held:
+        return worker
+    free = now if before is None or before.free_since is None else before.free_since
+    idle = now if before is None or before.idle_since is None else before.idle_since
+    return replace(worker, free_since=free, idle_since=None if worker.is_busy else idle)
+
+
+def _read_groups(listed: Sequence[Object]) -> list[Group]:
+    return [
+        Group(
+            index=index,
+            name=entry["groupName"],
+            shape=shape,
+            replicas=entry.get("replicas") or 0,
+            minimum=entry.get("minReplicas") or 0,
+            maximum=entry.get("maxReplicas", NO_MAXIMUM),
+            named=tuple((entry.get("scaleStrategy") or {}).get("workersToDelete") or ()),
+            has_strategy=entry.get("scaleStrategy") is not None,
+        )
+        for index, entry in enumerate(listed)
+        if (shape := shape_key(entry["groupName"])) is not None
+    ]
+
+
+def _group_of(pod: Object) -> str | None:
+    """Return the name of the pod's worker group, if it is one of ours."""
+    group: str = (pod["metadata"].get("labels") or {}).get("ray.io/group", "")
+    return group if shape_key(group) else None
+
+
+def _by_address(nodes: Iterable[RayNode]) -> dict[str, RayNode]:
+    """Return nodes by address, without those of which Ray still counts a dead twin."""
+    nodes = list(nodes)
+    count = Counter(node.address for node in nodes)
+    return {node.address: node for node in nodes if count[node.address] == 1}
+
+
+def _worker(
+    pod: Object,
+    group: str,
+    groups: Mapping[str, Group],
+    nodes: Mapping[str, RayNode],
+    events: Iterable[Object],
+) -> Worker:
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    name, ip = metadata["name"], status.get("podIP")
+    is_named = group in groups and name in groups[group].named
+    node = nodes.get(ip) if ip else None
+    state = "leaving" if is_named else _state(pod, node)
+    return Worker(
+        name=name,
+        shape=shape_key(group) or "",
+        state=state,
+        is_named=is_named,
+        ip=ip,
+        node_id=node.id if node else None,
+        is_busy=node.is_busy if node else False,
+        is_unschedulable=state == "pending" and is_unschedulable(pod),
+        created_at=time_of(metadata.get("creationTimestamp")),
+        reason="" if state == "ready" else pod_reason(pod, events),
+    )
+
+
+def _state(pod: Object, node: RayNode | None) -> State:
+    status = pod.get("status") or {}
+    containers = {c["name"]: c for c in status.get("containerStatuses") or []}
+    ray = containers.get(pod["spec"]["containers"][0]["name"], {}).get("state") or {}
+    if (
+        pod["metadata"].get("deletionTimestamp")
+        or status.get("phase") in {"Failed", "Succeeded"}
+        or (ray.get("terminated") and pod["spec"].get("restartPolicy") == "Never")
+    ):
+        return "leaving"
+    if not pod["spec"].get("nodeName"):
+        return "pending"
+    if "running" not in ray:
+        return "scheduled"
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
+    return "ready" if node is not None and conditions.get("Ready") == "True" else "started"

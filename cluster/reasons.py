@@ -1,0 +1,178 @@
+"""Why a pod is not ready, or not even there, in the words of whoever decided it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    Object = Mapping[str, Any]
+
+# What a container waits for when nothing is wrong.
+_USUAL = {"ContainerCreating", "PodInitializing"}
+_MAX_SHOWN = 400
+
+
+class _Made(Protocol):
+    @property
+    def shape(self) -> str: ...
+
+    @property
+    def created_at(self) -> float: ...
+
+
+def time_of(text: str | None) -> float:
+    """Return a time of the Kubernetes API in seconds of Unix time; 0 if there is none.
+
+    >>> time_of("2026-11-25T01:00:00Z")
+    1795568400.0
+    """
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def event_time(event: Object) -> float:
+    """Return when an event was last seen; both of Kubernetes' event APIs are understood."""
+    series = event.get("series") or {}
+    times = (
+        series.get("lastObservedTime"),
+        event.get("lastTimestamp"),
+        event.get("deprecatedLastTimestamp"),
+        event.get("eventTime"),
+        event.get("metadata", {}).get("creationTimestamp"),
+    )
+    return max(map(time_of, times))
+
+
+def is_unschedulable(pod: Object) -> bool:
+    """Tell whether the scheduler has looked for a node for this pod and found none."""
+    condition = _condition(pod, "PodScheduled")
+    return condition.get("status") == "False" and condition.get("reason") == "Unschedulable"
+
+
+def pod_reason(pod: Object, events: Iterable[Object]) -> str:
+    """Return what a pod that is not ready waits for, or why it ended."""
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    if status.get("phase") == "Failed":
+        return f"pod {name} has failed: {_short(_failure(status))}"
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        is_odd = scheduled.get("reason") != "Unschedulable"
+        how = f"not scheduled ({scheduled.get('reason')})" if is_odd else "unschedulable"
+        return f"pod {name} is {how}: {_short(scheduled.get('message', ''))}"
+    if (waiting := _waiting(status)) is not None:
+        return f"pod {name} does not start: {_short(waiting)}"
+    if _is_running(pod):
+        return f"pod {name} is up and its Ray is starting"
+    return f"pod {name} {_startup(pod, events)}"
+
+
+def _startup(pod: Object, events: Iterable[Object]) -> str:
+    latest = max(_events_of(pod, events), key=event_time, default={})
+    if latest.get("type") == "Warning":
+        return f"does not start: {latest.get('reason')}: {_short(_message(latest))}"
+    if latest.get("reason") == "Pulling":
+        return "pulls its image"
+    return "is starting" if pod["spec"].get("nodeName") else "is waiting for a node"
+
+
+def invalid_spec(cluster: Object, events: Iterable[Object]) -> str | None:
+    """Return the operator's refusal of the RayCluster's spec as it stands; None if there is none.
+
+    KubeRay says so in an event alone, and then does not act on the spec, nor on later ones that
+    are no better.
+    """
+    metadata, status = cluster["metadata"], cluster.get("status") or {}
+    if status.get("observedGeneration", 0) >= metadata.get("generation", 0):
+        return None
+    refusals = [
+        event
+        for event in events
+        if str(event.get("reason", "")).startswith("InvalidRayCluster")
+        and _object(event).get("name") == metadata["name"]
+    ]
+    return _short(_message(max(refusals, key=event_time))) if refusals else None
+
+
+def creation_problems(
+    cluster: Object, made: Iterable[_Made], events: Iterable[Object]
+) -> dict[str, str]:
+    """Return why pods could not be created: by worker group, and under "" where none is named.
+
+    A failure is over when a pod of the same group has been created after it.
+    """
+    made = list(made)
+    found: dict[str, str] = {}
+    name = cluster["metadata"]["name"]
+    failures = [
+        event
+        for event in events
+        if event.get("reason") == "FailedToCreateWorkerPod" and _object(event).get("name") == name
+    ]
+    for event in sorted(failures, key=event_time):
+        group = _group_in(_message(event), cluster)
+        shape = group.removeprefix("rayml-")
+        if not any(
+            m.created_at > event_time(event) for m in made if not group or m.shape == shape
+        ):
+            found[group] = _short(_message(event))
+    condition = _condition(cluster, "ReplicaFailure")
+    if not found and condition.get("status") == "True":
+        found[""] = _short(condition.get("message", ""))
+    return found
+
+
+def _group_in(message: str, cluster: Object) -> str:
+    groups = [entry["groupName"] for entry in cluster["spec"].get("workerGroupSpecs") or []]
+    return next((group for group in groups if f"-{group}-" in message), "")
+
+
+def _failure(status: Object) -> str:
+    parts = [status.get("reason"), status.get("message")]
+    for container in status.get("containerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated")
+        if ended:
+            code = f"exit code {ended.get('exitCode')}"
+            parts += [ended.get("reason"), code, ended.get("message")]
+    return ", ".join(part for part in parts if part)
+
+
+def _waiting(status: Object) -> str | None:
+    fields = ("initContainerStatuses", "containerStatuses")
+    for container in (c for field in fields for c in status.get(field) or []):
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in _USUAL:
+            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+    return None
+
+
+def _is_running(pod: Object) -> bool:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return any("running" in (container.get("state") or {}) for container in statuses)
+
+
+def _events_of(pod: Object, events: Iterable[Object]) -> Iterator[Object]:
+    for event in events:
+        thing = _object(event)
+        if thing.get("kind") == "Pod" and thing.get("name") == pod["metadata"]["name"]:
+            yield event
+
+
+def _object(event: Object) -> Object:
+    found: Object = event.get("involvedObject") or event.get("regarding") or {}
+    return found
+
+
+def _message(event: Object) -> str:
+    return str(event.get("message") or event.get("note") or "")
+
+
+def _condition(thing: Object, kind: str) -> Object:
+    conditions = (thing.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
