@@ -75,6 +75,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         secrets: The names of the secrets only.
         working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
         parent: The id of the run that started this one, or None.
+        image: The container image of its workers; None for the cluster's own.
+        priority: Of its priority class: of two that wait for workers, the higher comes first.
     """
 
     run: str
@@ -98,6 +100,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     start_timeout_s: float | None = None
     parent: str | None = None
+    image: str | None = None
+    priority: int = 0
     long_params: dict[str, str] = {}
 
     def __str__(self) -> str:

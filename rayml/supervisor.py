@@ -6,7 +6,6 @@ same code in both. Whatever happens, the run's end is recorded, if need be witho
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -16,22 +15,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import ray
-from ray.exceptions import (
-    NodeDiedError,
-    OutOfMemoryError,
-    RayError,
-    RaySystemError,
-    RuntimeEnvSetupError,
-    TaskCancelledError,
-    WorkerCrashedError,
-)
+from ray.exceptions import RayError, TaskCancelledError
 
 from rayml import _ray, logs, policy, processes, runner
-from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError
+from rayml._ray import RAY_DIED
+from rayml.environment import runtime_env
+from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
+from rayml.places import Places
 from rayml.redaction import Redactor
 from rayml.tracker.abandoned import close_shard_of
 from rayml.tracker.client import ActorTransport, Producer
-from rayml.tracker.records import CancelRequested, Ended, Problem, Retrying, Submitted, Waiting
+from rayml.tracker.records import (
+    CancelRequested,
+    Ended,
+    Problem,
+    Retrying,
+    Submitted,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,18 +59,29 @@ class _Stopped(Exception):
 
 
 @dataclass
+class _Begun:
+    """An attempt that waits for its place, or to run there."""
+
+    attempt: int
+    at: float
+    reason: str = ""
+
+
+@dataclass
 class _Running:
     """What is known about the attempt in hand."""
 
-    attempt: int
+    begun: _Begun
     task: ray.ObjectRef[Any]
     end: Future[Any]
-    submitted: float
     started: float | None = None
     node: str = ""
     pid: int = 0
-    reason: str = ""
     oom_kills: int = 0
+
+    @property
+    def attempt(self) -> int:
+        return self.begun.attempt
 
 
 class Supervisor(threading.Thread):
@@ -103,11 +115,12 @@ class Supervisor(threading.Thread):
         self._secrets = dict(secrets)
         self._store = store
         self._connection = connection
-        self._actor = _ray.tracker_actor(store)
+        self._actor: Any = _ray.tracker_actor(store)
         self._first_attempt = attempt
         self._producer = Producer(ActorTransport(self._actor), spec.run, attempt)
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
+        self._places = Places(spec, self._producer.record)
         self._version = 1  # the submission itself is the first
         self._watch: Future[Any] | None = None
         self.ended: Ended | None = None
@@ -139,10 +152,11 @@ class Supervisor(threading.Thread):
         while not self._over.wait(_BEAT_S):
             with suppress(Exception):  # without Ray there is nobody to tell
                 self._actor.beat.remote(self._spec.run)
+                self._places.beat()
 
     def _end_after(self, exc: BaseException) -> None:
         if not self._has_ray():  # then Ray raises this and that, SystemExit too
-            self._end_without_ray(_RAY_DIED)
+            self._end_without_ray(RAY_DIED)
         elif isinstance(exc, RaymlError):
             self.failure = exc
         else:
@@ -180,10 +194,11 @@ class Supervisor(threading.Thread):
 
     def _attempt(self, attempt: int) -> Outcome:
         self._producer.attempt = attempt
-        group = None
+        begun = _Begun(attempt, time.monotonic())
+        place = None
         try:
-            environment = self._runtime_env()
-            group = _ray.reserve(self._spec.resources)
+            environment = self._environment(begun)
+            place = self._take_place(begun)
             order = runner.Order(
                 self._spec,
                 attempt,
@@ -194,19 +209,46 @@ class Supervisor(threading.Thread):
                 tuple(sys.path),
             )
             task = _ray.start_attempt(
-                runner.execute, (order, self._payload), self._spec.resources, environment, group,
+                runner.execute, (order, self._payload), place, environment,
                 name=f"rayml:{self._spec.name}",
             )  # fmt: skip
-            return self._await(
-                _Running(
-                    attempt, task, task.future(), time.monotonic(), oom_kills=_ray.oom_kills()
-                )
-            )
+            return self._await(_Running(begun, task, task.future(), oom_kills=_ray.oom_kills()))
         except _Stopped as exc:
             return runner.Outcome(problem=runner.redacted(exc.problem, self._redactor))
         finally:
             if self._has_ray():
-                _ray.release(group)
+                self._leave(place, attempt)
+
+    def _leave(self, place: _ray.Place | None, attempt: int) -> None:
+        if place is None:
+            self._places.drop()
+        else:
+            self._places.give_back(place, attempt)
+
+    def _environment(self, begun: _Begun) -> dict[str, object]:
+        try:
+            return runtime_env(self._spec, lambda reason: self._explain(begun, reason))
+        except SpecError as exc:
+            raise _Stopped(Problem(kind="requirements", message=str(exc))) from exc
+
+    def _take_place(self, begun: _Begun) -> _ray.Place:
+        try:
+            return self._places.take(
+                begun.attempt,
+                lambda future: self._pause(future, begun),
+                lambda reason: self._explain(begun, reason),
+            )
+        except RaymlError as exc:
+            raise _Stopped(Problem(kind="capacity", message=str(exc))) from exc
+
+    def _pause(self, future: Future[Any], begun: _Begun) -> None:
+        """Wait a moment for a future; give up when the run is cancelled or waits for too long."""
+        ready = _ray.wait_for_any([future, self._watching()], _QUIET_S)
+        status = self._take_status() if self._watch in ready else None
+        if status is not None and status.cancel is not None:
+            raise _Stopped(_cancelled_by(status.cancel.by))
+        if (problem := self._overdue(begun)) is not None:
+            raise _Stopped(problem)
 
     def _await(self, running: _Running) -> Outcome:
         while True:
@@ -226,7 +268,7 @@ class Supervisor(threading.Thread):
         if self._connection.is_own:
             run, attempt = self._spec.run, running.attempt
             end_attempt(self._store, run, attempt, running.pid, self._redactor)
-        return runner.Outcome(problem=_RAY_DIED)
+        return runner.Outcome(problem=RAY_DIED)
 
     def _tick(self, running: _Running) -> float:
         if running.started is None:
@@ -253,7 +295,7 @@ class Supervisor(threading.Thread):
     def _hear(self, running: _Running, status: Status | None) -> None:
         self._note_start(running, status)
         if status is not None and status.cancel is not None:
-            problem = Problem(kind="cancelled", message=f"it was cancelled by {status.cancel.by}")
+            problem = _cancelled_by(status.cancel.by)
             self._halt(running, status.cancel.grace_s, problem)
 
     def _note_start(self, running: _Running, status: Status | None) -> None:
@@ -270,23 +312,25 @@ class Supervisor(threading.Thread):
                 message = f"it ran longer than timeout_s={spec.timeout_s:g}"
                 self._halt(running, _CANCEL_GRACE_S, Problem(kind="timeout", message=message))
             return
-        waited = now - running.submitted
-        if spec.start_timeout_s is not None and waited >= spec.start_timeout_s:
-            message = f"it waited longer than start_timeout_s={spec.start_timeout_s:g}"
-            if running.reason:
-                message += f" ({running.reason})"
-            self._halt(running, 0, Problem(kind="start_timeout", message=message))
-        if waited >= _QUIET_S:
-            self._explain(running)
+        if (problem := self._overdue(running.begun)) is not None:
+            self._halt(running, 0, problem)
+        if now - running.begun.at >= _QUIET_S:
+            self._explain(running.begun, self._places.why_not_started())
 
-    def _explain(self, running: _Running) -> None:
-        reason = _ray.busy_reason(self._spec.resources)
-        if reason != running.reason:
-            running.reason = reason
+    def _overdue(self, begun: _Begun) -> Problem | None:
+        """Return the problem of an attempt that waits for longer than it may."""
+        limit = self._spec.start_timeout_s
+        if limit is None or time.monotonic() - begun.at < limit:
+            return None
+        reason = f" ({begun.reason})" if begun.reason else ""
+        message = f"it waited longer than start_timeout_s={limit:g}{reason}"
+        return Problem(kind="start_timeout", message=message)
+
+    def _explain(self, begun: _Begun, reason: str) -> None:
+        if reason != begun.reason:
+            begun.reason = reason
             self._producer.record(
-                Waiting(
-                    run=self._spec.run, time=time.time(), attempt=running.attempt, reason=reason
-                )
+                Waiting(run=self._spec.run, time=time.time(), attempt=begun.attempt, reason=reason)
             )
 
     def _halt(self, running: _Running, grace_s: float, problem: Problem) -> None:
@@ -308,25 +352,8 @@ class Supervisor(threading.Thread):
             if running.started is None and _ray.wait_for_any([self._watching()], _QUIET_S):
                 self._note_start(running, self._take_status())
             self._clean_up(running)
-            problem = self._explain_death(exc, running)
+            problem = _ray.explain_death(exc, running.pid, running.oom_kills)
             return runner.Outcome(problem=runner.redacted(problem, self._redactor))
-
-    def _explain_death(self, exc: RayError, running: _Running) -> Problem:
-        if isinstance(exc, OutOfMemoryError) or _ray.oom_kills() > running.oom_kills:
-            return Problem(
-                kind="oom", message="it was killed because the machine's memory ran out"
-            )
-        if isinstance(exc, NodeDiedError | RaySystemError) or not _ray.is_alive():
-            return _RAY_DIED
-        if isinstance(exc, WorkerCrashedError):
-            return Problem(
-                kind="killed",
-                message=f"its process (pid {running.pid}) ended before the function returned: it "
-                "called os._exit, crashed, or was killed",
-            )
-        if isinstance(exc, RuntimeEnvSetupError):
-            return Problem(kind="error", message=f"its environment could not be set up: {exc}")
-        return Problem(kind="error", message=str(exc).strip())
 
     def _clean_up(self, running: _Running) -> None:
         """End what an attempt has left running, and store what it had printed."""
@@ -344,33 +371,6 @@ class Supervisor(threading.Thread):
             ray.get(_ray.run_on_node(running.node, function, *args), timeout=60)
 
     # --- around the attempts ---
-
-    def _runtime_env(self) -> dict[str, object]:
-        environment: dict[str, object] = {}
-        if self._spec.env:
-            environment["env_vars"] = self._spec.env
-        if self._spec.requirements:
-            environment["py_executable"] = self._install()
-        return environment
-
-    def _install(self) -> str:
-        """Let uv prepare the packages once, so that a mistake in them is one clear error."""
-        requirements = self._spec.requirements
-        reason = f"installing {', '.join(requirements)}"
-        run, attempt = self._spec.run, self._producer.attempt
-        self._producer.record(Waiting(run=run, time=time.time(), attempt=attempt, reason=reason))
-        words = _ray.uv_executable(requirements)
-        done = subprocess.run(
-            [*words, "-c", ""],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if done.returncode != 0:
-            message = f"its requirements cannot be installed: {done.stderr.strip()}"
-            raise _Stopped(Problem(kind="requirements", message=message))
-        return " ".join(map(_ray.quote, words))
 
     def _record_retry(self, attempt: int, decision: policy.TryAgain, problem: Problem) -> None:
         self._producer.record(
@@ -396,7 +396,7 @@ class Supervisor(threading.Thread):
 
     def _end(self, ended: Ended) -> None:
         if not self._has_ray():
-            self._end_without_ray(ended.problem or _RAY_DIED)
+            self._end_without_ray(ended.problem or RAY_DIED)
             return
         try:
             self._producer.record(ended)
@@ -418,7 +418,8 @@ class Supervisor(threading.Thread):
             self.failure = exc
 
 
-_RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
+def _cancelled_by(name: str) -> Problem:
+    return Problem(kind="cancelled", message=f"it was cancelled by {name}")
 
 
 def end_attempt(store: Store, run: str, attempt: int, pid: int, redactor: Redactor) -> None:

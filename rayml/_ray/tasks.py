@@ -6,13 +6,18 @@ import re
 import shlex
 import sys
 from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray._private import worker as ray_worker
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
     PlacementGroupSchedulingStrategy,
@@ -21,7 +26,7 @@ from ray.util.scheduling_strategies import (
 from rayml._ray.capacity import ray_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from ray.util.placement_group import PlacementGroup
@@ -33,16 +38,43 @@ if TYPE_CHECKING:
 _MAX_CALLS = 1_000_000_000
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an attempt runs.
+
+    Attributes:
+        demand: What its task takes, under Ray's names.
+        group: The placement group that holds all its workers; None for a single one, for which
+            the task asks by itself.
+    """
+
+    demand: Mapping[str, float]
+    group: PlacementGroup | None = None
+
+    def ready(self) -> Future[Any]:
+        """Return what is done when all workers of its group are held."""
+        return cast("Future[Any]", self.group.ready().future())  # type: ignore[union-attr]
+
+    def nodes(self) -> list[str]:
+        """Return the ids of the nodes that its workers are on."""
+        table = placement_group_table(self.group) if self.group is not None else {}
+        return list(dict.fromkeys(table.get("bundles_to_node_id", {}).values()))
+
+    def release(self) -> None:
+        """Give its workers back."""
+        if self.group is not None:
+            remove_placement_group(self.group)
+
+
 def start_attempt(
     execute: Callable[..., tuple[bytes, bool]],
     args: tuple[object, ...],
-    resources: Resources,
+    place: Place,
     runtime_env: dict[str, object],
-    group: PlacementGroup | None,
     name: str,
 ) -> ray.ObjectRef[Any]:
     """Start `execute(*args, node)` as a Ray task; it returns (outcome, is_clean)."""
-    demand = ray_resources(resources)
+    demand, group = place.demand, place.group
     accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
     options: dict[str, object] = {
         "num_cpus": demand.get("CPU", 0),
@@ -82,18 +114,28 @@ def retire_worker() -> None:
             manager._num_task_executions[function_id] = _MAX_CALLS - 1
 
 
-def reserve(resources: Resources) -> PlacementGroup | None:
-    """Ask for all of a job's workers at once; None for a single one, which its task asks for."""
+def find_place(resources: Resources) -> Place:
+    """Ask for all of a job's workers at once, wherever there is room for them."""
+    demand = ray_resources(resources)
     if resources.workers == 1:
-        return None
-    bundles = [ray_resources(resources) or {"CPU": 0.001} for _ in range(resources.workers)]
-    return cast("PlacementGroup", placement_group(bundles, strategy="PACK"))
+        return Place(demand)
+    bundles = [demand or {"CPU": 0.001} for _ in range(resources.workers)]
+    return Place(demand, cast("PlacementGroup", placement_group(bundles, strategy="PACK")))
 
 
-def release(group: PlacementGroup | None) -> None:
-    """Give a reservation back."""
-    if group is not None:
-        remove_placement_group(group)
+def take_workers(workers: int, bundle: dict[str, float], selector: dict[str, str]) -> Place:
+    """Ask for whole workers of one shape, which are known to be there.
+
+    Args:
+        workers: How many.
+        bundle: What there is of one.
+        selector: The label that tells their shape.
+    """
+    group = placement_group(
+        [bundle] * workers, strategy="PACK", bundle_label_selector=[selector] * workers
+    )
+    demand = {name: amount for name, amount in bundle.items() if name in ("CPU", "GPU")}
+    return Place(demand, cast("PlacementGroup", group))
 
 
 def run_on_node(

@@ -1,0 +1,291 @@
+"""Which runs hold workers of a RayCluster, and the loop that makes the cluster fit them.
+
+A reservation lives by the heartbeats of the driver that sees its run through. Nothing of it is
+written down: how large the cluster is, the RayCluster says; who needs workers, the drivers say
+again after a restart. Until they had the time for it, nobody's worker goes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rayml.cluster.answers import Conflict
+from rayml.cluster.demand import Demand
+from rayml.cluster.grants import Grant
+from rayml.cluster.observation import Observation
+from rayml.cluster.patch import patch_ops
+from rayml.cluster.plan import Plan, plan
+from rayml.cluster.settings import PREFIX, Settings, check_resizable
+from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_of
+from rayml.errors import NotFound, RaymlError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rayml.cluster.address import ClusterName
+    from rayml.cluster.client import KubeClient
+    from rayml.cluster.grants import Wish
+    from rayml.cluster.observation import Worker
+
+RUN_LABEL = f"{PREFIX}run"
+BOOK = f"{PREFIX}reservations"
+SILENCE_S = 30.0
+# After a start: two heartbeats of every driver that already holds workers.
+SETTLE_S = 25.0
+_SHOWN = 100
+_logger = logging.getLogger("rayml.cluster")
+
+
+class Nodes(Protocol):
+    """The cluster's nodes as Ray sees them."""
+
+    def live(self) -> Sequence[Any]:
+        """Return the live ones, each with `id`, `address` and `is_busy`."""
+
+    def drain_idle(self, node_id: str) -> bool:
+        """Let a node take nothing new if it is idle; tell whether that was so."""
+
+
+class _Held:
+    """One reservation."""
+
+    def __init__(self, wish: Wish, now: float) -> None:
+        self.wish = wish
+        self.heard_at = now
+        self.grant = Grant(version=1)
+        self.shape: Shape | None = None
+        self.since = wish.since
+        self.workers: frozenset[str] = frozenset()
+
+    def tell(self, **facts: Any) -> bool:  # noqa: ANN401 - a Grant's fields
+        """Note how it stands; tell whether that is new."""
+        new = self.grant._replace(**facts)
+        if new == self.grant:
+            return False
+        self.grant = new._replace(version=self.grant.version + 1)
+        return True
+
+
+class Reservations:
+    """All reservations of one RayCluster; safe to share among threads."""
+
+    def __init__(
+        self,
+        name: ClusterName,
+        client: KubeClient,
+        nodes: Nodes,
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._nodes = nodes
+        self._held: dict[str, _Held] = {}
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._seen: Observation | None = None
+        self._drained: set[str] = set()
+
+    def is_ours(self) -> bool:
+        """Tell whether the cluster's size is ours to change.
+
+        Raises:
+            RaymlError: Kubernetes does not answer or refuses.
+        """
+        return Settings.read(self._client.ray_cluster(self._name)).managed is not None
+
+    def reserve(self, wish: Wish) -> bool:
+        """Note that a run needs workers, or still does: its heartbeat; tell whether it is new."""
+        with self._lock:
+            held = self._held.get(wish.run)
+            is_new = held is None or held.wish != wish
+            if is_new:
+                self._held[wish.run] = _Held(wish, time.monotonic())
+            self._held[wish.run].heard_at = time.monotonic()
+            return is_new
+
+    def grant(self, run: str) -> Grant | None:
+        """Return how a reservation stands; None if there is none."""
+        with self._lock:
+            held = self._held.get(run)
+            return None if held is None else held.grant
+
+    def hold(self, run: str, addresses: Iterable[str]) -> list[str]:
+        """Note on which workers a run is, by their addresses; return their names."""
+        pods = {_address(pod): pod["metadata"]["name"] for pod in self._client.pods(self._name)}
+        workers = [pods[address] for address in addresses if address in pods]
+        with self._lock:
+            if (held := self._held.get(run)) is not None:
+                held.workers = frozenset(workers)
+        self._label(workers, run)
+        return workers
+
+    def release(self, run: str) -> None:
+        """Give a run's workers back."""
+        with self._lock:
+            held = self._held.pop(run, None)
+        if held is not None:
+            self._label(held.workers, None)
+
+    def step(self) -> bool:
+        """Look, plan and act once; tell whether anything is on its way.
+
+        Raises:
+            RaymlError: Kubernetes does not answer or refuses; the next step tries again.
+        """
+        self._drop_silent()
+        cluster = self._client.ray_cluster(self._name)
+        check_resizable(cluster)
+        with self._lock:
+            held = dict(self._held)
+        self._shape(held, Base.read(cluster))
+        seen = self._observe(cluster, held)
+        demands = self._demands(held)
+        decided = plan(
+            demands, seen, Settings.read(cluster), _granted(held), time.time(), self._drained
+        )
+        self._tell(held, decided)
+        self._change(self._drain(self._spare(decided, seen), seen), seen, demands)
+        self._publish(cluster, held)
+        return bool(decided.waiting or self._drained)
+
+    def fail(self, problem: RaymlError) -> None:
+        """Let those who wait know why nothing moves."""
+        with self._lock:
+            for held in self._held.values():
+                if not held.grant.is_ready:
+                    held.tell(reason=str(problem))
+
+    # --- a step's parts ---
+
+    def _drop_silent(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            silent = [r for r, held in self._held.items() if now - held.heard_at > SILENCE_S]
+        for run in silent:
+            _logger.warning("reservation dropped", extra={"run": run})
+            self.release(run)
+
+    def _shape(self, held: Mapping[str, _Held], base: Base) -> None:
+        for one in held.values():
+            try:
+                one.shape = shape_of(one.wish.resources, one.wish.image, base)
+            except RaymlError as exc:
+                one.shape = None
+                one.tell(problem=exc)
+
+    def _observe(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> Observation:
+        is_growing = any(not one.grant.is_ready for one in held.values())
+        namespace = self._name.namespace
+        seen = Observation.read(
+            cluster,
+            self._client.pods(self._name),
+            self._client.events(namespace) if is_growing else (),
+            self._client.quotas(namespace) if is_growing else (),
+            self._nodes.live(),
+        )
+        workers = {name for one in held.values() for name in one.workers}
+        self._seen = seen.after(self._seen, workers, time.time())
+        self._drained &= {worker.name for worker in seen.workers}
+        return self._seen
+
+    def _demands(self, held: Mapping[str, _Held]) -> list[Demand]:
+        return [
+            Demand(
+                run=run,
+                shape=one.shape,
+                workers=one.wish.resources.workers,
+                priority=one.wish.priority,
+                since=one.since,
+                owner=one.wish.owner,
+            )
+            for run, one in held.items()
+            if one.shape is not None
+        ]
+
+    def _tell(self, held: Mapping[str, _Held], decided: Plan) -> None:
+        with self._lock:
+            for run, one in held.items():
+                if one.shape is None or one.grant.is_ready:
+                    continue
+                if run in decided.postponed:
+                    one.since = time.time()
+                one.tell(
+                    is_ready=run in decided.ready,
+                    reason="" if run in decided.ready else decided.waiting.get(run, ""),
+                    bundle=one.shape.bundle(),
+                    selector=one.shape.selector(),
+                    shape=one.shape.key,
+                )
+
+    def _spare(self, decided: Plan, seen: Observation) -> Plan:
+        """Return a plan by which nothing shrinks while drivers may not have been heard of yet."""
+        if time.monotonic() - self._began >= SETTLE_S:
+            return decided
+        sizes = {group.name: group.replicas for group in seen.groups}
+        replicas = {name: max(n, sizes.get(name, 0)) for name, n in decided.replicas.items()}
+        return replace(decided, replicas=replicas, victims=frozenset(), removable=())
+
+    def _drain(self, decided: Plan, seen: Observation) -> Plan:
+        """Let the victims take nothing new; one that has just become busy is no victim."""
+        refused = [
+            worker
+            for worker in seen.workers
+            if worker.name in decided.victims - self._drained and not self._is_drained(worker)
+        ]
+        replicas = Counter(decided.replicas)
+        replicas.update(f"{GROUP_PREFIX}{worker.shape}" for worker in refused)
+        victims = decided.victims - {worker.name for worker in refused}
+        self._drained |= victims
+        return replace(decided, replicas=replicas, victims=victims)
+
+    def _is_drained(self, worker: Worker) -> bool:
+        return worker.node_id is None or self._nodes.drain_idle(worker.node_id)
+
+    def _change(self, decided: Plan, seen: Observation, demands: list[Demand]) -> None:
+        shapes = {demand.shape.key: demand.shape for demand in demands}
+        ops = patch_ops(decided, seen, shapes)
+        if ops:
+            # Somebody else changed the cluster between our look and this: the next step sees it.
+            with suppress(Conflict):
+                self._client.patch_ray_cluster(self._name, ops)
+
+    def _publish(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> None:
+        """Let whoever may read the RayCluster see its reservations."""
+        book = json.dumps([_line(one) for one in list(held.values())[:_SHOWN]])
+        written = (cluster["metadata"].get("annotations") or {}).get(BOOK, "[]")
+        if book != written:
+            with suppress(Conflict):
+                changes = {"metadata": {"annotations": {BOOK: book}}}
+                self._client.patch_ray_cluster(self._name, changes)
+
+    def _label(self, workers: Iterable[str], run: str | None) -> None:
+        for worker in workers:
+            with suppress(NotFound):
+                self._client.label_pod(self._name.namespace, worker, {RUN_LABEL: run})
+
+
+def _granted(held: Mapping[str, _Held]) -> dict[str, frozenset[str]]:
+    return {run: one.workers for run, one in held.items() if one.grant.is_ready}
+
+
+def _line(held: _Held) -> dict[str, object]:
+    wish, grant = held.wish, held.grant
+    return {
+        "run": wish.run,
+        "owner": wish.owner,
+        "experiment": wish.experiment,
+        "shape": grant.shape,
+        "workers": wish.resources.workers,
+        "state": "held" if grant.is_ready else "waiting",
+        "reason": str(grant.problem or grant.reason),
+    }
+
+
+def _address(pod: Mapping[str, Any]) -> str:
+    return str(pod.get("status", {}).get("podIP", ""))

@@ -1,0 +1,45 @@
+"""Why an attempt's process ended before its function returned, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RaySystemError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
+
+from rayml._ray.connection import is_alive
+from rayml._ray.tasks import oom_kills
+from rayml.tracker.records import Problem
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayError
+
+RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
+
+
+def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
+    """Return what Ray and the kernel know about an attempt that has no outcome.
+
+    Args:
+        exc: What Ray raised in its place.
+        pid: Of its process; 0 if that never began.
+        oom_kills_before: How many processes the kernel had killed for memory when it began.
+    """
+    if isinstance(exc, OutOfMemoryError) or oom_kills() > oom_kills_before:
+        return Problem(kind="oom", message="it was killed because the machine's memory ran out")
+    if isinstance(exc, NodeDiedError | RaySystemError) or not is_alive():
+        return RAY_DIED
+    if isinstance(exc, WorkerCrashedError):
+        return Problem(
+            kind="killed",
+            message=f"its process (pid {pid}) ended before the function returned: it called "
+            "os._exit, crashed, or was killed",
+        )
+    if isinstance(exc, RuntimeEnvSetupError):
+        return Problem(kind="error", message=f"its environment could not be set up: {exc}")
+    return Problem(kind="error", message=str(exc).strip())

@@ -1,0 +1,243 @@
+"""The reservations of a KubeRay cluster as a detached actor, and one run's view of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from rayml._ray.connection import NAMESPACE, first_line
+from rayml._ray.nodes import RayNodes, addresses_of
+from rayml.cluster.address import ClusterName
+from rayml.cluster.grants import Grant, Wish
+from rayml.errors import ClusterUnreachable, RaymlError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rayml._ray.tasks import Place
+    from rayml.spec import Spec
+
+NAME = "reservations"
+_START_S = 60.0
+_GROWING_S = 0.5
+_QUIET_S = 5.0
+_LOOK_S = 10.0
+_logger = logging.getLogger("rayml.cluster")
+
+
+class Reservation:
+    """The workers of one run on a cluster that is resized for it."""
+
+    def __init__(self, actor: Any, spec: Spec) -> None:  # noqa: ANN401 - Ray has no type for a handle
+        self._actor = actor
+        self._spec = spec
+        self._wish: bytes | None = None
+        self._seen = 0
+
+    def ask(self, attempt: int) -> None:
+        """Ask for the workers of an attempt, at the run's place in the queue."""
+        self._wish, self._seen = msgspec.json.encode(_wish(self._spec, attempt)), 0
+        ray.get(self._actor.reserve.remote(self._wish))
+
+    def beat(self) -> None:
+        """Say that the workers are still needed."""
+        if self._wish is not None:
+            self._actor.reserve.remote(self._wish)
+
+    def look(self) -> Future[Any]:
+        """Return what is done as soon as the grant has changed; `heard` takes it."""
+        return cast("Future[Any]", self._actor.look.remote(self._spec.run, self._seen).future())
+
+    def heard(self, look: Future[Any]) -> Grant | None:
+        """Return how the reservation stands now; None while the actor is away.
+
+        Raises:
+            RaymlError: The workers can never be had.
+        """
+        try:
+            grant = cast("Grant | None", look.result())
+        except RayError:
+            return None
+        if grant is None:  # the actor came back and has not heard of us yet
+            self.beat()
+            return None
+        self._seen = grant.version
+        if grant.problem is not None:
+            raise grant.problem
+        return grant
+
+    def hold(self, place: Place) -> list[str]:
+        """Note which workers the run is on; return their names."""
+        addresses = addresses_of(place.nodes())
+        names: Any = ray.get(self._actor.hold.remote(self._spec.run, addresses))
+        return list(names)
+
+    def release(self) -> None:
+        """Give the workers back."""
+        self._wish = None
+        self._actor.release.remote(self._spec.run)
+
+
+def find_reservation(spec: Spec) -> Reservation | None:
+    """Return the way to a run's workers, or None on a cluster whose size is not ours to change.
+
+    Raises:
+        ClusterUnreachable: The cluster's reservations do not answer.
+    """
+    actor = _find_actor()
+    return None if actor is None else Reservation(actor, spec)
+
+
+def is_resized() -> bool:
+    """Tell whether this cluster is resized for its jobs.
+
+    Raises:
+        ClusterUnreachable: Its reservations do not answer.
+    """
+    return _find_actor() is not None
+
+
+def _find_actor() -> Any:  # noqa: ANN401 - Ray has no type for a handle
+    name = own_cluster()
+    return None if name is None else _actor_of(ray.get_runtime_context().gcs_address, name)
+
+
+def own_cluster() -> ClusterName | None:
+    """Return the RayCluster that this process is in a pod of, or None."""
+    namespace, name = (os.environ.get(f"RAY_CLUSTER_{part}") for part in ("NAMESPACE", "NAME"))
+    return ClusterName(namespace, name) if namespace and name else None
+
+
+@cache
+def _actor_of(address: str, name: ClusterName) -> Any:  # noqa: ANN401, ARG001 - one for each Ray
+    actor = start_reservations(name)
+    try:
+        standing: Any = ray.get(actor.standing.remote(), timeout=_START_S)
+    except (GetTimeoutError, RayError) as exc:
+        raise ClusterUnreachable(
+            f"the reservations of {name} did not answer within {_START_S:g} s: {first_line(exc)}; "
+            "look at the cluster's head"
+        ) from exc
+    is_ours, problem = standing
+    if problem is not None:
+        raise problem
+    if not is_ours:
+        ray.kill(actor)
+        return None
+    return actor
+
+
+def start_reservations(name: ClusterName) -> Any:  # noqa: ANN401 - as above
+    """Return the actor of a cluster's reservations, which the first caller starts.
+
+    It is detached, needs no CPU, is kept on the head, and comes back after it was killed.
+    """
+    options = ray.remote(ReservationsActor).options(
+        name=NAME,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=1000,
+        num_cpus=0,
+        resources={"node:__internal_head__": 0.001},
+    )
+    return options.remote(str(name))
+
+
+class ReservationsActor:
+    """Reservations as an actor: looks and acts twice a second while anything is on its way."""
+
+    def __init__(self, address: str) -> None:
+        # Only the head needs them.
+        from rayml.cluster.client import KubeClient  # noqa: PLC0415
+        from rayml.cluster.reservations import Reservations  # noqa: PLC0415
+
+        self._name = ClusterName.parse(address)
+        self._client = KubeClient.connect()
+        self._reservations = Reservations(self._name, self._client, RayNodes())
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._acting: asyncio.Task[None] | None = None
+
+    async def standing(self) -> tuple[bool, RaymlError | None]:
+        """Return whether the cluster's size is ours to change, or why nobody knows."""
+        try:
+            is_ours = await asyncio.to_thread(self._reservations.is_ours)
+        except RaymlError as exc:
+            return False, exc
+        if is_ours and self._acting is None:
+            self._acting = asyncio.get_running_loop().create_task(self._act())
+        return is_ours, None
+
+    async def reserve(self, wish: bytes) -> None:
+        """As `Reservations.reserve`."""
+        if self._reservations.reserve(msgspec.json.decode(wish, type=Wish)):
+            self._wake.set()
+
+    async def look(self, run: str, seen: int) -> Grant | None:
+        """Return how a reservation stands, as soon as that is newer than `seen`, or after 10 s."""
+        deadline = asyncio.get_running_loop().time() + _LOOK_S
+        while True:
+            grant = self._reservations.grant(run)
+            left = deadline - asyncio.get_running_loop().time()
+            if grant is None or grant.version > seen or left <= 0:
+                return grant
+            changed = self._changed
+            try:
+                await asyncio.wait_for(changed.wait(), left)
+            except TimeoutError:
+                continue
+
+    async def hold(self, run: str, addresses: list[str]) -> list[str]:
+        """As `Reservations.hold`."""
+        return await asyncio.to_thread(self._reservations.hold, run, addresses)
+
+    async def release(self, run: str) -> None:
+        """As `Reservations.release`."""
+        await asyncio.to_thread(self._reservations.release, run)
+        self._wake.set()
+
+    async def _act(self) -> None:
+        while True:
+            self._wake.clear()
+            pause_s = await self._step()
+            self._changed.set()
+            self._changed = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> float:
+        try:
+            is_moving = await asyncio.to_thread(self._reservations.step)
+        except RaymlError as exc:
+            self._reservations.fail(exc)
+            _logger.warning("step failed", extra={"why": str(exc)})
+            return _QUIET_S
+        except Exception:  # whatever it is, the reservations of others must go on
+            _logger.exception("step failed")
+            return _QUIET_S
+        return _GROWING_S if is_moving else _QUIET_S
+
+
+def _wish(spec: Spec, attempt: int) -> Wish:
+    return Wish(
+        run=spec.run,
+        attempt=attempt,
+        owner=spec.origin.user,
+        experiment=spec.experiment,
+        since=spec.submitted_at,
+        resources=spec.resources,
+        priority=spec.priority,
+        image=spec.image,
+    )
