@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rayml.cluster.reasons import (
     creation_problems,
     invalid_spec,
     is_unschedulable,
+    lacks_room,
     pod_reason,
     time_of,
 )
@@ -80,6 +81,7 @@ class Worker:
         node_id: The live Ray node on it.
         is_busy: Ray says that something runs on it, or that something is reserved.
         is_unschedulable: The scheduler has found no node for it.
+        lacks_room: And the reason is that nodes are full, so that others could make room.
         created_at: When, in seconds of Unix time.
         free_since: Since when no run holds it; None while one does, and before `after()`.
         idle_since: Since when, besides, nothing else uses it.
@@ -94,6 +96,7 @@ class Worker:
     node_id: str | None = None
     is_busy: bool = False
     is_unschedulable: bool = False
+    lacks_room: bool = False
     created_at: float = 0.0
     free_since: float | None = None
     idle_since: float | None = None
@@ -137,7 +140,7 @@ class Observation:
     workers: tuple[Worker, ...] = ()
     orphans: tuple[Worker, ...] = ()
     invalid: str | None = None
-    problems: Mapping[str, str] = ()  # type: ignore[assignment]
+    problems: Mapping[str, str] = field(default_factory=dict)
     quotas: tuple[Object, ...] = ()
 
     @classmethod
@@ -218,7 +221,7 @@ def _read_groups(listed: Sequence[Object]) -> list[Group]:
             shape=shape,
             replicas=entry.get("replicas") or 0,
             minimum=entry.get("minReplicas") or 0,
-            maximum=entry.get("maxReplicas", NO_MAXIMUM),
+            maximum=NO_MAXIMUM if entry.get("maxReplicas") is None else entry["maxReplicas"],
             named=tuple((entry.get("scaleStrategy") or {}).get("workersToDelete") or ()),
             has_strategy=entry.get("scaleStrategy") is not None,
         )
@@ -261,6 +264,7 @@ def _worker(
         node_id=node.id if node else None,
         is_busy=node.is_busy if node else False,
         is_unschedulable=state == "pending" and is_unschedulable(pod),
+        lacks_room=state == "pending" and lacks_room(pod),
         created_at=time_of(metadata.get("creationTimestamp")),
         reason="" if state == "ready" else pod_reason(pod, events),
     )

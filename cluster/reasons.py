@@ -51,6 +51,12 @@ def is_unschedulable(pod: Object) -> bool:
     return condition.get("status") == "False" and condition.get("reason") == "Unschedulable"
 
 
+def lacks_room(pod: Object) -> bool:
+    """Tell whether a pod found no node because nodes are full, as the scheduler words it."""
+    message = _condition(pod, "PodScheduled").get("message", "")
+    return is_unschedulable(pod) and ("Insufficient" in message or "Too many pods" in message)
+
+
 def pod_reason(pod: Object, events: Iterable[Object]) -> str:
     """Return what a pod that is not ready waits for, or why it ended."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}

@@ -1,0 +1,97 @@
+"""The one guarded change of a RayCluster that makes a plan true.
+
+The list of worker groups is one value to Kubernetes: each of its entries is changed by its place,
+and the patch tests that this very version of the RayCluster, with these names at these places, is
+still there. What others have written into it stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rayml.cluster.observation import Group, Observation
+    from rayml.cluster.plan import Plan
+    from rayml.cluster.shape import Shape
+
+    Op = dict[str, Any]
+
+_GROUPS = "/spec/workerGroupSpecs"
+
+
+def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape]) -> list[Op]:
+    """Return the operations of one JSON patch; none when nothing has to change.
+
+    Args:
+        plan: What is wanted.
+        observation: What the plan was made from.
+        shapes: The shapes of the demands, by key: what new groups are made of.
+    """
+    changes: list[Op] = []
+    for group in observation.groups:
+        if group.name in plan.removable:
+            continue
+        if ops := list(_resize(group, plan, observation)):
+            changes += [_test_name(group), *ops]
+    changes += _append(plan, observation, shapes)
+    # From the end on: what is taken out moves those behind it.
+    for group in reversed(observation.groups):
+        if group.name in plan.removable:
+            changes += [_test_name(group), {"op": "remove", "path": _path(group)}]
+    if not changes:
+        return []
+    version = observation.resource_version
+    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *changes]
+
+
+def _resize(group: Group, plan: Plan, observation: Observation) -> Iterator[Op]:
+    size = plan.replicas.get(group.name, 0)
+    if observation.is_autoscaling:
+        if size != group.minimum:
+            yield _set(group, "minReplicas", size)
+        return
+    if size != group.replicas:
+        yield _set(group, "replicas", size)
+    if group.minimum:
+        yield _set(group, "minReplicas", 0)
+    named = _named(group, plan, observation)
+    if named != list(group.named):
+        if group.has_strategy:
+            yield _set(group, "scaleStrategy/workersToDelete", named)
+        else:
+            yield _set(group, "scaleStrategy", {"workersToDelete": named})
+
+
+def _named(group: Group, plan: Plan, observation: Observation) -> list[str]:
+    """Return whom the operator has to delete: it counts those named as gone until they are."""
+    there = {worker.name for worker in observation.workers if worker.shape == group.shape}
+    kept = [name for name in group.named if name in there]
+    return kept + sorted((plan.victims & there) - set(kept))
+
+
+def _append(plan: Plan, observation: Observation, shapes: Mapping[str, Shape]) -> list[Op]:
+    there = {group.name for group in observation.groups}
+    new = [s for s in shapes.values() if s.group not in there and plan.replicas.get(s.group)]
+    specs = []
+    for shape in sorted(new, key=lambda shape: shape.key):
+        size = plan.replicas[shape.group]
+        minimum = size if observation.is_autoscaling else 0
+        specs.append(shape.group_spec(size, minimum=minimum))
+    if specs and observation.size is None:
+        return [{"op": "add", "path": _GROUPS, "value": specs}]
+    return [{"op": "add", "path": f"{_GROUPS}/-", "value": spec} for spec in specs]
+
+
+def _test_name(group: Group) -> Op:
+    return {"op": "test", "path": f"{_path(group)}/groupName", "value": group.name}
+
+
+def _set(group: Group, field: str, value: object) -> Op:
+    # "add" replaces what is there, and does not mind if nothing is.
+    return {"op": "add", "path": f"{_path(group)}/{field}", "value": value}
+
+
+def _path(group: Group) -> str:
+    return f"{_GROUPS}/{group.index}"

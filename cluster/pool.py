@@ -1,0 +1,139 @@
+"""The workers of one shape, sorted by what can be done with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rayml.cluster.observation import STALE_S, Group, Worker
+from rayml.cluster.shape import NO_MAXIMUM
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from rayml.cluster.demand import Demand
+    from rayml.cluster.observation import Observation
+
+
+@dataclass(kw_only=True)
+class Pool:
+    """One shape's workers, and what is wanted of them.
+
+    Attributes:
+        name: The worker group's name.
+        group: The group; None while there is none.
+        alive: Workers that stay, the held ones included.
+        free: Of those, the ones that no run holds and nobody else uses.
+        victims: Workers that are to go from now on.
+        leaving: Workers that go already.
+        taken: How many are used by something that is no run of ours.
+        unplaced: Of how many workers it is not known which of the free ones a run is getting.
+        need: How many the runs hold or have been promised.
+    """
+
+    name: str
+    group: Group | None = None
+    alive: list[Worker] = field(default_factory=list)
+    free: list[Worker] = field(default_factory=list)
+    victims: list[Worker] = field(default_factory=list)
+    leaving: list[Worker] = field(default_factory=list)
+    taken: int = 0
+    unplaced: int = 0
+    need: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there have to be."""
+        return self.need + self.taken
+
+    @property
+    def maximum(self) -> int:
+        """The most that its group may have."""
+        return self.group.maximum if self.group else NO_MAXIMUM
+
+    @property
+    def bound(self) -> int:
+        """How many workers have a node and can serve runs."""
+        return sum(worker.is_bound for worker in self.alive) - self.taken
+
+    @property
+    def ended(self) -> list[Worker]:
+        """Workers that go without having been named: the operator still counts them."""
+        return [worker for worker in self.leaving if not worker.is_named]
+
+    @property
+    def has_users(self) -> bool:
+        """A worker of it is held or used, or may be in a moment."""
+        return len(self.free) < len(self.alive) or self.unplaced > 0
+
+    def spare(self) -> list[Worker]:
+        """Return the workers that nobody needs, those first that should go first.
+
+        Busy ones are never among them; and none that has a node while a run is getting some.
+        """
+        candidates = [
+            worker
+            for worker in self.free
+            if not worker.is_busy and not (self.unplaced and worker.is_bound)
+        ]
+        candidates.sort(key=going_order)
+        return candidates[: max(0, len(self.alive) - self.wanted)]
+
+    def available(self) -> list[Worker]:
+        """Return the workers that runs can have now, those first that they should get."""
+        ready = [worker for worker in self.free if worker.state == "ready"]
+        # The one used last is taken first, so that those long idle can leave.
+        ready.sort(key=lambda worker: (worker.is_busy, -(worker.idle_since or 0.0), worker.name))
+        return ready[: max(0, len(ready) - self.unplaced)]
+
+    def give_up(self, worker: Worker) -> None:
+        """Let a worker go."""
+        self.alive.remove(worker)
+        if worker in self.free:
+            self.free.remove(worker)
+        self.victims.append(worker)
+
+
+def make_pools(
+    observation: Observation,
+    demands: Iterable[Demand],
+    held: Mapping[str, Collection[str]],
+    drained: Collection[str],
+    now: float,
+) -> dict[str, Pool]:
+    """Return the pools of all shapes that have a group or a demand, by the shape's key."""
+    pools = {group.shape: Pool(name=group.name, group=group) for group in observation.groups}
+    for demand in demands:
+        pool = pools.setdefault(demand.shape.key, Pool(name=demand.shape.group))
+        if demand.run in held:
+            pool.need += demand.workers
+            pool.unplaced += 0 if held[demand.run] else demand.workers
+    for worker in observation.workers:
+        pool = pools[worker.shape]
+        (pool.leaving if worker.is_leaving else pool.alive).append(worker)
+    names = {name for workers in held.values() for name in workers}
+    for pool in pools.values():
+        _sort_out(pool, names, drained, now)
+    return pools
+
+
+def going_order(worker: Worker) -> tuple[bool, float, str]:
+    """Order workers: without a node, the youngest first; then those that are longest idle."""
+    if not worker.is_bound:
+        return (False, -worker.created_at, worker.name)
+    return (True, math.inf if worker.idle_since is None else worker.idle_since, worker.name)
+
+
+def _sort_out(pool: Pool, held: Collection[str], drained: Collection[str], now: float) -> None:
+    pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
+    pool.alive = [w for w in pool.alive if w not in pool.victims]
+    others = [worker for worker in pool.alive if worker.name not in held]
+    pool.free = [worker for worker in others if not _is_taken(worker, now)]
+    # Of a run whose workers are not known, Ray says only that they are busy.
+    pool.taken = max(0, len(others) - len(pool.free) - pool.unplaced)
+
+
+def _is_taken(worker: Worker, now: float) -> bool:
+    is_sure = worker.free_since is None or now - worker.free_since > STALE_S
+    return worker.is_busy and is_sure
