@@ -1,0 +1,195 @@
+"""What can never fit, however long it waits: refused at submit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rayml.cluster.quantity import cpu_quantity, memory_quantity, parse_quantity
+from rayml.errors import CapacityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rayml.cluster.demand import Demand
+    from rayml.cluster.settings import Settings
+
+    Object = Mapping[str, Any]
+
+# KubeRay's init container, which waits for the head, requests this much: a pod is never smaller.
+_LEAST = {"cpu": 0.2, "memory": 256.0 * 2**20}
+# Whoever writes these on nodes can add more of them: what is there now is no limit.
+_GROWING = (
+    "cloud.google.com/gke-nodepool",
+    "cluster-autoscaler.kubernetes.io/",
+    "cluster.x-k8s.io/",
+    "eks.amazonaws.com/",
+    "karpenter.",
+    "kubernetes.azure.com/",
+)
+
+
+def check_fit(
+    demand: Demand,
+    settings: Settings,
+    quotas: Iterable[Object],
+    nodes: Sequence[Object] | None,
+) -> None:
+    """Check that the cluster could ever hold a demand, were it idle.
+
+    Nodes count as a limit only where nothing suggests that more of them can come.
+
+    Raises:
+        CapacityError: It could not; the message names the limit and the demand.
+    """
+    if settings.max_workers is not None and demand.workers > settings.max_workers:
+        raise CapacityError(
+            f"the job asks for {demand.workers} workers and the cluster's limit is "
+            f"{settings.max_workers}; ask for fewer, or raise the RayCluster's annotation "
+            "rayml.io/max-workers"
+        )
+    requests, limits = _amounts(demand, "requests"), _amounts(demand, "limits")
+    for quota in quotas:
+        _check_quota(quota, demand, requests, limits)
+    if nodes and not any(map(_can_grow, nodes)):
+        _check_nodes(demand, requests, nodes)
+
+
+def _amounts(demand: Demand, field: str) -> dict[str, float]:
+    given = demand.shape.template["spec"]["containers"][0]["resources"].get(field, {})
+    amounts = {name: parse_quantity(text) for name, text in given.items()}
+    for name, least in _LEAST.items():
+        amounts[name] = max(amounts.get(name, 0.0), least)
+    return amounts
+
+
+def _check_quota(
+    quota: Object, demand: Demand, requests: Mapping[str, float], limits: Mapping[str, float]
+) -> None:
+    spec = quota.get("spec", {})
+    if spec.get("scopes") or spec.get("scopeSelector"):
+        return  # it may not concern workers
+    for name, text in spec.get("hard", {}).items():
+        amount = _counted(name, requests, limits)
+        hard, asked = parse_quantity(text), amount * demand.workers
+        if asked > hard:
+            quota_name = quota["metadata"]["name"]
+            raise CapacityError(
+                f"the job asks for {_show(name, asked)} of {name} in all and ResourceQuota "
+                f"{quota_name!r} allows {_show(name, hard)}; ask for less, or have it raised"
+            )
+
+
+def _counted(name: str, requests: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    if name in {"pods", "count/pods"}:
+        return 1.0
+    kind, dot, resource = name.partition(".")
+    if dot and kind == "limits":
+        return limits.get(resource, 0.0)
+    if dot and kind == "requests":
+        return requests.get(resource, 0.0)
+    return requests.get(name, 0.0) if name in {"cpu", "memory"} else 0.0
+
+
+def _check_nodes(demand: Demand, requests: Mapping[str, float], nodes: Sequence[Object]) -> None:
+    words = demand.shape.words
+    allowed = [node for node in nodes if _admits(node, demand.shape.template["spec"])]
+    if not allowed:
+        raise CapacityError(
+            f"none of the cluster's {len(nodes)} nodes takes workers of {words}: labels, taints "
+            "or readiness stand in the way; change the node_selector, affinity or tolerations"
+        )
+    for name, amount in requests.items():
+        largest = max(_allocatable(node, name) for node in allowed)
+        if amount > largest:
+            raise CapacityError(
+                f"a worker of {words} needs {_show(name, amount)} of {name} and the largest node "
+                f"that takes it has {_show(name, largest)}; ask for less, or add a larger node"
+            )
+    fitting = sum(_times(requests, node) for node in allowed)
+    if demand.workers > fitting:
+        raise CapacityError(
+            f"the job asks for {demand.workers} workers of {words} and the cluster's nodes can "
+            f"hold {fitting}; ask for fewer or smaller ones, or add nodes"
+        )
+
+
+def _can_grow(node: Object) -> bool:
+    metadata = node["metadata"]
+    marks = [*(metadata.get("labels") or {}), *(metadata.get("annotations") or {})]
+    return any(mark.startswith(_GROWING) or ".karpenter." in mark for mark in marks)
+
+
+def _admits(node: Object, pod: Object) -> bool:
+    """Tell whether a node's labels and taints let a pod onto it."""
+    labels = node["metadata"].get("labels") or {}
+    if any(labels.get(key) != value for key, value in pod.get("nodeSelector", {}).items()):
+        return False
+    required = (
+        pod.get("affinity", {})
+        .get("nodeAffinity", {})
+        .get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    )
+    terms = required.get("nodeSelectorTerms", [])
+    if terms and not any(_matches(term, node) for term in terms):
+        return False
+    taints = node.get("spec", {}).get("taints") or []
+    hard = [taint for taint in taints if taint["effect"] in {"NoSchedule", "NoExecute"}]
+    # A node that is not ready for a moment is no limit.
+    lasting = [taint for taint in hard if not taint["key"].startswith("node.kubernetes.io/")]
+    return all(any(_tolerates(t, taint) for t in pod.get("tolerations", [])) for taint in lasting)
+
+
+def _matches(term: Object, node: Object) -> bool:
+    labels = node["metadata"].get("labels") or {}
+    fields = {"metadata.name": node["metadata"]["name"]}
+    return all(_holds(e, labels) for e in term.get("matchExpressions") or []) and all(
+        _holds(e, fields) for e in term.get("matchFields") or []
+    )
+
+
+def _holds(expression: Object, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or []
+    answers: dict[str, Callable[[], bool]] = {
+        "Exists": lambda: value is not None,
+        "DoesNotExist": lambda: value is None,
+        "In": lambda: value in values,
+        "NotIn": lambda: value not in values,
+        "Gt": lambda: _number(value) > _number(values[0]),
+        "Lt": lambda: _number(value) < _number(values[0]),
+    }
+    # An operator of later days may well hold: the scheduler will know.
+    return answers.get(expression["operator"], lambda: True)()
+
+
+def _number(text: str | None) -> float:
+    """Return a label's number; what is none compares with nothing."""
+    try:
+        return int(text or "")
+    except ValueError:
+        return math.nan
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in {None, "", taint["effect"]}:
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in {None, "", taint["key"]}
+    same_value = (toleration.get("value") or "") == (taint.get("value") or "")
+    return toleration.get("key") == taint["key"] and same_value
+
+
+def _allocatable(node: Object, name: str) -> float:
+    return parse_quantity(node.get("status", {}).get("allocatable", {}).get(name, 0))
+
+
+def _times(requests: Mapping[str, float], node: Object) -> int:
+    shares = [_allocatable(node, name) / amount for name, amount in requests.items() if amount]
+    pods = _allocatable(node, "pods") or math.inf
+    return int(min(*shares, pods) + 1e-9)
+
+
+def _show(name: str, amount: float) -> str:
+    if "memory" in name:
+        return memory_quantity(math.ceil(amount))
+    return cpu_quantity(amount) if "cpu" in name else f"{amount:g}"
