@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from rayml.cluster.code import code_command, code_mount, code_volume
+from rayml.cluster.code import VOLUME, code_command, code_mount, code_volume
+from rayml.cluster.quantity import cpu_quantity, memory_quantity
 from rayml.config import parse_memory
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from rayml.cluster.address import ClusterName
     from rayml.cluster.bundle import Bundle
@@ -31,6 +33,7 @@ KINDS: Final = {
     "RayCluster": "rayclusters",
 }
 _MANAGER: Final = {"app.kubernetes.io/managed-by": "rayml"}
+_STORE: Final = "RAYML_STORE"
 _RBAC: Final = "rbac.authorization.k8s.io"
 # KubeRay's own probe first asks ten seconds after the start, and then every five.
 _READINESS: Final = {
@@ -50,8 +53,8 @@ class Head:
     Attributes:
         image: With Ray, for all pods; with rayml as well if no code is mounted.
         ray_version: Ray's in that image.
-        cpus: What its pod asks for; Ray counts none of it.
-        memory: What its pod asks for and may take: a Kubernetes quantity.
+        cpus: What its pod asks for, usually 1; Ray counts none of it.
+        memory: What its pod asks for and may take, a Kubernetes quantity; usually 4Gi.
         node_selector: Labels of the nodes that it may run on.
 
     Raises:
@@ -60,13 +63,14 @@ class Head:
 
     image: str
     ray_version: str
-    cpus: float = 1
-    memory: str = "4Gi"
+    cpus: float | None = None
+    memory: str | None = None
     node_selector: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parse_memory(self.memory)
-        if not 0 < self.cpus < float("inf"):
+        if self.memory is not None:
+            parse_memory(self.memory)
+        if self.cpus is not None and not 0 < self.cpus < float("inf"):
             raise SpecError(f"the head's cpus={self.cpus!r} is not an amount; give more than 0")
 
 
@@ -176,30 +180,79 @@ def to_yaml(items: Iterable[Item]) -> str:
     return yaml.safe_dump_all(items, sort_keys=False, explicit_start=True, width=10_000)
 
 
+def renewed_head(
+    group: Mapping[str, Any], head: Head, settings: Settings, before: Settings
+) -> Item:
+    """Return a `headGroupSpec` with what is ours in it made anew; what others added stays.
+
+    Args:
+        group: The `headGroupSpec` as it is.
+        head: What it is to be.
+        settings: What it is given.
+        before: What it was given by these.
+    """
+    new: Item = deepcopy(dict(group))
+    pod = new["template"]["spec"]
+    _size(pod["containers"][0], head)
+    _furnish(pod, settings, before)
+    return new
+
+
 def _head_pod(name: ClusterName, head: Head, settings: Settings) -> Item:
-    code = settings.code
-    container: Item = {
-        "name": "ray-head",
-        "image": head.image,
-        "resources": {
-            "requests": {"cpu": f"{head.cpus:g}", "memory": head.memory},
-            "limits": {"memory": head.memory},
-        },
-        "readinessProbe": _READINESS,
-        "lifecycle": _PRE_STOP,
-    }
-    if code is not None:
-        container |= {"command": code_command(is_head=True), "volumeMounts": [code_mount()]}
-    if settings.store is not None:
-        container["env"] = [{"name": "RAYML_STORE", "value": settings.store}]
-    if settings.store_secret is not None:
-        container["envFrom"] = [{"secretRef": {"name": settings.store_secret}}]
+    probes = {"readinessProbe": _READINESS, "lifecycle": _PRE_STOP}
+    container: Item = {"name": "ray-head", "image": head.image}
+    _size(container, replace(head, cpus=head.cpus or 1, memory=head.memory or "4Gi"))
+    container |= probes
     pod: Item = {"serviceAccountName": account_name(name), "containers": [container]}
     if head.node_selector:
         pod["nodeSelector"] = dict(head.node_selector)
-    if code is not None:
-        pod["volumes"] = [code_volume(code)]
+    _furnish(pod, settings, settings)
     return pod
+
+
+def _size(container: Item, head: Head) -> None:
+    """Set a container's image, and its resources as far as the head says something of them."""
+    container["image"] = head.image
+    resources = container.setdefault("resources", {})
+    requests = resources.setdefault("requests", {})
+    if head.cpus is not None:
+        requests["cpu"] = cpu_quantity(head.cpus)
+    if head.memory is not None:
+        memory = memory_quantity(parse_memory(head.memory))
+        requests["memory"] = memory
+        resources.setdefault("limits", {})["memory"] = memory
+
+
+def _furnish(pod: Item, settings: Settings, before: Settings) -> None:
+    """Give a head's pod rayml's code and its store's place and credentials, and only those."""
+    container = pod["containers"][0]
+    code, secret = settings.code, settings.store_secret
+    env = [{"name": _STORE, "value": settings.store}] if settings.store else []
+    given = [{"secretRef": {"name": secret}}] if secret else []
+    old = {"secretRef": {"name": before.store_secret}}
+    _replace(container, "env", env, lambda item: item.get("name") == _STORE)
+    _replace(container, "envFrom", given, lambda item: item == old)
+    mounts = [code_mount()] if code else []
+    _replace(container, "volumeMounts", mounts, lambda item: item.get("name") == VOLUME)
+    volumes = [code_volume(code)] if code else []
+    _replace(pod, "volumes", volumes, lambda item: item.get("name") == VOLUME)
+    if code:
+        container["command"] = code_command(is_head=True)
+    else:
+        container.pop("command", None)
+
+
+def _replace(
+    owner: Item,
+    field_name: str,
+    new: Iterable[Mapping[str, Any]],
+    is_ours: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    """Put our items of a list where ours were before; a list without any item goes."""
+    others = [item for item in owner.get(field_name) or () if not is_ours(item)]
+    owner[field_name] = [*others, *new]
+    if not owner[field_name]:
+        del owner[field_name]
 
 
 def _object(kind: str, title: str, name: ClusterName, version: str = "v1") -> Item:

@@ -1,0 +1,64 @@
+"""Which runs and Ray jobs would end with a cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rayml.cluster.door import open_door
+from rayml.cluster.readiness import head_of, is_ready
+from rayml.cluster.reservations import BOOK
+from rayml.cluster.versions import live_jobs
+from rayml.errors import ClusterUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rayml.cluster.address import ClusterName
+    from rayml.cluster.client import KubeClient
+
+
+def reservations_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the reservations that a RayCluster's head has written down last.
+
+    >>> reservations_of({"metadata": {}})
+    []
+    """
+    text = (cluster["metadata"].get("annotations") or {}).get(BOOK) or "[]"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
+
+
+def live_runs(
+    name: ClusterName, client: KubeClient, cluster: Mapping[str, Any], *, only_ours: bool
+) -> list[str]:
+    """Return what would end with a cluster: its runs and its Ray jobs, by id, sorted.
+
+    A cluster without a head that is ready runs nothing.
+
+    Args:
+        name: The cluster's.
+        client: Of its kube-apiserver.
+        cluster: The RayCluster.
+        only_ours: Leave out Ray jobs that are not rayml's.
+
+    Raises:
+        ClusterUnreachable: The head is up and does not say what it runs.
+    """
+    head = head_of(client.pods(name))
+    if head is None or not is_ready(head):
+        return []
+    try:
+        jobs = live_jobs(open_door(name, client))
+    except ClusterUnreachable as exc:
+        raise ClusterUnreachable(
+            f"whether {name} runs something cannot be seen: {exc}; or say --force"
+        ) from exc
+    found = {str(line.get("run")) for line in reservations_of(cluster)}
+    for job in jobs:
+        if not only_ours or "rayml_run" in (job.get("metadata") or {}):
+            found.add(str(job["submission_id"]))
+    return sorted(found)
