@@ -28,7 +28,6 @@ _CONTROLLERS = (
     "root-ca-certificate-publisher-controller",
     "serviceaccount-controller",
     "statefulset-controller",
-    "taint-eviction-controller",
     "ttl-after-finished-controller",
 )
 

@@ -303,11 +303,9 @@ class TestProbesAndHooks:
 
     def test_a_pod_may_say_goodbye(self, pods: Pods) -> None:
         script = "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.05; done"
-        hook = {
-            "preStop": {"exec": {"command": ["sh", "-c", "sleep 0.5; echo pre > /proc/1/fd/1"]}}
-        }
-        pods.run("one", "sh", "-c", script, lifecycle=hook)
-        pods.wait("one", lambda pod: pods.log("one") == "up\n")
+        words = ["sh", "-c", "sleep 0.5; echo pre > /proc/1/fd/1"]
+        pods.run("one", "sh", "-c", script, lifecycle={"preStop": {"exec": {"command": words}}})
+        pods.wait("one", lambda _: pods.log("one") == "up\n")
         pods.delete("one")
         pods.wait("one", is_gone)
         assert pods.log("one") == "up\npre\nterm\n"

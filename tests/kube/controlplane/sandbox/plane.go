@@ -131,8 +131,14 @@ func servePlane([]string) error {
 
 // prepareBridge makes the network on which pods, components and the machine meet.
 func prepareBridge(p *wire.Prepare) error {
+	ip, _, err := net.ParseCIDR(p.Address)
+	if err != nil {
+		return err
+	}
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = bridgeName
+	// Left to itself, it takes the lowest of its ports' addresses, and all neighbours have to learn anew.
+	attributes.HardwareAddr = net.HardwareAddr(append([]byte{2, 0}, ip.To4()...))
 	bridge := &netlink.Bridge{LinkAttrs: attributes}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return err
