@@ -30,6 +30,7 @@ _NO_SUCH_PATH: Final = b"404 page not found"
 _HEAD_PORT: Final = 8265
 _GROUPS: Final = {
     "customresourcedefinitions": "apiextensions.k8s.io",
+    "priorityclasses": "scheduling.k8s.io",
     "rayclusters": "ray.io",
     "rolebindings": "rbac.authorization.k8s.io",
     "roles": "rbac.authorization.k8s.io",

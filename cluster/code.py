@@ -102,5 +102,5 @@ def code_command(*, is_head: bool = False) -> list[str]:
         f'export PYTHONPATH="{ROOT}/{HOOK_FOLDER}${{PYTHONPATH:+:$PYTHONPATH}}"',
     ]
     if is_head:
-        steps.append("(python3 -m rayml.cluster.wake &)")
+        steps.append("(python3 -m rayml.wake &)")
     return [" && ".join(steps)]

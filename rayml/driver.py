@@ -11,14 +11,10 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from rayml import _ray
 from rayml._ray import jobs_api
-from rayml.code import unpack_folder
 from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.run import Run
 from rayml.store import open_store, read_blob
@@ -55,11 +51,9 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
     store = open_store(location, private.get("store"))
     submission = _claim(run_id, attempt, store)
     spec = submission.spec
-    folder = unpack_folder(store, submission.code) if submission.code else Path.cwd()
-    spec = msgspec.structs.replace(spec, working_dir=str(folder))
     payload = b"".join(read_blob(store, submission.payload))
     secrets = private.get("secrets", {})
-    supervisor = Supervisor(spec, payload, secrets, store, connection, attempt)
+    supervisor = Supervisor(spec, payload, secrets, store, connection, attempt, submission.code)
     signal.signal(signal.SIGTERM, lambda *_: _stop(supervisor, run_id, store))
     supervisor.start()
     if attempt > 1 and store.size(f"cancels/{run_id}.json") is not None:

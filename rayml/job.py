@@ -74,6 +74,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     timeout_s: float | None = None,
     start_timeout_s: float | None = None,
     cluster: str | None = None,
+    image: str | None = None,
     store: str | Path | Store | None = None,
     dry_run: bool = False,
 ) -> Run | Spec:
@@ -106,7 +107,9 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this
             machine,
             else a new one; `"local"` always starts one; `"ray://host:port"`; `"http://host:8265"`
-            for any cluster's Jobs API.
+            for any cluster's Jobs API; `"kuberay://namespace/name"` for a RayCluster that grows
+            for the job.
+        image: Of the job's workers on Kubernetes; by default that of the cluster's head.
         store: A folder, or an `s3:// gs:// az:// file://` URI; `.rayml` in the project by default.
         dry_run: Validate only, and return the job as it would be submitted.
 
@@ -133,6 +136,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         timeout_s=_check_time("timeout_s", timeout_s),
         start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
         cluster=setting("cluster", cluster),
+        image=image,
         store=open_store(store),
     )
     if dry_run:
@@ -286,7 +290,8 @@ def _submit_here(job: Job) -> Run:
     if job.store.uri not in _tidied:
         close_abandoned(job.store)
         _tidied.add(job.store.uri)
-    _ray.check_capacity(job.spec.resources)
+    if not _ray.is_resized():
+        _ray.check_capacity(job.spec.resources)
     supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
     run = Run(job.spec, job.store, driver=supervisor)
     supervisor.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,10 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rayml import _ray
 from rayml._ray import jobs_api
+from rayml.cluster.address import SCHEME
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
+from rayml.kuberay import check_job, reach
 from rayml.spec import has_jobs_api
 from rayml.store import check_store
 from rayml.supervisor import request_cancel
@@ -67,6 +69,8 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     _check_visible(job, address)
     check_store(job.store)
     client = _client(address)
+    if address.startswith(SCHEME):
+        job = replace(job, spec=check_job(job.spec, address))
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
@@ -225,8 +229,9 @@ def _is_ended(store: Store, run: str) -> bool:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    url, headers = reach(address) if address.startswith(SCHEME) else (address, None)
     with _calling(address):
-        return jobs_api.job_client(address)
+        return jobs_api.job_client(url, headers)
 
 
 @contextmanager
@@ -256,7 +261,8 @@ def _start(client: JobSubmissionClient, spec: Spec, store: Store, private: str |
 
 
 def _check_visible(job: Delivery, address: str) -> None:
-    if _ray.is_this_machine(urlsplit(address).hostname or ""):
+    is_here = _ray.is_this_machine(urlsplit(address).hostname or "")
+    if is_here and not address.startswith(SCHEME):
         return
     if job.store.is_local:
         raise SpecError(

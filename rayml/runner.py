@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ import cloudpickle
 import msgspec
 
 from rayml import processes
+from rayml.code import unpack_folder
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
@@ -85,6 +86,7 @@ class Order:
 
     Attributes:
         path: The submitter's module search path; what is missing here is added behind.
+        code: Digest of the packed folder that it runs in, if that came from another machine.
     """
 
     spec: Spec
@@ -94,6 +96,7 @@ class Order:
     secrets: dict[str, str]
     ray_address: str = ""
     path: tuple[str, ...] = ()
+    code: str | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,9 +193,10 @@ class _Attempt:
         return Outcome(result=result)
 
     def _call(self, payload: bytes) -> object:
-        spec = self._spec
+        order = _arrived(self._order)
+        spec = order.spec
         with ExitStack() as stack:
-            stack.enter_context(_process_state(self._order))
+            stack.enter_context(_process_state(order))
             loaded = _load_payload(payload)
             context = self._context(loaded)
             stack.callback(leave, context)
@@ -204,7 +208,7 @@ class _Attempt:
             # Whoever watches must know this process before user code can take it down.
             self._client.flush(_FLUSH_S)
             if spec.target.kind == "script":
-                _run_script(self._order)
+                _run_script(order)
                 return None
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
@@ -232,6 +236,18 @@ class _Attempt:
             message = f"the code ended, but not all that it logged could be stored: {exc}"
             return Outcome(problem=outcome.problem or Problem(kind="store", message=message))
         return outcome
+
+
+def _arrived(order: Order) -> Order:
+    """Return the order with the job's folder as it is called on this machine."""
+    spec = order.spec
+    if order.code is not None:
+        folder = str(unpack_folder(order.store, order.code))
+    elif spec.working_dir:
+        return order
+    else:
+        folder = str(Path.cwd())
+    return replace(order, spec=msgspec.structs.replace(spec, working_dir=folder))
 
 
 def _values(function: Callable[..., object], context: Context) -> dict[str, object]:

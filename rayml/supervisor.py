@@ -95,6 +95,7 @@ class Supervisor(threading.Thread):
         store: Store,
         connection: _ray.Connection,
         attempt: int = 1,
+        code: str | None = None,
     ) -> None:
         """Record the submission durably; `start` does the rest.
 
@@ -105,6 +106,7 @@ class Supervisor(threading.Thread):
             store: Where to record.
             connection: Where to run.
             attempt: With which to begin; a later one goes on with a run that is recorded.
+            code: Digest of the packed folder that the job runs in, if that is not here.
 
         Raises:
             StoreError: The submission could not be recorded.
@@ -117,6 +119,7 @@ class Supervisor(threading.Thread):
         self._connection = connection
         self._actor: Any = _ray.tracker_actor(store)
         self._first_attempt = attempt
+        self._code = code
         self._producer = Producer(ActorTransport(self._actor), spec.run, attempt)
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
@@ -207,6 +210,7 @@ class Supervisor(threading.Thread):
                 self._secrets,
                 self._connection.address,
                 tuple(sys.path),
+                self._code,
             )
             task = _ray.start_attempt(
                 runner.execute, (order, self._payload), place, environment,

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 _STOP_WAIT_S = 60
 
 
-def job_client(address: str) -> JobSubmissionClient:
+def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmissionClient:
     """Return a client of a cluster's Jobs API.
 
-    The token is sent only to a cluster that has asked for one.
+    Without headers, the token is sent only to a cluster that has asked for one.
 
     Raises:
         ConnectionError, RuntimeError, AuthenticationError: It does not answer, or refuses us.
     """
+    if headers is not None:
+        return JobSubmissionClient(address, headers=headers)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:

@@ -1,0 +1,71 @@
+"""Jobs for a RayCluster on Kubernetes, as whoever submits them from outside sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rayml.cluster.address import ClusterName
+from rayml.cluster.client import KubeClient, RightMissing
+from rayml.cluster.demand import Demand
+from rayml.cluster.door import open_door
+from rayml.cluster.fit import check_fit
+from rayml.cluster.settings import Settings, check_resizable
+from rayml.cluster.shape import Base, shape_of
+from rayml.cluster.versions import check_versions
+from rayml.errors import SpecError
+
+if TYPE_CHECKING:
+    from rayml.spec import Spec
+
+
+def reach(address: str) -> tuple[str, dict[str, str]]:
+    """Return the URL of a cluster's Jobs API, and the headers that it wants.
+
+    Raises:
+        SpecError: The address is not `kuberay://namespace/name`, or there is no such context.
+        NotFound: There is no such RayCluster.
+        ClusterUnreachable: Kubernetes does not answer, or refuses us.
+    """
+    door = open_door(ClusterName.parse(address), KubeClient.connect())
+    return door.address, door.headers
+
+
+def check_job(spec: Spec, address: str) -> Spec:
+    """Return a job as it goes to a cluster, if that can ever run it.
+
+    Raises:
+        SpecError: It cannot be resized, or what it asks for is nothing that pods have.
+        CapacityError: What it asks for is more than the cluster can ever have.
+        ClusterUnreachable: Kubernetes does not answer, or refuses us.
+    """
+    name, client = ClusterName.parse(address), KubeClient.connect()
+    cluster = client.ray_cluster(name)
+    settings = Settings.read(cluster)
+    if settings.managed is None:
+        raise SpecError(
+            f"{name} is not resized by rayml; let it be by rayml cluster up --adopt {name}"
+        )
+    check_resizable(cluster)
+    check_versions(name, client, open_door(name, client))
+    spec = msgspec.structs.replace(spec, priority=_priority(client, spec))
+    demand = Demand(
+        run=spec.run,
+        shape=shape_of(spec.resources, spec.image, Base.read(cluster)),
+        workers=spec.resources.workers,
+        priority=spec.priority,
+    )
+    check_fit(demand, settings, client.quotas(name.namespace), client.nodes())
+    return spec
+
+
+def _priority(client: KubeClient, spec: Spec) -> int:
+    """Return the value of a job's priority class; 0 if it has none, or we may not see it."""
+    chosen = spec.resources.priority_class
+    if chosen is None:
+        return 0
+    try:
+        return int(client.get("priorityclasses", chosen)["value"])
+    except RightMissing:
+        return 0
