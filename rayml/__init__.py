@@ -75,6 +75,9 @@ _LAZY = {
     "artifact": "rayml.registry:artifact",
     "context": "rayml.run_context:current_context",
     "experiments": "rayml.listing:experiments",
+    "get_job_submission_client_cluster_info": (
+        "rayml.cluster.door:get_job_submission_client_cluster_info"
+    ),
     "get_run": "rayml.listing:get_run",
     "lineage": "rayml.ancestry:lineage",
     "load_model": "rayml.registry:load_model",
@@ -140,4 +143,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    # Ray's clients look here for what makes `ray job submit --address rayml://…` work.
+    return [*__all__, "__version__", "get_job_submission_client_cluster_info"]

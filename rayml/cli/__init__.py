@@ -11,6 +11,7 @@
     models.py      model list, show, register, alias, tag
     exchange.py    import mlflow, export mlflow
     stores.py      store verify, copy, gc, retain
+    cluster.py     cluster up, status, manifest, down
     doctor.py      doctor
 
 Exit codes: 0 succeeded, 1 the job failed or was cancelled, 2 the call was wrong, 3 the cluster or
@@ -27,7 +28,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rayml import __version__
-from rayml.cli import artifacts, edits, exchange, models, questions, runs, stores
+from rayml.cli import artifacts, cluster, edits, exchange, models, questions, runs, stores
 from rayml.cli.doctor import doctor
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.run import run
@@ -80,6 +81,12 @@ store.command("copy")(stores.copy)
 store.command("gc")(stores.gc)
 store.command("retain")(stores.retain)
 app.add_typer(store, name="store")
+clusters = typer.Typer(help="Ray clusters on Kubernetes that are resized for each job.")
+clusters.command("up")(cluster.up)
+clusters.command("status")(cluster.status)
+clusters.command("manifest")(cluster.manifest)
+clusters.command("down")(cluster.down)
+app.add_typer(clusters, name="cluster")
 
 
 @app.callback(invoke_without_command=True)
