@@ -188,7 +188,16 @@ class Points(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="p
     series: dict[str, tuple[list[int], list[float], list[float | str]]]
 
 
-Record: TypeAlias = (
+class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="points"):
+    """`Points` as they are read: columns stay encoded until somebody looks at them."""
+
+    run: str
+    attempt: int
+    rank: int
+    series: dict[str, msgspec.Raw]
+
+
+_Event: TypeAlias = (
     Submitted
     | Waiting
     | Started
@@ -200,10 +209,11 @@ Record: TypeAlias = (
     | Params
     | Labels
     | Logged
-    | Points
 )
+Record: TypeAlias = _Event | Points
+ReadRecord: TypeAlias = _Event | ReadPoints
 
-_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_decoder: msgspec.json.Decoder[ReadRecord] = msgspec.json.Decoder(ReadRecord)
 _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in Record.__args__)
 
 
@@ -216,7 +226,7 @@ def is_known(data: bytes | msgspec.Raw) -> bool:
     return msgspec.json.decode(data, type=_Tag).type in _KNOWN_TYPES
 
 
-def decode_record(data: bytes | msgspec.Raw) -> Record | None:
+def decode_record(data: bytes | msgspec.Raw) -> ReadRecord | None:
     """Return a record, or None for a type that a newer rayml has added.
 
     Raises:

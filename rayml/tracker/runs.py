@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +19,8 @@ from rayml.tracker.records import (
     Params,
     Points,
     Problem,
+    ReadPoints,
+    ReadRecord,
     Record,
     Released,
     Reserved,
@@ -30,7 +31,7 @@ from rayml.tracker.records import (
     Waiting,
     decode_record,
 )
-from rayml.tracker.series import Columns, Summary, merge, summarize, supersede
+from rayml.tracker.series import Metrics, merge, summarize, supersede
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from rayml.spec import Spec
     from rayml.tracker.changes import Edits
     from rayml.tracker.segments import Batch
-    from rayml.tracker.series import Point, Source
+    from rayml.tracker.series import Columns, Point, Source, Summary
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True):
@@ -61,28 +62,6 @@ class Stored(Protocol):
 
     def renew(self, run: RunRecord) -> None:
         """Let a run know where its points lie now."""
-
-
-@dataclass
-class Series:
-    """One metric as one attempt's rank logged it.
-
-    Attributes:
-        summary: Of all its points, those in tables included.
-        recent: The points that are in no table yet, if there are any.
-    """
-
-    summary: Summary | None = None
-    recent: Columns | None = None
-
-    def add(self, steps: list[int], times: list[float], values: list[float]) -> None:
-        """Add points at the end."""
-        new = summarize(steps, values)
-        self.summary = new if self.summary is None else merge(self.summary, new)
-        if self.recent is None:
-            self.recent = Columns(array("q", steps), array("d", times), array("d", values))
-        else:
-            self.recent.extend(steps, times, values)
 
 
 @dataclass
@@ -116,7 +95,7 @@ class RunRecord:
     result: Result | None = None
     held: Reserved | None = None
     worker_s: float = 0.0
-    series: dict[str, dict[Source, Series]] = field(default_factory=dict)
+    series: Metrics = field(default_factory=Metrics)
     stored: Stored | None = None
     edits: Edits | None = None
 
@@ -160,10 +139,9 @@ class RunRecord:
 
     def metric(self, name: str, summary: str) -> float | None:
         """Return the `last`, `min` or `max` of a metric; None if there is no such metric."""
-        sources = self.series.get(name)
-        if not sources:
+        if name not in self.series:
             return None
-        (first, *others) = sources.values()
+        (first, *others) = self.series[name].values()
         found = self.summary(name) if others or first.summary is None else first.summary
         value: float = getattr(found, summary)
         return value
@@ -232,7 +210,7 @@ def end_of(run: RunRecord, problem: Problem) -> Ended:
     )
 
 
-def apply(runs: MutableMapping[str, RunRecord], record: Record, seq: int = 0) -> None:
+def apply(runs: MutableMapping[str, RunRecord], record: Record | ReadRecord, seq: int = 0) -> None:
     """Fold one record, of this segment, into the run it is about.
 
     Records about an unknown run, and all that follows a run's end, change nothing: replaying a
@@ -245,8 +223,8 @@ def apply(runs: MutableMapping[str, RunRecord], record: Record, seq: int = 0) ->
     run = runs.get(record.run)
     if run is None or run.is_terminal:
         return
-    if isinstance(record, Points):
-        _add_points(run, record)
+    if isinstance(record, Points | ReadPoints):
+        run.series.add((record.attempt, record.rank), dict(record.series))
     else:
         _change(run, record)
 
@@ -290,7 +268,7 @@ def new_run(spec: Spec, since: int = 0) -> RunRecord:
     )
 
 
-def _change(run: RunRecord, record: Record) -> None:  # noqa: C901 - one case per record
+def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901 - one case per record
     match record:
         case Waiting() if run.started is not None and run.started.attempt >= record.attempt:
             pass  # whoever said so had not heard yet that the attempt began
@@ -327,10 +305,3 @@ def _give_back(run: RunRecord, now: float) -> None:
     """Count what the workers that a run holds have cost; it holds none then."""
     run.worker_s += run.held_s(now)
     run.held = None
-
-
-def _add_points(run: RunRecord, record: Points) -> None:
-    for name, (steps, times, values) in record.series.items():
-        sources = run.series.setdefault(name, {})
-        series = sources.setdefault((record.attempt, record.rank), Series())
-        series.add(steps, times, list(map(float, values)))

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
+import threading
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from rayml.errors import JournalCorrupt
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Point: TypeAlias = tuple[int, float, float]
 """Step, Unix seconds, value."""
 
 Source: TypeAlias = tuple[int, int]
 """Attempt and rank: who logged."""
+
+Part: TypeAlias = msgspec.Raw | tuple[list[int], list[float], list[float | str]]
+"""Steps, Unix times and values as the journal has them, encoded or not: see `records.Points`."""
+
+_FEW, _FEW_BYTES = 16, 1024
+_decoder = msgspec.json.Decoder(tuple[list[int], list[float], list[float | str]])
+_reading = threading.Lock()
 
 
 @dataclass
@@ -103,6 +114,131 @@ def _first_with(steps: Sequence[int], values: Sequence[float], value: float) -> 
     if math.isnan(value):  # then all of them are
         return min(steps)
     return min(step for step, found in zip(steps, values, strict=True) if found == value)
+
+
+class Series(msgspec.Struct, eq=False, gc=False):
+    """One metric as one attempt's rank logged it.
+
+    Most of what a store of many runs holds nobody looks at: points stay as they come, if they are
+    few, until somebody does. Several threads may look while one adds.
+    """
+
+    _summary: Summary | None = None
+    _columns: Columns | None = None
+    _parts: list[Part] = []
+    _summarized: int = 0
+
+    @property
+    def summary(self) -> Summary | None:
+        """What all its points amount to, those in tables included."""
+        if self._summarized < len(self._parts):
+            with _reading:
+                self._summarize()
+        return self._summary
+
+    @property
+    def recent(self) -> Columns | None:
+        """The points that are in no table yet, if there are any."""
+        if self._parts:
+            with _reading:
+                self._settle()
+        return self._columns
+
+    def add(self, part: Part) -> None:
+        """Add points at the end."""
+        self._parts.append(part)
+        if len(self._parts) > _FEW or _is_long(part):
+            with _reading:
+                self._settle()
+
+    def _summarize(self) -> None:
+        for part in self._parts[self._summarized :]:
+            steps, _, values = _read(part)
+            new = summarize(steps, values)
+            self._summary = new if self._summary is None else merge(self._summary, new)
+            self._summarized += 1
+
+    def _settle(self) -> None:
+        self._summarize()
+        count, columns = self._summarized, self._columns or Columns()
+        for part in self._parts[:count]:
+            columns.extend(*_read(part))
+        # In this order: whoever looks in between sees parts that wait, and waits for the lock.
+        self._columns, self._summarized = columns, 0
+        del self._parts[:count]
+
+
+class Metrics(Mapping[str, dict[Source, Series]]):
+    """A run's series by the metric's name, then by who logged them.
+
+    What comes first stays as it is, which is all that short runs have; see `Series`.
+    """
+
+    __slots__ = ("_first", "_found")
+
+    def __init__(self, found: Mapping[str, dict[Source, Series]] | None = None) -> None:
+        """Begin with what was found in tables."""
+        self._found: dict[str, dict[Source, Series] | Part] = dict(found or {})
+        self._first: Source = (0, 0)
+
+    def add(self, source: Source, parts: dict[str, Part]) -> None:
+        """Add points by the metric's name; nobody else changes the dict afterwards."""
+        if not self._found:
+            self._first, self._found = source, parts  # type: ignore[assignment]
+            return
+        for name, part in parts.items():
+            sources = self[name] if name in self._found else {}
+            series = sources.setdefault(source, Series())
+            series.add(part)
+            self._found[name] = sources
+
+    def __getitem__(self, name: str) -> dict[Source, Series]:
+        found = self._found[name]
+        return found if isinstance(found, dict) else self._open(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return repr(
+            {
+                name: {
+                    source: (series.summary, series.recent) for source, series in sources.items()
+                }
+                for name, sources in self.items()
+            }
+        )
+
+    def _open(self, name: str) -> dict[Source, Series]:
+        with _reading:
+            found = self._found[name]
+            if not isinstance(found, dict):  # no other thread was faster
+                found = {self._first: Series(_parts=[found])}
+                self._found[name] = found
+            return found
+
+
+def _is_long(part: Part) -> bool:
+    if isinstance(part, msgspec.Raw):
+        return memoryview(part).nbytes > _FEW_BYTES
+    return len(part[0]) > _FEW
+
+
+def _read(part: Part) -> tuple[list[int], list[float], list[float]]:
+    try:
+        steps, times, values = _decoder.decode(part) if isinstance(part, msgspec.Raw) else part
+        return steps, times, list(map(float, values))
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise JournalCorrupt(
+            f"points of a metric in the journal are not numbers ({exc}); restore it from a copy "
+            "of the store"
+        ) from exc
 
 
 def merge(older: Summary, newer: Summary) -> Summary:

@@ -16,8 +16,8 @@ from rayml.tracker.records import (
     Started,
     plain_values,
 )
-from rayml.tracker.runs import RunRecord, Series
-from rayml.tracker.series import Summary
+from rayml.tracker.runs import RunRecord
+from rayml.tracker.series import Metrics, Series, Summary
 
 if TYPE_CHECKING:
     from rayml.tracker.runs import Stored
@@ -94,10 +94,12 @@ def load_run(stored: StoredRun, tables: Stored | None) -> RunRecord:
     """Return a run as it was written down, whose points lie in tables."""
     return RunRecord(
         artifacts={artifact.name: artifact for artifact in stored.artifacts},
-        series={
-            name: {(s.attempt, s.rank): Series(_load_summary(s)) for s in summaries}
-            for name, summaries in stored.metrics.items()
-        },
+        series=Metrics(
+            {
+                name: {(s.attempt, s.rank): Series(_load_summary(s)) for s in summaries}
+                for name, summaries in stored.metrics.items()
+            }
+        ),
         stored=tables,
         **{name: getattr(stored, name) for name in _SAME},
     )

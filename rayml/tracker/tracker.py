@@ -29,7 +29,7 @@ from rayml.tracker.tables import ended_lines
 if TYPE_CHECKING:
     from rayml.store import Store
     from rayml.tracker.checkpoints import Checkpoint
-    from rayml.tracker.records import Record
+    from rayml.tracker.records import ReadRecord
     from rayml.tracker.segments import Segment
 
 _logger = logging.getLogger("rayml.tracker")
@@ -288,7 +288,7 @@ class Tracker:
         self._apply(batch, records, self._journal.seq + 1)
         return True
 
-    def _check(self, batch: Batch, records: list[Record]) -> None:
+    def _check(self, batch: Batch, records: list[ReadRecord]) -> None:
         submits = bool(records) and isinstance(records[0], Submitted)
         known = batch.run in self._runs or batch.run in self._ended
         if submits and known:
@@ -303,7 +303,7 @@ class Tracker:
                 f"{self._runs[batch.run].attempt} has taken over; this one may not log any more"
             )
 
-    def _apply(self, batch: Batch, records: list[Record], seq: int) -> None:
+    def _apply(self, batch: Batch, records: list[ReadRecord], seq: int) -> None:
         self._producers[batch.producer] = Sent(batch.n, batch.run)
         self.beat(batch.run)
         for record in records:
@@ -342,7 +342,7 @@ class Tracker:
                 entry.done.set_exception(error)
 
 
-def _decode(batch: Batch) -> list[Record]:
+def _decode(batch: Batch) -> list[ReadRecord]:
     """Return a batch's records; points stay encoded, since the tracker keeps none."""
     plain = (raw for raw in batch.records if not bytes(raw).startswith(_POINTS_PREFIX))
     return [record for raw in plain if (record := decode_record(raw)) is not None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayml.artifacts.record import ArtifactRecord
+from rayml.errors import JournalCorrupt
 from rayml.tracker.records import (
     TERMINAL,
     CancelRequested,
@@ -148,6 +151,52 @@ def test_the_last_value_is_the_last_point_by_step(journal: list[Record]) -> None
             history = run.points(name)
             assert repr(history[-1][2]) == repr(value)
             assert [p[0] for p in history] == sorted(p[0] for p in history)
+
+
+@given(journals, st.sets(st.integers(1, 12)))
+def test_looking_at_a_run_while_it_goes_on_changes_nothing(
+    journal: list[Record], looks: set[int]
+) -> None:
+    looked_at, left_alone = Fold(), Fold()
+    for n, record in enumerate(journal, 1):
+        for told in (looked_at, left_alone):
+            told.add(make_batch(record, n=n))
+        if n in looks:
+            for run in looked_at.runs.values():
+                [run.metric(name, "last") for name in reversed(list(run.series))]
+
+    assert shown(looked_at) == shown(left_alone)
+    assert [list(run.series) for run in looked_at.runs.values()] == [
+        list(run.series) for run in left_alone.runs.values()
+    ]
+
+
+def test_a_metric_that_several_threads_look_at_has_each_point_once() -> None:
+    told, steps, seen = Fold(), 3000, []
+    told.add(make_batch(submitted(), n=1))
+    run, is_over = told.runs["r1"], threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            if "loss" in run.series:
+                seen.append(run.summary("loss").count)
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = [pool.submit(look) for _ in range(3)]
+        for step in range(steps):
+            told.add(make_batch(points("loss", [step], [float(step)]), n=step + 2))
+        is_over.set()
+    assert [future.result() for future in looking] == [None] * 3
+    assert max(seen, default=0) <= steps
+    assert run.summary("loss").count == steps
+    assert [point[0] for point in run.points("loss")] == list(range(steps))
+
+
+def test_points_that_are_no_numbers_harm_only_who_looks_at_them() -> None:
+    run = fold(submitted(), points("loss", [1], ["high"]), points("auc", [1], [0.5]))
+    assert run.metric("auc", "last") == 0.5
+    with pytest.raises(JournalCorrupt, match="not numbers"):
+        run.metric("loss", "last")
 
 
 # One run's way
