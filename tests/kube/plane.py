@@ -54,6 +54,7 @@ class Plane:
     """
 
     def __init__(self, *, operator: bool = True) -> None:
+        """Describe a plane; without an operator it knows no RayClusters at all."""
         self._operator = operator
         self._nodes: dict[str, dict[str, Any]] = {}
         self._images: dict[str, dict[str, Any]] = {}
@@ -95,13 +96,14 @@ class Plane:
         self._kubelet = KubeletControl(self.folder)
         for name in ("etcd", "kube-apiserver"):
             self.start(name)
+        crds = _crds() if self._operator else []  # read while the apiserver starts
         self.api = Api(self.kubeconfig)
         self.wait_ready()
         for name in ("kube-controller-manager", "kube-scheduler"):
             self.start(name)
         self._write_kubelet()
         self.start("kubelet")
-        self._apply_crds()
+        self._apply_crds(crds)
         if self._operator:
             self.start("operator")
         self.api.wait("/api/v1/namespaces/default/serviceaccounts/default", bool)
@@ -175,14 +177,12 @@ class Plane:
             f"no apiserver is ready:\n{self.component_log('kube-apiserver')[-4000:]}"
         )
 
-    def _apply_crds(self) -> None:
-        names = []
-        for crd in _crds():
-            self.api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-            names.append(crd["metadata"]["name"])
-        for name in names:
-            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-            self.api.wait(path, _is_established)
+    def _apply_crds(self, crds: list[dict[str, Any]]) -> None:
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        for crd in crds:
+            self.api.create(path, crd)
+        for crd in crds:
+            self.api.wait(f"{path}/{crd['metadata']['name']}", _is_established)
 
     # Nodes and images
 

@@ -40,7 +40,8 @@ class Sandbox:
             stderr=self._errors,
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, name="sandbox", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="sandbox", daemon=True)
+        self._listener.start()
         self.address, self.host_address = self._addresses(folder)
         self.order("prepare", {"hostname": "plane", "address": self.address})
 
@@ -62,7 +63,11 @@ class Sandbox:
         words = [str(word) for word in argv]
         pairs = [f"{key}={value}" for key, value in env.items()]
         process = {"name": name, "argv": words, "env": pairs, "dir": "/", "log": str(log)}
-        self.order("start", process)
+        try:
+            self.order("start", process)
+        except SandboxError:
+            self._running[name].set()
+            raise
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to the process that was started under a name."""
@@ -107,8 +112,9 @@ class Sandbox:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._take(json.loads(line))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._take(json.loads(line))
         with self._lock:
             answers, self._answers = self._answers, {}
             for ended in self._running.values():
@@ -130,4 +136,5 @@ class Sandbox:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait(ANSWER_S)
+        self._listener.join(ANSWER_S)
         self._errors.close()

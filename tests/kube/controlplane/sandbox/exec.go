@@ -30,17 +30,24 @@ func (s *server) launchContainer(p *wire.Process, log *os.File) (child, error) {
 		return child{}, err
 	}
 	defer in.Close()
+	printer, logged, err := pumpTo(log)
+	if err != nil {
+		return child{}, err
+	}
+	defer printer.Close()
 	failure, failureWriter, err := os.Pipe()
 	if err != nil {
 		return child{}, err
 	}
 	defer failure.Close()
 	started, err := s.fork("/proc/self/exe", []string{"sandbox", "container"}, &os.ProcAttr{
-		Files: []*os.File{nothing, log, log, in, failureWriter},
+		Files: []*os.File{nothing, printer, printer, in, failureWriter},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS},
 	})
 	failureWriter.Close()
+	printer.Close()
 	in.Close()
+	started.logged = logged
 	if err == nil {
 		_, err = specWriter.Write(spec)
 	}
@@ -54,6 +61,23 @@ func (s *server) launchContainer(p *wire.Process, log *os.File) (child, error) {
 		err = errors.New(string(said))
 	}
 	return started, err
+}
+
+// pumpTo makes a pipe whose content goes into a log, and a channel that is closed when all is there.
+// It is a pipe as in any cluster: who writes to /proc/1/fd/1 would write over a file from its start.
+func pumpTo(log *os.File) (*os.File, chan struct{}, error) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		io.Copy(log, reader) //nolint:errcheck // a disk that is full loses lines, as a node's does
+		reader.Close()
+		log.Close()
+		close(done)
+	}()
+	return writer, done, nil
 }
 
 // exec runs a program in a container and reports its code and what it printed.

@@ -163,8 +163,13 @@ func lockFolder(folder string) (*os.File, error) {
 	return lockFile(filepath.Join(folder, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
+// lockNetworks keeps two planes from choosing the same network; a lock of the folder leaves no file.
 func lockNetworks() (*os.File, error) {
-	return lockFile(filepath.Join(os.TempDir(), "rayml-plane.lock"), syscall.LOCK_EX)
+	folder, err := os.Open(os.TempDir())
+	if err != nil {
+		return nil, err
+	}
+	return locked(folder, syscall.LOCK_EX)
 }
 
 func lockFile(path string, how int) (*os.File, error) {
@@ -172,9 +177,13 @@ func lockFile(path string, how int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return locked(file, how)
+}
+
+func locked(file *os.File, how int) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), how); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	return file, nil
 }

@@ -99,8 +99,9 @@ func (s *server) report(report wire.Report) {
 
 // child is a process that was started; its end comes once.
 type child struct {
-	pid   int
-	ended chan syscall.WaitStatus
+	pid    int
+	ended  chan syscall.WaitStatus
+	logged chan struct{} // closed when all that it printed is in its log; nil if it writes there itself
 }
 
 // fork starts a process on the main thread.
@@ -118,7 +119,7 @@ func (s *server) fork(path string, argv []string, attr *os.ProcAttr) (child, err
 			done <- result{err: err}
 			return
 		}
-		started := child{process.Pid, make(chan syscall.WaitStatus, 1)}
+		started := child{pid: process.Pid, ended: make(chan syscall.WaitStatus, 1)}
 		process.Release() //nolint:errcheck // its end comes by reap
 		s.waiting[started.pid] = started.ended
 		done <- result{child: started}
@@ -143,6 +144,9 @@ func (s *server) start(id int, p *wire.Process) {
 
 func (s *server) follow(name string, started child) {
 	status := <-started.ended
+	if started.logged != nil {
+		<-started.logged
+	}
 	s.mu.Lock()
 	delete(s.pids, name)
 	s.mu.Unlock()
@@ -157,10 +161,10 @@ func (s *server) launch(p *wire.Process) (child, error) {
 	if err != nil {
 		return child{}, err
 	}
-	defer log.Close()
 	if p.Container != nil {
 		return s.launchContainer(p, log)
 	}
+	defer log.Close()
 	return s.fork(p.Argv[0], p.Argv, &os.ProcAttr{
 		Dir: p.Dir, Env: p.Env, Files: []*os.File{nothing, log, log},
 		Sys: &syscall.SysProcAttr{Setsid: true},
