@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
 
 # MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where this session keeps Ray's files and rayml's own, whatever else runs on this machine.
+
+    A Ray that somebody has started here with `ray start` is found through a file in the usual
+    folder, and tests that run side by side would see each other's.
+    """
+    tmp_path_factory.getbasetemp()  # stays where pytest keeps it, to look at afterwards
+    # A short name: Ray makes sockets below it, whose paths may have 107 characters.
+    with (
+        tempfile.TemporaryDirectory(prefix="rt", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as env,
+    ):
+        env.delenv("RAY_TMPDIR", raising=False)  # Ray asks for it first
+        env.setenv("TMPDIR", folder)
+        env.setattr(tempfile, "tempdir", folder)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -37,7 +38,8 @@ def places_of(secret: str, store: Store) -> list[str]:
 
     Its two halves are looked for as well: quoting leaves them as they are.
     """
-    session = Path("/tmp/ray") / ray.get_runtime_context().get_session_name()  # noqa: S108 - Ray's
+    session = Path(tempfile.gettempdir(), "ray", ray.get_runtime_context().get_session_name())
+    assert session.is_dir()
     folders = [Path(store.uri), capture_path("x", 1).parent, session]
     needles = [half.encode() for half in (secret[:36], secret[-32:])]
     return [
