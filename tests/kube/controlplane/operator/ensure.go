@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -120,14 +121,18 @@ func (c *controller) ensureHeadService(ctx context.Context, cluster *rayCluster)
 }
 
 func (c *controller) ensureWorkersService(ctx context.Context, cluster *rayCluster) error {
-	for _, group := range cluster.Spec.WorkerGroupSpecs {
-		if group.NumOfHosts > 1 {
-			return c.ensureService(ctx, cluster, workersService(cluster))
-		}
+	spansHosts := func(group workerGroup) bool { return group.NumOfHosts > 1 }
+	if !slices.ContainsFunc(cluster.Spec.WorkerGroupSpecs, spansHosts) {
+		return nil
 	}
-	return nil
+	service := workersService(cluster)
+	if _, err := c.serviceLister.Services(cluster.Namespace).Get(service.Name); !apierrors.IsNotFound(err) {
+		return err
+	}
+	return c.createService(ctx, cluster, service)
 }
 
+// ensureServeService tells of nothing that it makes: so KubeRay.
 func (c *controller) ensureServeService(ctx context.Context, cluster *rayCluster) error {
 	if cluster.Annotations[annotationServeService] != "true" {
 		return nil
@@ -136,14 +141,12 @@ func (c *controller) ensureServeService(ctx context.Context, cluster *rayCluster
 	if len(service.Spec.Ports) == 0 {
 		return errors.New("the head's container has no port named serve, which the service for Ray Serve needs")
 	}
-	return c.ensureService(ctx, cluster, service)
-}
-
-func (c *controller) ensureService(ctx context.Context, cluster *rayCluster, service *corev1.Service) error {
 	if _, err := c.serviceLister.Services(cluster.Namespace).Get(service.Name); !apierrors.IsNotFound(err) {
 		return err
 	}
-	return c.createService(ctx, cluster, service)
+	service.OwnerReferences = []metav1.OwnerReference{ownedBy(cluster)}
+	_, err := c.kube.CoreV1().Services(cluster.Namespace).Create(ctx, service, metav1.CreateOptions{})
+	return err
 }
 
 func (c *controller) createService(ctx context.Context, cluster *rayCluster, service *corev1.Service) error {
