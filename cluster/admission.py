@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # For so long a job whose pods find no node keeps its place while others wait behind it.
 PATIENCE_S = 600.0
+# Demands that come within so long of each other count as having come at the same time.
+TOGETHER_S = 30.0
 
 
 Kind = Literal["admitted", "limit", "behind", "never"]
@@ -27,16 +29,16 @@ class Verdict:
         demand: The demand.
         kind: `admitted`; `limit`, it waits for others to end; `behind` another; `never`, unless
             somebody changes a limit.
-        position: Its place in the queue, counted from 1.
         front: The run that is served before it; empty if there is none.
         text: The limit in words; empty if none stands in the way.
+        position: Its place in the queue, counted from 1.
     """
 
     demand: Demand
     kind: Kind
-    position: int
     front: str
     text: str
+    position: int
 
 
 def in_order(demands: Iterable[Demand], held: Collection[str]) -> list[Demand]:
@@ -51,32 +53,85 @@ def admit(
     """Decide about each waiting demand, and add the admitted ones to the need of their pools.
 
     Nobody overtakes: whoever cannot be admitted holds back all that come after, unless what it
-    asks for is beyond a limit even alone. And a job is admitted only when those before it have a
-    node for each of their pods, so that no two half-started ones wait for each other.
+    asks for is beyond a limit even alone. Only those that came within `TOGETHER_S` of it may go
+    first, if they fit: so that a burst of jobs fills the cluster and uses warm workers.
+
+    A job is admitted only when those before it have a node for each of their pods, or when it
+    needs no new pod itself: no two half-started ones ever wait for each other.
     """
-    verdicts: list[Verdict] = []
-    used = sum(pool.wanted for pool in pools.values())
-    is_bound, is_blocked, front = (
-        all(pool.bound >= pool.need for pool in pools.values()),
-        False,
-        "",
-    )
-    for position, demand in enumerate(waiting, 1):
-        pool = pools[demand.shape.key]
-        kind: Kind = "behind"
-        if text := _never(demand, pool, settings):
-            kind = "never"
-        elif is_bound and not is_blocked:
-            text = _limit(demand, pool, used, settings)
-            kind = "limit" if text else "admitted"
-        verdicts.append(Verdict(demand, kind, position, front, text))
-        if kind == "admitted":
-            used += demand.workers
-            pool.need += demand.workers
-            is_bound = pool.bound >= pool.need
-        if kind in {"admitted", "limit"}:
-            front, is_blocked = demand.run, kind == "limit"
-    return verdicts
+    desk = _Desk(pools, settings)
+    early = _served_at_once(waiting, pools, settings)
+    verdicts = {run: desk.decide(demand) for run, demand in early.items()}
+    for demand in waiting:
+        if demand.run not in early:
+            verdicts[demand.run] = desk.decide(demand)
+    return [
+        Verdict(demand, *verdicts[demand.run], position)
+        for position, demand in enumerate(waiting, 1)
+    ]
+
+
+class _Desk:
+    """Where demands are decided about, one after another."""
+
+    def __init__(self, pools: Mapping[str, Pool], settings: Settings) -> None:
+        self._pools = pools
+        self._settings = settings
+        self._used = sum(pool.wanted for pool in pools.values())
+        self._is_bound = all(pool.bound >= pool.need for pool in pools.values())
+        # A pod that finds no room may need that of idle workers.
+        self._is_crowded = any(w.lacks_room for pool in pools.values() for w in pool.alive)
+        self._held_back: Demand | None = None
+        self._front = ""
+
+    def decide(self, demand: Demand) -> tuple[Kind, str, str]:
+        """Return the verdict, the run served before it, and the limit in its way."""
+        pool, front = self._pools[demand.shape.key], self._front
+        if text := _never(demand, pool, self._settings):
+            return "never", "", text
+        if not self._may_be_admitted(demand, pool):
+            return "behind", front, ""
+        self._front = demand.run
+        if text := _limit(demand, pool, self._used, self._settings):
+            self._held_back = self._held_back or demand
+            return "limit", front, text
+        self._used += demand.workers
+        pool.need += demand.workers
+        self._is_bound = self._is_bound and pool.bound >= pool.need
+        return "admitted", front, ""
+
+    def _may_be_admitted(self, demand: Demand, pool: Pool) -> bool:
+        if self._held_back is not None and not came_together(self._held_back, demand):
+            return False
+        needs_pods = pool.bound < pool.need + demand.workers
+        return self._is_bound or not (needs_pods or self._is_crowded)
+
+
+def came_together(first: Demand, second: Demand) -> bool:
+    """Tell whether the order of two demands, of which the first goes first, is a mere accident."""
+    is_close = second.since <= first.since + TOGETHER_S
+    return is_close and first.priority == second.priority
+
+
+def _served_at_once(
+    waiting: Sequence[Demand], pools: Mapping[str, Pool], settings: Settings
+) -> dict[str, Demand]:
+    """Return those of the first in the queue whose workers are all there, idle.
+
+    Of one shape, they keep their order.
+    """
+    possible = [d for d in waiting if not _never(d, pools[d.shape.key], settings)]
+    early: dict[str, Demand] = {}
+    left: dict[str, int] = {}
+    for demand in possible:
+        if not came_together(possible[0], demand):
+            break
+        key = demand.shape.key
+        left.setdefault(key, len(pools[key].available()))
+        if left[key] >= demand.workers:
+            early[demand.run] = demand
+        left[key] -= demand.workers
+    return early
 
 
 def postponed(
