@@ -159,7 +159,8 @@ func (w *worker) configMap(ctx context.Context, name string, optional *bool) (ma
 	if err != nil {
 		return nil, unlessOptional(err, "configmap", name, optional)
 	}
-	data := maps.Clone(found.Data)
+	data := map[string]string{}
+	maps.Copy(data, found.Data)
 	for key, value := range found.BinaryData {
 		data[key] = string(value)
 	}
