@@ -161,7 +161,6 @@ func (w *worker) configMap(ctx context.Context, name string, optional *bool) (ma
 	}
 	data := map[string]string{}
 	maps.Copy(data, found.Data)
-	maps.Copy(data, found.Data)
 	for key, value := range found.BinaryData {
 		data[key] = string(value)
 	}
