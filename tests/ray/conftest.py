@@ -68,6 +68,14 @@ class Gate:
             return None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fair_share() -> Iterator[None]:
+    """Let jobs have as much of the CPUs as the tests that wait for them: Ray gives them least."""
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     """The address of a Ray with two CPUs that this process is connected to."""

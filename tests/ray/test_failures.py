@@ -447,9 +447,9 @@ class TestCancelling:
         (work / "waits.py").write_text(
             dedent("""
                 import subprocess, signal
-                child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-                print("pid", child.pid)
                 try:
+                    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+                    print("pid", child.pid)
                     signal.pause()
                 except KeyboardInterrupt:
                     print("interrupted")
