@@ -109,7 +109,7 @@ def check_tolerations(tolerations: object) -> None:
         where = f"tolerations[{index}]"
         _check_fields(where, toleration, _TOLERATION_FIELDS)
         operator = toleration.get("operator", "Equal")
-        if operator not in {"Equal", "Exists"}:
+        if operator not in ("Equal", "Exists"):  # noqa: PLR6201 - it may be unhashable
             raise SpecError(f"{where} has the operator {operator!r}; it is 'Equal' or 'Exists'")
         if operator == "Exists" and toleration.get("value"):
             raise SpecError(
@@ -119,7 +119,9 @@ def check_tolerations(tolerations: object) -> None:
             raise SpecError(f"{where} has no key; name one, or use the operator 'Exists'")
         effect = toleration.get("effect")
         if effect is not None and effect not in _EFFECTS:
-            raise SpecError(f"{where} has the effect {effect!r}; {suggestion(effect, _EFFECTS)}")
+            raise SpecError(
+                f"{where} has the effect {effect!r}; {suggestion(str(effect), _EFFECTS)}"
+            )
 
 
 def check_affinity(affinity: object) -> None:
