@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _USER: Final = re.compile(r'User "([^"]*)" cannot (\S+)')
 _VERBS: Final = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
+_MAX_SHOWN: Final = 300
 _SINGULAR: Final = {
     "rayclusters": "RayCluster",
     "serviceaccounts": "ServiceAccount",
@@ -128,5 +129,11 @@ def _explain_conflict(reason: str, target: Target) -> Conflict:
 
 
 def _causes(status: Status | None) -> list[str]:
+    """Return which fields are refused and why; a server adds one without a field of its own."""
     causes = ((status or {}).get("details") or {}).get("causes") or ()
-    return [f"{cause.get('field')}: {cause.get('message')}" for cause in causes]
+    texts = [f"{cause['field']}: {cause.get('message')}" for cause in causes if cause.get("field")]
+    return [_short(text) for text in texts if not text.startswith("<nil>")]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

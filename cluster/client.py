@@ -284,7 +284,8 @@ class KubeClient:
         if target.resource != "rayclusters":
             return NotFound(f"{target} is not there {where}; it may have just gone, look again")
         known = suggestion(target.name, self._names(target.resource, target.namespace))
-        return NotFound(f"{target} is not there {where}; {known}; rayml cluster up makes one")
+        way_out = f"{known.removesuffix('?')}, or make it by rayml cluster up"
+        return NotFound(f"{target} is not there {where}; {way_out}")
 
     def _has_namespace(self, namespace: str) -> bool | None:
         try:

@@ -1,7 +1,7 @@
 """Whether all that runs need is there: settings, versions, the store, its clock, a cluster.
 
 Each look gives one finding, which says how to mend what is wrong. Nothing is left behind, and no
-Ray is started or reached unless a cluster is named.
+Ray is started or reached unless a cluster is named, or set to one on Kubernetes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -62,7 +63,7 @@ def diagnose(store: str | None = None, cluster: str | None = None) -> Iterator[F
 
     Args:
         store: See `open_store`.
-        cluster: Which one to reach; None reaches none.
+        cluster: Which one to reach; None reaches one only if the settings name a kuberay:// one.
     """
     settings = _looked("settings", _find_settings)
     yield settings
@@ -71,8 +72,39 @@ def diagnose(store: str | None = None, cluster: str | None = None) -> Iterator[F
     yield _looked("extras", _find_extras)
     if settings.level != "fail":
         yield from _diagnose_store(store)
-    if cluster is not None:
+    cluster = cluster or _configured()
+    if cluster is not None and cluster.startswith("kuberay://"):
+        yield from _diagnose_kubernetes(cluster)
+    elif cluster is not None:
         yield _looked("cluster", lambda: _find_cluster(cluster))
+
+
+def _configured() -> str | None:
+    """Return the cluster that the settings name, if it is on Kubernetes; others start a Ray."""
+    try:
+        found = setting("cluster")
+    except RaymlError:  # the finding about settings says it
+        return None
+    return found if found is not None and found.startswith("kuberay://") else None
+
+
+def _find_well(check: str, look: Callable[[], str]) -> Finding:
+    return Finding(check, "ok", look())
+
+
+def _diagnose_kubernetes(address: str) -> Iterator[Finding]:
+    from rayml.cluster.checkup import looks  # noqa: PLC0415 - only who has such a cluster
+
+    try:
+        found = list(looks(address))
+    except RaymlError as exc:
+        yield Finding("context", "fail", str(exc))
+        return
+    for check, look in found:
+        finding = _looked(check, partial(_find_well, check, look))
+        yield finding
+        if finding.level == "fail":
+            return
 
 
 def _diagnose_store(location: str | None) -> Iterator[Finding]:
