@@ -109,7 +109,7 @@ def check_tolerations(tolerations: object) -> None:
         where = f"tolerations[{index}]"
         _check_fields(where, toleration, _TOLERATION_FIELDS)
         operator = toleration.get("operator", "Equal")
-        if operator not in ("Equal", "Exists"):  # noqa: PLR6201 - it may be unhashable
+        if operator not in ("Equal", "Exists"):
             raise SpecError(f"{where} has the operator {operator!r}; it is 'Equal' or 'Exists'")
         if operator == "Exists" and toleration.get("value"):
             raise SpecError(
