@@ -53,6 +53,7 @@ def _install(target: Path, ray: str) -> None:
     _run(uv, "venv", "--quiet", "--python", sys.executable, target)
     _run(
         *(uv, "pip", "install", "--quiet", "--python", target / "bin" / "python"),
+        "--compile-bytecode",  # containers see it read-only: each process would compile it anew
         f"ray[default,data]=={ray}",
     )
 

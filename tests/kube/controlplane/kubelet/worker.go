@@ -196,7 +196,7 @@ func (w *worker) furnish(box *box, host int, memory []wire.Memory) error {
 	}
 	mask := net.IPNet{IP: w.kubelet.network.ip(host), Mask: net.CIDRMask(w.kubelet.network.prefix, 32)}
 	_, err := box.call(wire.Order{Prepare: &wire.Prepare{
-		Hostname: w.hostname(), Address: mask.String(), Memory: memory,
+		Hostname: w.hostname(), Address: mask.String(), Gateway: w.kubelet.address, Memory: memory,
 	}})
 	return err
 }

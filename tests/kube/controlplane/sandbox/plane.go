@@ -143,6 +143,10 @@ func prepareBridge(p *wire.Prepare) error {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return err
 	}
+	// Who forwards and has no route says so at once; who does not forward is silent.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		return err
+	}
 	if err := raise("lo", ""); err != nil {
 		return err
 	}

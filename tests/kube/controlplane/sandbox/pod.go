@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -43,7 +44,11 @@ func preparePod(p *wire.Prepare) error {
 	if err := raise("lo", ""); err != nil {
 		return err
 	}
-	return raise(podLink, p.Address)
+	if err := raise(podLink, p.Address); err != nil {
+		return err
+	}
+	// Programs learn their own address from the route to some far one; nothing is forwarded there.
+	return netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(p.Gateway)})
 }
 
 // raise gives a link of this namespace an address, if one is named, and sets it up.

@@ -72,6 +72,7 @@ type Exec struct {
 type Prepare struct {
 	Hostname string   `json:"hostname"`
 	Address  string   `json:"address"` // with the length of the prefix
+	Gateway  string   `json:"gateway"`
 	Memory   []Memory `json:"memory"`
 }
 
