@@ -57,7 +57,7 @@ def size_groups(
         goals[key] += workers
         pool = pools[key]
         goal = min(goals[key], pool.maximum)
-        growth = min(max(0, goal - sizes[pool.name]), room)
+        growth = max(0, min(goal - sizes[pool.name], room))
         sizes[pool.name] += int(growth)
         room -= growth
     victims = {w.name for pool in pools.values() for w in (*pool.victims, *named[pool.name])}

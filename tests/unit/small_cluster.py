@@ -210,6 +210,15 @@ class SmallCluster:
             self.deleted_busy.append(pod.name)
         pod.is_terminating = True
 
+    def step_autoscaler(self) -> None:
+        """Remove an idle worker that no group needs, as Ray's autoscaler does."""
+        for entry in self.spec.get("workerGroupSpecs", []):
+            pods = [pod for pod in self.pods.values() if pod.group == entry["groupName"]]
+            idle = [pod for pod in pods if pod.is_ready and pod.run is None]
+            if idle and len(pods) > entry["minReplicas"]:
+                entry["scaleStrategy"] = {"workersToDelete": [idle[0].name]}
+                entry["replicas"] = len(pods) - 1
+
     def step_nodes(self) -> None:
         """Schedule pods, let them start, and let deleted ones go."""
         for pod in [pod for pod in self.pods.values() if pod.is_terminating]:
