@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import rayml
-from rayml.cluster.code import CODE_FOLDER, HOOK, HOOK_FILE, HOOK_FOLDER, Code
+from rayml.cluster.code import CODE_FOLDER, COMMAND_FOLDER, HOOK, HOOK_FILE, HOOK_FOLDER, Code
 from rayml.cluster.packages import fetch_packages, lacking_packages
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 # Kubernetes takes 1 MiB for a ConfigMap in all, base64 not counted.
 PART_BYTES: Final = 900_000
 _PLATFORMS: Final = {
@@ -150,7 +150,7 @@ def _own_files() -> dict[str, bytes]:
     about = f"{CODE_FOLDER}/rayml-{version}.dist-info/METADATA"
     found[about] = "\n".join([*lines, ""]).encode()
     found[f"{HOOK_FOLDER}/{HOOK_FILE}"] = HOOK.encode()
-    found["bin/rayml"] = b'#!/bin/sh\nexec python3 -m rayml.cli "$@"\n'
+    found[f"{COMMAND_FOLDER}/rayml"] = b'#!/bin/sh\nexec python3 -m rayml.cli "$@"\n'
     return found
 
 
@@ -170,12 +170,12 @@ def _compress(files: Mapping[str, bytes], *, is_end: bool = False) -> bytes:
     for name, data in sorted(files.items()):
         member = tarfile.TarInfo(name)
         member.size = len(data)
-        is_run = ".so" in Path(name).suffixes or name.startswith("bin/")
+        is_run = ".so" in Path(name).suffixes or name.startswith(f"{COMMAND_FOLDER}/")
         member.mode = 0o755 if is_run else 0o644
         plain.write(member.tobuf(tarfile.USTAR_FORMAT))
         plain.write(data + b"\0" * (-len(data) % tarfile.BLOCKSIZE))
     plain.write(b"\0" * 2 * tarfile.BLOCKSIZE if is_end else b"")
-    return gzip.compress(plain.getvalue(), compresslevel=9, mtime=0)
+    return gzip.compress(plain.getvalue(), compresslevel=6, mtime=0)
 
 
 def _cache_folder() -> Path:

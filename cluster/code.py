@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from rayml.errors import SpecError
 
 MOUNT = "/etc/rayml/code"
-# The bundle is a tar.gz of two folders: `code`, what to import, and `hook`, with HOOK in it.
+# The bundle is a tar.gz of three folders: `code`, what to import; `hook`, with HOOK in it; `bin`,
+# with the command `rayml`.
 ROOT = "/tmp/rayml"  # noqa: S108 - in a container of our own, where every image can write
 CODE_FOLDER, HOOK_FOLDER, HOOK_FILE = "code", "hook", "sitecustomize.py"
+COMMAND_FOLDER = "bin"
 VOLUME = "rayml-code"
 _TEXT = re.compile(r"([0-9a-f]{12})-([1-9]\d{0,2})")
 
@@ -100,6 +102,7 @@ def code_command(*, is_head: bool = False) -> list[str]:
         f"mkdir -p {ROOT}",
         f"cat {MOUNT}/part-* | tar -xzf - -C {ROOT}",
         f'export PYTHONPATH="{ROOT}/{HOOK_FOLDER}${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f'export PATH="$PATH:{ROOT}/{COMMAND_FOLDER}"',
     ]
     if is_head:
         steps.append("(python3 -m rayml.wake &)")

@@ -174,10 +174,13 @@ def ray_cluster(name: ClusterName, head: Head, settings: Settings) -> Item:
 
 
 def to_yaml(items: Iterable[Item]) -> str:
-    """Return objects as one YAML text, for `kubectl apply -f` and for GitOps."""
+    """Return objects as one YAML text, for `kubectl apply --server-side -f` and for GitOps."""
     import yaml  # noqa: PLC0415 - only who prints it needs it
 
-    return yaml.safe_dump_all(items, sort_keys=False, explicit_start=True, width=10_000)
+    # Code is some megabytes of text: the dumper in Python would take half a minute for it.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    options = {"sort_keys": False, "explicit_start": True, "width": 10_000}
+    return str(yaml.dump_all(items, Dumper=dumper, **options))
 
 
 def renewed_head(

@@ -121,7 +121,7 @@ def manifest(  # noqa: PLR0913 - each is an option
     grace_s: GraceOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Print as YAML what `up` would make, for kubectl apply and for GitOps; asks no cluster."""
+    """Print as YAML what `up` would make: for GitOps, or `kubectl apply --server-side -f -`."""
     from rayml.cluster.address import ClusterName  # noqa: PLC0415 - not for --help
     from rayml.cluster.choices import Choices  # noqa: PLC0415
     from rayml.cluster.lifecycle import plan_objects  # noqa: PLC0415

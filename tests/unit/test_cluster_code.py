@@ -67,12 +67,13 @@ class TestUnpacked:
             "code/travelled.py": "WHERE = __file__",
             "code/shadowed.py": "FROM = 'the bundle'",
             "hook/sitecustomize.py": HOOK,
+            "bin/travelled": "#!/bin/sh\necho it runs",
         }
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
             for name, text in files.items():
                 info = tarfile.TarInfo(name)
-                info.size = len(text)
+                info.size, info.mode = len(text), 0o755
                 archive.addfile(info, io.BytesIO(text.encode()))
         parts = tmp_path / "parts"
         parts.mkdir()
@@ -113,6 +114,11 @@ class TestUnpacked:
         found = self.run(pod, "print(customized)", PYTHONPATH=f"{pod}/image")
 
         assert found == "True"
+
+    def test_a_command_of_the_bundle_is_found(self, pod: Path) -> None:
+        program = """import subprocess; subprocess.run("travelled", check=True)"""
+
+        assert self.run(pod, program) == "it runs"
 
     def test_it_can_be_done_twice(self, pod: Path) -> None:
         assert self.run(pod, "import travelled") == self.run(pod, "import travelled") == ""
