@@ -32,27 +32,28 @@ _CREDENTIALS = {
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[dict[str, str]]:
+def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """Run a server with one empty bucket; yield the environment variables that reach it.
 
-    It listens on free loopback ports and writes below `folder`, so that several run side by side.
+    It listens on free ports of an address of this machine, loopback unless pods have to reach it,
+    and writes below `folder`, so that several run side by side.
     """
-    process, environment = _start(folder)
+    process, environment = _start(folder, host)
     try:
         yield environment
     finally:
         _stop(process)
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+def _start(folder: Path, host: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     # A port that is free when it is chosen may be taken when the server binds it: then again.
     logs = []
     for attempt in range(1, STARTS + 1):
         data = folder / f"seaweedfs-{attempt}"
         data.mkdir(parents=True)
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        environment = {**_CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3.port']}"}
-        process = _launch(data, ports)
+        ports = dict(zip(_PORTS, _free_ports(len(_PORTS), host), strict=True))
+        environment = {**_CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{host}:{ports['s3.port']}"}
+        process = _launch(data, ports, host)
         if _is_ready(process, environment):
             return process, environment
         _stop(process)
@@ -60,11 +61,11 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     raise RuntimeError(f"the S3 server did not start in {STARTS} attempts; its logs:\n{logs}")
 
 
-def _launch(data: Path, ports: dict[str, int]) -> subprocess.Popen[bytes]:
+def _launch(data: Path, ports: dict[str, int], host: str) -> subprocess.Popen[bytes]:
     options = {
         "dir": data,
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
+        "ip": host,
+        "ip.bind": host,
         "bucket": BUCKET,
         "master.telemetry": "false",
         "webdav": "false",
@@ -90,11 +91,11 @@ def _binary() -> str:
     return str(Path(sysconfig.get_path("scripts")) / "weed")
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [each.getsockname()[1] for each in sockets]
     finally:
         for each in sockets:
