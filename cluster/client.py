@@ -259,16 +259,18 @@ class KubeClient:
         status = read_status(found)
         if code != HTTPStatus.NOT_FOUND:
             raise explain(code, status, method, target, self.context)
-        if status is None:
-            raise self._not_served(found)
+        # About an object that is not there, a server says its name.
+        if not ((status or {}).get("details") or {}).get("name"):
+            raise self._not_served(target.resource, found)
         raise NotFound(f"{target} is not there") if is_asked else self._missing(target)
 
-    def _not_served(self, body: bytes) -> ClusterError:
-        """Return the error for a path that the server does not know."""
-        if body.startswith(_NO_SUCH_PATH):
+    def _not_served(self, resource: str, body: bytes) -> ClusterError:
+        """Return the error for a kind of object that the server does not know."""
+        if body.startswith(_NO_SUCH_PATH) or read_status(body) is not None:
+            is_ray = resource == "rayclusters"
+            way_out = "install KubeRay's operator 1.7 or newer" if is_ray else "update it"
             return ClusterError(
-                f"the Kubernetes of context {self.context!r} has no RayClusters; install "
-                "KubeRay's operator 1.7 or newer"
+                f"the Kubernetes of context {self.context!r} knows no {resource}; {way_out}"
             )
         return ClusterUnreachable(
             f"what answers at {self.credentials.server} of context {self.context!r} is no "

@@ -179,8 +179,7 @@ def to_yaml(items: Iterable[Item]) -> str:
 
     # Code is some megabytes of text: the dumper in Python would take half a minute for it.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    options = {"sort_keys": False, "explicit_start": True, "width": 10_000}
-    return str(yaml.dump_all(items, Dumper=dumper, **options))
+    return yaml.dump_all(items, Dumper=dumper, sort_keys=False, explicit_start=True, width=10_000)
 
 
 def renewed_head(

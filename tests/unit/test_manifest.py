@@ -139,7 +139,7 @@ def test_yaml_reads_back_as_the_same_objects() -> None:
     items = manifest(NAME, HEAD, SETTINGS, BUNDLE)
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    assert list(yaml.load_all(to_yaml(items), loader)) == items  # noqa: S506 - a safe one
+    assert list(yaml.load_all(to_yaml(items), loader)) == items
 
 
 class TestRenewed:
