@@ -34,7 +34,9 @@ def command(words: Sequence[object]) -> list[str]:
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """A user's environment, without what this session of tests has set."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYML_"))}
-    return {**own, "PYTHONPATH": str(ROOT), "TERM": "xterm", **(variables or {})}
+    own |= {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    own["RAY_worker_niceness"] = "0"  # or jobs wait for all others on a busy machine
+    return {**own, **(variables or {})}
 
 
 def call(

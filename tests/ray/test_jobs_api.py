@@ -76,7 +76,7 @@ def head() -> Iterator[Head]:
     temp = Path(tempfile.mkdtemp(prefix="rh", dir="/tmp"))
     port, dashboard = _free_port(), _free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYML_"))}
-    env |= {"PATH": f"{_BIN}:{env['PATH']}", "RAY_TMPDIR": str(temp)}
+    env |= {"PATH": f"{_BIN}:{env['PATH']}", "RAY_TMPDIR": str(temp), "RAY_worker_niceness": "0"}
     words = [str(_BIN / "ray"), "start", "--head", "--num-cpus=2", "--disable-usage-stats"]
     words += [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
     # Two heads on one machine would both want the default.
