@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.kube.access import Api, ApiError
 from tests.kube.building import NotBuildable
 from tests.kube.images import ray_image as stock_ray
 from tests.kube.plane import Plane
+from tests.kube.pods import IMAGE, Pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +79,13 @@ def namespace(cluster: Plane | Cluster) -> Iterator[str]:
         cluster.api.delete(f"/apis/ray.io/v1/namespaces/{name}/rayclusters")
     cluster.api.delete(path)
     _remove_pods(cluster.api, path)
+
+
+@pytest.fixture
+def pods(plane: Plane, namespace: str) -> Pods:
+    """Small pods in the test's namespace, with the programs of this environment."""
+    plane.add_image(IMAGE, Path(sys.executable).parent)
+    return Pods(plane, namespace)
 
 
 @pytest.fixture(scope="session")

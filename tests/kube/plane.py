@@ -249,10 +249,17 @@ class Plane:
     def logs(
         self, namespace: str, pod: str, container: str | None = None, *, attempt: int = -1
     ) -> str:
-        """What a container has printed, also after the pod is gone; -2 is the attempt before."""
-        folder = self.folder / "logs" / namespace / pod
-        found = list(folder.glob(f"*/{container or '*'}/*.log"))
-        found.sort(key=lambda path: (path.stat().st_mtime_ns, int(path.stem)))
+        """What a container has printed, the first of its pod if none is named.
+
+        It is there also after the pod is gone; attempt -1 is the latest, -2 the one before. Of
+        several pods with one name, it is the last one's.
+        """
+        pods = (self.folder / "logs" / namespace / pod).glob("*/first")
+        first = max(pods, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if first is None:
+            return ""
+        found = list((first.parent / (container or first.read_text())).glob("*.log"))
+        found.sort(key=lambda path: int(path.stem))
         return found[attempt].read_text("utf-8", "replace") if found else ""
 
     def exec(

@@ -230,7 +230,12 @@ func (c *container) configure(ctx context.Context, image ImageConfig) (*wire.Pro
 func (c *container) logFile() (string, error) {
 	pod := c.worker.pod()
 	folder := filepath.Join(c.worker.kubelet.settings.Folder, "logs", pod.Namespace, pod.Name, string(pod.UID), c.spec.Name)
-	return filepath.Join(folder, fmt.Sprintf("%d.log", c.restarts)), os.MkdirAll(folder, 0o755)
+	path := filepath.Join(folder, fmt.Sprintf("%d.log", c.restarts))
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", err
+	}
+	// Whoever asks for the log of a pod means its first container.
+	return path, os.WriteFile(filepath.Join(folder, "..", "first"), []byte(c.worker.mains[0].spec.Name), 0o644)
 }
 
 func (c *container) launch(process *wire.Process, a *attempt) {

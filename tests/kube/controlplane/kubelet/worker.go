@@ -49,7 +49,8 @@ type worker struct {
 	final       bool   // all has ended for good
 	failed      string // the reason for which the pod fails whatever its containers say
 	message     string
-	cutAt       time.Time
+	stopping    bool
+	given       time.Duration // the grace
 }
 
 func newWorker(k *Kubelet, n *node, pod *v1.Pod) *worker {
@@ -84,18 +85,16 @@ func (w *worker) update(pod *v1.Pod) {
 	if seconds := pod.DeletionGracePeriodSeconds; seconds != nil {
 		grace = time.Duration(*seconds) * time.Second
 	}
-	w.stopBy(pod.DeletionTimestamp.Add(0), grace)
+	w.stopWithin(grace)
 }
 
-// stopBy asks the containers to stop; whatever runs at the end of the grace is killed.
-func (w *worker) stopBy(ends time.Time, grace time.Duration) {
+// stopWithin asks the containers to stop; whatever runs at the end of the grace is killed. Only a
+// shorter grace changes one that runs.
+func (w *worker) stopWithin(grace time.Duration) {
 	w.mu.Lock()
-	if w.cutAt.IsZero() {
-		ends = time.Now().Add(grace) // the stamp has whole seconds only
-	}
-	if w.cutAt.IsZero() || ends.Before(w.cutAt) {
-		w.cutAt = ends
-		time.AfterFunc(time.Until(ends), w.cut)
+	if !w.stopping || grace < w.given {
+		w.stopping, w.given = true, grace
+		time.AfterFunc(grace, w.cut)
 	}
 	w.mu.Unlock()
 	w.stop()
@@ -258,7 +257,7 @@ func (w *worker) exceed() {
 	w.mu.Lock()
 	w.failed, w.message = "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
 	w.mu.Unlock()
-	w.stopBy(time.Now().Add(w.grace()), w.grace())
+	w.stopWithin(w.grace())
 }
 
 func (w *worker) grace() time.Duration {
