@@ -318,11 +318,12 @@ class TestStatus:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ray_itself_grows_by_a_worker(plane: Plane, ray_image: str, namespace: str) -> None:
     rays = RayClusters(plane.api, namespace)
-    quick = {"tcpSocket": {"port": 52365}, "periodSeconds": 1, "failureThreshold": 60}
+    quick = {"tcpSocket": {"port": 52365}, "periodSeconds": 1}
     size = {"limits": {"cpu": "1", "memory": "1500Mi"}}
-    node = template(image=ray_image, resources=size, readinessProbe=quick, livenessProbe=quick)
+    node = template(image=ray_image, resources=size, readinessProbe=quick)
     head = {"rayStartParams": {"num-cpus": "0"}, "template": node}
     workers = group(template=node, labels={"pool": "small"})
     version = ray_image.removeprefix("rayproject/ray:").partition("-")[0]
@@ -358,7 +359,7 @@ class _Ray:
 
     def wait_nodes(self, count: int) -> dict[str, int]:
         """The number of nodes in each group, once there are so many in all."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 140  # two nodes of Ray on two busy cores
         while len(nodes := self.nodes()) != count:
             assert time.monotonic() < deadline, nodes
             time.sleep(0.2)
