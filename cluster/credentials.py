@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import os
 import ssl
@@ -40,6 +41,7 @@ class Credentials:
         server: The kube-apiserver's URL, without a slash at its end.
         proxy: Through which proxy it is reached, or None.
         server_name: The name in its certificate, where that is not the URL's.
+        identity: Equal for equal servers and users; tells nothing of them.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -51,6 +53,8 @@ class Credentials:
         self.server = str(entry.cluster["server"]).rstrip("/")
         self.proxy = entry.cluster.get("proxy-url") or _proxy_of(self.server)
         self.server_name: str | None = entry.cluster.get("tls-server-name")
+        known = json.dumps([entry.cluster, entry.user], sort_keys=True, default=str)
+        self.identity = hashlib.sha256(known.encode()).hexdigest()
         self._entry = entry
         self._given: dict[str, Any] = {}
         self._given_until = float("inf")

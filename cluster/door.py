@@ -62,7 +62,7 @@ def open_door(name: ClusterName, client: KubeClient) -> Door:
         RightMissing: We may not read the Secret that holds Ray's token.
         ClusterUnreachable: The kube-apiserver does not answer.
     """
-    key = (os.getpid(), client.credentials.server, name)
+    key = (os.getpid(), client.credentials.identity, name)
     with _lock:
         if key not in _doors:
             _doors[key] = _make_door(name, client)

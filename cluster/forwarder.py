@@ -52,7 +52,7 @@ class Forwarder:
     Credentials are added anew to each request. A request that certainly was not heard is sent
     again for ten seconds, one that may have been heard only if repeating it changes nothing. What
     the kube-apiserver itself refuses comes back as a 502 that says why in words; what Ray answers
-    comes back as it is.
+    comes back as it is. Kubernetes drops the query of a WebSocket's URL on the way.
 
     Attributes:
         address: The URL, once started.
