@@ -111,7 +111,8 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
             for the job.
         image: Of the job's workers on Kubernetes; by default that of the cluster's head.
         store: A folder, or an `s3:// gs:// az:// file://` URI; `.rayml` in the project by default.
-        dry_run: Validate only, and return the job as it would be submitted.
+        dry_run: Validate only, and return the job as it would be submitted: on Kubernetes with
+            the exact change to the RayCluster.
 
     Raises:
         SpecError: The call is wrong; nothing was started or recorded.
@@ -140,12 +141,21 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         store=open_store(store),
     )
     if dry_run:
-        return job.spec
+        return _previewed(job.spec)
     job = _keep_long_params(job)
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
     if has_jobs_api(address):
         return _submit_there(job, address)
     return _submit_here(job)
+
+
+def _previewed(spec: Spec) -> Spec:
+    """Return a job with what it would change, without that it changes anything."""
+    if not spec.cluster.startswith("kuberay://"):
+        return spec
+    from rayml.kuberay import preview_changes  # noqa: PLC0415 - only for Kubernetes
+
+    return msgspec.structs.replace(spec, changes=preview_changes(spec, spec.cluster))
 
 
 def prepare(

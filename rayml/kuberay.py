@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,6 +12,10 @@ from rayml.cluster.client import KubeClient, RightMissing
 from rayml.cluster.demand import Demand
 from rayml.cluster.door import open_door
 from rayml.cluster.fit import check_fit
+from rayml.cluster.observation import Observation
+from rayml.cluster.patch import patch_ops
+from rayml.cluster.plan import plan
+from rayml.cluster.reservations import RUN_LABEL
 from rayml.cluster.settings import Settings, check_resizable
 from rayml.cluster.shape import Base, shape_of
 from rayml.cluster.versions import check_versions
@@ -58,6 +63,31 @@ def check_job(spec: Spec, address: str) -> Spec:
     )
     check_fit(demand, settings, client.quotas(name.namespace), client.nodes())
     return spec
+
+
+def preview_changes(spec: Spec, address: str) -> list[dict[str, Any]]:
+    """Return the JSON patch by which a cluster as it is now would grow for a job.
+
+    Workers that no run holds are taken first.
+
+    Raises:
+        SpecError, CapacityError, ClusterUnreachable: As `check_job`.
+    """
+    spec = check_job(spec, address)
+    name, client = ClusterName.parse(address), KubeClient.connect()
+    cluster, pods = client.ray_cluster(name), client.pods(name)
+    seen = Observation.read(cluster, pods).after(None, (), time.time())
+    shape = shape_of(spec.resources, spec.image, Base.read(cluster))
+    workers = {worker.name for worker in seen.workers if worker.shape == shape.key}
+    held: dict[str, set[str]] = {}
+    for pod in pods:
+        run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL)
+        if run is not None and pod["metadata"]["name"] in workers:
+            held.setdefault(run, set()).add(pod["metadata"]["name"])
+    others = [Demand(run=run, shape=shape, workers=len(names)) for run, names in held.items()]
+    ours = Demand(run=spec.run, shape=shape, workers=spec.resources.workers, since=time.time())
+    decided = plan([*others, ours], seen, Settings.read(cluster), held, time.time())
+    return patch_ops(decided, seen, {shape.key: shape})
 
 
 def _priority(client: KubeClient, spec: Spec) -> int:

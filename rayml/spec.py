@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -76,6 +76,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
         parent: The id of the run that started this one, or None.
         image: The container image of its workers; None for the cluster's own.
+        changes: The JSON patch by which its RayCluster would change: only of a dry run.
         priority: Of its priority class: of two that wait for workers, the higher comes first.
     """
 
@@ -102,6 +103,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     image: str | None = None
     priority: int = 0
+    changes: list[dict[str, Any]] = []
     long_params: dict[str, str] = {}
 
     def __str__(self) -> str:

@@ -62,6 +62,23 @@ def run(  # noqa: PLR0913 - one for each option
     gpus: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
     gpu_type: Annotated[str | None, typer.Option(help="Ray's accelerator type: A100.")] = None,
     workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
+    image: Annotated[
+        str | None, typer.Option(help="Of the workers, on Kubernetes; else the cluster's own.")
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node-selector", metavar="LABEL=VALUE", help="Kubernetes nodes to run on."),
+    ] = None,
+    priority_class: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the pods, on Kubernetes.")
+    ] = None,
+    spot: Annotated[
+        bool | None,
+        typer.Option("--spot/--no-spot", help="Interruptible nodes only, or none of them."),
+    ] = None,
+    service_account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the pods, on Kubernetes.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
     experiment: Annotated[str | None, typer.Option(help="What the run belongs to.")] = None,
     label: Annotated[
@@ -93,7 +110,10 @@ def run(  # noqa: PLR0913 - one for each option
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="'local', host:port, or http://host:8265."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="'local', host:port, http://host:8265, or kuberay://namespace/name.",
+        ),
     ] = None,
     store: StoreOption = None,
     detach: Annotated[
@@ -112,8 +132,17 @@ def run(  # noqa: PLR0913 - one for each option
         "experiment": experiment,
         "labels": read_pairs("--label", label),
         "resources": Resources(
-            cpus=cpus, memory=memory, gpus=gpus, gpu_type=gpu_type, workers=workers
+            cpus=cpus,
+            memory=memory,
+            gpus=gpus,
+            gpu_type=gpu_type,
+            workers=workers,
+            node_selector=read_pairs("--node-selector", node) or None,
+            priority_class=priority_class,
+            spot=spot,
+            service_account=service_account,
         ),
+        "image": image,
         "requirements": _requirements(requirement, requirements),
         "working_dir": working_dir,
         "env": read_pairs("--env", env),

@@ -1,0 +1,258 @@
+"""Jobs on a RayCluster that is resized for each of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rayml
+from rayml.errors import CapacityError, JobCancelled, JobTimeout, SpecError
+from rayml.spec import Spec
+from tests.kube.clusters import JobCluster, ray_cluster, wait_for, wait_for_state
+from tests.s3 import s3_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kube.plane import Plane
+
+SMALL = rayml.Resources(cpus=1, memory="512Mi")
+PAIR = rayml.Resources(cpus=1, memory="512Mi", workers=2)
+
+
+@pytest.fixture(scope="module")
+def environment(
+    plane: Plane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The variables by which this process reaches Kubernetes, and it and pods the store."""
+    with s3_server(tmp_path_factory.mktemp("s3"), plane.host_address) as s3:
+        before = dict(os.environ)
+        os.environ.update({**s3, "KUBECONFIG": str(plane.kubeconfig)})
+        try:
+            yield s3
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def train(plane: Plane, ray_image: str, environment: dict[str, str]) -> Iterator[JobCluster]:
+    """A cluster for at most four workers, which stay for four seconds."""
+    with ray_cluster(plane, ray_image, environment, max_workers=4, grace_s=4) as cluster:
+        yield cluster
+
+
+def where() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def sleep(seconds: float = 60) -> str:
+    print("sleeping", flush=True)
+    time.sleep(seconds)
+    return where()
+
+
+def all_workers() -> list[str]:
+    """Return the host of each of the job's workers, from tasks that run beside each other."""
+    import ray
+
+    @ray.remote(num_cpus=0, resources={"rayml_worker": 0.6})
+    def host() -> str:
+        import socket
+        import time
+
+        time.sleep(0.5)
+        return socket.gethostname()
+
+    return sorted(ray.get([host.remote() for _ in range(2)]))
+
+
+def test_a_job_gets_its_workers_and_they_leave_after_it(train: JobCluster) -> None:
+    run = train.submit(all_workers, resources=PAIR)
+    labelled = wait_for(lambda: train.pods_of(run), "pods that show the run")
+    run.wait(180)
+
+    assert set(run.result) == labelled  # type: ignore[call-overload]
+    assert len(labelled) == 2
+    (costly,) = rayml.runs(where="worker_s > 0", store=train.store)
+    assert costly.id == run.id
+    wait_for(lambda: not train.pods(), "the workers' departure")
+
+
+def test_the_next_job_of_a_shape_takes_warm_workers(train: JobCluster) -> None:
+    train.set_grace(120)
+    first = train.submit(where, resources=SMALL).wait(180)
+    second = train.submit(where, resources=SMALL).wait(180)
+    train.set_grace(4)
+    assert first.result == second.result
+
+
+def test_a_script_with_words_and_a_secret_runs_on_a_worker(
+    train: JobCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "helper.py").write_text("text = 'helped'\n")
+    (tmp_path / "script.py").write_text(
+        "import os, socket, sys, helper\n"
+        "print(sys.argv[1:], helper.text, len(os.environ['TOKEN']), socket.gethostname())\n"
+    )
+    run = train.submit(
+        "script.py", args=["--depth", "4"], working_dir=tmp_path, resources=SMALL,
+        secrets={"TOKEN": "not-for-others"},
+    )  # fmt: skip
+    run.wait(180)
+    printed = str(run.logs())
+    assert re.match(r"\['--depth', '4'\] helped 14 train-rayml-\w+-worker-\w+\n", printed)
+
+
+def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
+    three = rayml.Resources(cpus=1, memory="512Mi", workers=3)
+    runs = [train.submit(sleep, params={"seconds": 3}, resources=three) for _ in range(2)]
+    seen, reasons = 0, set()
+    while not all(run.state == "succeeded" for run in runs):
+        assert "failed" not in {run.state for run in runs}, [run.error for run in runs]
+        seen = max(seen, len(train.pods()))
+        reasons |= {run.reason for run in runs}
+    assert seen == 3
+    assert any("limit of 4 workers" in reason for reason in reasons)
+
+
+def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
+    wait_for(lambda: not train.pods(), "the workers' departure")
+    before = train.client.ray_cluster(train.name)["spec"]
+    spec = rayml.submit(
+        where, cluster=str(train.name), store=train.store, resources=PAIR, dry_run=True
+    )
+    assert isinstance(spec, Spec)
+    changed = str(spec.changes)
+    assert "'replicas': 2" in changed or "'value': 2" in changed
+    assert train.client.ray_cluster(train.name)["spec"] == before
+
+
+def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:
+    with pytest.raises(CapacityError, match=r"asks for 5 workers and the cluster's limit is 4"):
+        train.submit(where, resources=rayml.Resources(workers=5))
+    with pytest.raises(CapacityError, match="CPU"):
+        train.submit(where, resources=rayml.Resources(cpus=64))
+    with pytest.raises(SpecError, match=r"gpus=0\.5"):
+        train.submit(where, resources=rayml.Resources(gpus=0.5))
+    assert train.pods() == {}
+
+
+def test_a_folder_of_this_machine_is_no_store(train: JobCluster, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot see it"):
+        rayml.submit(where, cluster=str(train.name), store=tmp_path)
+
+
+class TestWaiting:
+    def test_for_a_node_says_what_the_scheduler_says(self, train: JobCluster) -> None:
+        odd = rayml.Resources(cpus=1, tolerations=[], node_selector={"disk": "none-has-it"})
+        train.plane.add_node("node-x", cpu=1, memory="1Gi", labels={"disk": "none-has-it"})
+        train.plane.remove_node("node-x")
+        run = _submit_unchecked(train, odd)
+        wait_for(lambda: "didn't match Pod's node affinity/selector" in run.reason, "the reason")
+        assert re.search(r"pod train-rayml-\S+ ", run.reason)
+
+        run.cancel()
+        with pytest.raises(JobCancelled):
+            run.wait(60)
+        wait_for(lambda: not train.pods(), "the pod's departure")
+
+    def test_for_an_image_says_which(self, train: JobCluster) -> None:
+        run = train.submit(where, image="nobody/has:this-py311", resources=SMALL)
+        wait_for(lambda: "nobody/has:this-py311" in run.reason, "the reason")
+        assert "ImagePullBackOff" in run.reason or "ErrImagePull" in run.reason
+        run.cancel()
+        wait_for_state(run, "cancelled")
+
+    def test_for_too_long_ends_the_run_with_the_reason(self, train: JobCluster) -> None:
+        run = train.submit(
+            where, image="nobody/has:that-py311", start_timeout_s=8, resources=SMALL
+        )
+        with pytest.raises(JobTimeout, match=r"start_timeout_s=8 \(.*nobody/has:that"):
+            run.wait(120)
+
+    def test_for_a_quota_says_so(self, train: JobCluster) -> None:
+        path = f"/api/v1/namespaces/{train.name.namespace}/resourcequotas"
+        used = len(train.client.pods(train.name))
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": str(used + 1)}}}
+        train.plane.api.create(path, quota)
+        try:
+            run = train.submit(sleep, params={"seconds": 0}, resources=PAIR)
+            wait_for(lambda: "quota" in run.reason, "the reason")
+        finally:
+            train.plane.api.delete(f"{path}/few")
+        run.wait(180)
+
+
+def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Run:
+    """Submit what no node can hold now, by an identity that may not see the nodes."""
+    rules = [
+        {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets", "resourcequotas"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["*"]},
+    ]
+    namespace, before = train.name.namespace, os.environ["KUBECONFIG"]
+    token = train.plane.service_account_token(namespace, "submitter", rules)
+    os.environ["KUBECONFIG"] = str(train.plane.token_kubeconfig(token, namespace))
+    try:
+        return train.submit(where, resources=resources)
+    finally:
+        os.environ["KUBECONFIG"] = before
+
+
+class TestRaysOwnTools:
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        ray = Path(sysconfig.get_path("scripts")) / "ray"
+        return subprocess.run(
+            [str(ray), "job", *words], capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def test_submit_to_the_cluster_by_its_name(self, train: JobCluster) -> None:
+        address = f"rayml://{train.name.namespace}/{train.name.name}"
+        code = "import socket; print('on', socket.gethostname())"
+        done = self.call("submit", "--address", address, "--", "python", "-c", f'"{code}"')
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"on {train.head()}" in done.stdout
+
+    def test_list_and_stop_a_run(self, train: JobCluster) -> None:
+        run = train.submit(sleep, resources=SMALL)
+        wait_for_state(run, "running")
+        address = f"rayml://{train.name.namespace}/{train.name.name}"
+        assert run.id in self.call("list", "--address", address).stdout
+        self.call("stop", "--address", address, run.id)
+        wait_for_state(run, "cancelled")
+
+
+def test_a_job_that_is_submitted_inside_the_cluster_gets_workers_too(train: JobCluster) -> None:
+    def outer(store: str) -> Any:
+        import rayml
+
+        inner = rayml.submit(where, store=store, resources=rayml.Resources(cpus=2))
+        assert isinstance(inner, rayml.Run)
+        return inner.wait(120).result
+
+    run = train.submit(outer, params={"store": train.store}, resources=SMALL)
+    wait_for_state(run, "succeeded", "failed", patience_s=180)
+    assert str(run.result).startswith("train-rayml-")
+
+
+def test_the_command_line_runs_a_job_there(train: JobCluster, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("def train(n: int = 1):\n    print('n is', n)\n")
+    words = ["-m", "rayml.cli", "run", "job.py:train", "-p", "n=7", "--cpus", "1"]
+    words += ["--cluster", str(train.name), "--store", train.store]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "n is 7" in done.stdout
