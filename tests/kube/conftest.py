@@ -19,6 +19,7 @@ from tests.kube.building import NotBuildable
 from tests.kube.images import ray_image as stock_ray
 from tests.kube.plane import Plane
 from tests.kube.pods import IMAGE, Pods
+from tests.s3 import s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,21 @@ def ray_image(cluster: Plane | Cluster) -> str:
     if isinstance(cluster, Plane):
         cluster.add_image(name, path)
     return name
+
+
+@pytest.fixture(scope="module")
+def environment(
+    plane: Plane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The variables by which this process reaches Kubernetes, and it and pods the store."""
+    with s3_server(tmp_path_factory.mktemp("s3"), plane.host_address) as s3:
+        before = dict(os.environ)
+        os.environ.update({**s3, "KUBECONFIG": str(plane.kubeconfig)})
+        try:
+            yield s3
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _lack() -> str | None:

@@ -17,7 +17,6 @@ import rayml
 from rayml.errors import CapacityError, JobCancelled, JobTimeout, SpecError
 from rayml.spec import Spec
 from tests.kube.clusters import JobCluster, ray_cluster, wait_for, wait_for_state
-from tests.s3 import s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,21 +25,6 @@ if TYPE_CHECKING:
 
 SMALL = rayml.Resources(cpus=1, memory="512Mi")
 PAIR = rayml.Resources(cpus=1, memory="512Mi", workers=2)
-
-
-@pytest.fixture(scope="module")
-def environment(
-    plane: Plane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """The variables by which this process reaches Kubernetes, and it and pods the store."""
-    with s3_server(tmp_path_factory.mktemp("s3"), plane.host_address) as s3:
-        before = dict(os.environ)
-        os.environ.update({**s3, "KUBECONFIG": str(plane.kubeconfig)})
-        try:
-            yield s3
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

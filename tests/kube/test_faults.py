@@ -1,0 +1,173 @@
+"""What breaks while jobs run on a RayCluster: nothing is lost, done twice, or held for ever."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rayml
+from rayml.cluster.reservations import BOOK
+from tests.kube.clusters import JobCluster, ray_cluster, wait_for, wait_for_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kube.plane import Plane
+
+AGAIN = rayml.Retry(attempts=2, backoff_s=1)
+ONE = rayml.Resources(cpus=1, memory="512Mi")
+
+
+@pytest.fixture(scope="module")
+def train(plane: Plane, ray_image: str, environment: dict[str, str]) -> Iterator[JobCluster]:
+    """A cluster whose idle workers leave at once."""
+    with ray_cluster(plane, ray_image, environment, grace_s=0) as cluster:
+        yield cluster
+
+
+def count(gate: str, *, context: Any) -> int:
+    """Count attempts in the store, and stay in the first until somebody breaks it."""
+    import time
+
+    from rayml.store import open_store
+
+    store = open_store(gate)
+    first = store.create("began", b"")
+    context.log_metric("attempt", 1 if first else 2)
+    while first:
+        time.sleep(0.1)
+    return len(store.list("ended")) + store.create("ended", b"")
+
+
+def begin(train: JobCluster, name: str, **options: Any) -> rayml.Run:
+    """Submit such a job and return it once it runs."""
+    gate = f"{train.store}-gates/{name}"
+    run = train.submit(count, params={"gate": gate}, resources=ONE, retry=AGAIN, **options)
+    wait_for_state(run, "running", patience_s=180)
+    return run
+
+
+def assert_nothing_is_held(train: JobCluster) -> None:
+    def book() -> str:
+        return str(train.client.ray_cluster(train.name)["metadata"]["annotations"].get(BOOK))
+
+    wait_for(lambda: book() == "[]", "the end of all reservations")
+    wait_for(lambda: not train.pods(), "the workers' departure")
+
+
+def kill_driver(train: JobCluster, run: rayml.Run) -> None:
+    code, text = train.plane.exec(
+        train.name.namespace, train.head(), ["pkill", "-9", "-f", f"rayml.driver {run.id}"]
+    )
+    assert code == 0, text
+
+
+def test_a_client_that_is_killed_leaves_its_run_alone(train: JobCluster, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import time\ndef train():\n    time.sleep(4)\n    return 'done'\n"
+    )
+    code = (
+        "import rayml, sys, time\n"
+        "run = rayml.submit('job.py:train', cluster=sys.argv[1], store=sys.argv[2])\n"
+        "print(run.id, flush=True)\n"
+        "run.wait()\n"
+    )
+    words = [sys.executable, "-c", code, str(train.name), train.store]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as client:
+        assert client.stdout is not None
+        run = rayml.get_run(client.stdout.readline().strip(), store=train.store)
+        client.send_signal(signal.SIGKILL)
+    wait_for_state(run, "succeeded", patience_s=180)
+    assert_nothing_is_held(train)
+
+
+def test_a_driver_that_is_killed_is_replaced(train: JobCluster) -> None:
+    run = begin(train, "driver")
+    kill_driver(train, run)
+    wait_for_state(run, "succeeded", "failed", patience_s=240)
+    assert (run.state, run.attempt, run.metrics["attempt"]) == ("succeeded", 2, 2)
+    assert_nothing_is_held(train)
+
+
+def test_a_worker_s_pod_that_is_deleted_is_replaced(train: JobCluster) -> None:
+    run = begin(train, "pod")
+    (pod,) = train.pods_of(run)
+    train.client.delete("pods", pod, train.name.namespace)
+    wait_for_state(run, "succeeded", "failed", patience_s=240)
+    assert (run.state, run.attempt) == ("succeeded", 2)
+    assert_nothing_is_held(train)
+
+
+def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster) -> None:
+    train.plane.add_node("node-lost", cpu=4, memory="8Gi", labels={"disk": "here"})
+    there = rayml.Resources(cpus=1, memory="512Mi", node_selector={"disk": "here"})
+    gate = f"{train.store}-gates/node"
+    try:
+        run = train.submit(count, params={"gate": gate}, resources=there, retry=AGAIN)
+        wait_for_state(run, "running", patience_s=180)
+    finally:
+        train.plane.lose_node("node-lost")
+    train.plane.add_node("node-new", cpu=4, memory="8Gi", labels={"disk": "here"})
+    try:
+        wait_for_state(run, "succeeded", "failed", patience_s=240)
+        assert (run.state, run.attempt) == ("succeeded", 2)
+        assert_nothing_is_held(train)
+    finally:
+        train.plane.remove_node("node-new")
+
+
+@pytest.mark.parametrize("component", ["operator", "kube-apiserver"])
+def test_a_component_that_is_away_only_delays(train: JobCluster, component: str) -> None:
+    run = train.submit(nap, resources=ONE)
+    train.plane.stop(component)
+    try:
+        time.sleep(20)  # the fault itself: it is away for so long
+    finally:
+        train.plane.start(component)
+        if component == "kube-apiserver":
+            train.plane.wait_ready()
+    wait_for_state(run, "succeeded", "failed", patience_s=240)
+    assert run.state == "succeeded", run.error
+    assert_nothing_is_held(train)
+
+
+def nap() -> str:
+    return "slept"
+
+
+def test_what_others_change_in_the_cluster_stays(train: JobCluster) -> None:
+    mine = {"metadata": {"annotations": {"team/owner": "ada"}}}
+    train.client.patch_ray_cluster(train.name, mine)
+    run = train.submit(nap, resources=ONE)
+    for number in range(20):
+        changes = {"metadata": {"annotations": {"team/number": str(number)}}}
+        train.client.patch_ray_cluster(train.name, changes)
+    wait_for_state(run, "succeeded", "failed", patience_s=180)
+    assert run.state == "succeeded", run.error
+    found = train.client.ray_cluster(train.name)["metadata"]["annotations"]
+    assert (found["team/owner"], found["team/number"]) == ("ada", "19")
+
+
+def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> None:
+    run = begin(train, "head")
+    alone = train.submit(nap_long, resources=rayml.Resources(cpus=2))
+    wait_for_state(alone, "running", patience_s=180)
+    train.client.delete("pods", train.head(), train.name.namespace)
+
+    # Nobody connects: this process only reads the store.
+    wait_for_state(run, "succeeded", "failed", patience_s=300)
+    assert (run.state, run.attempt) == ("succeeded", 2), run.error
+    wait_for_state(alone, "failed", patience_s=120)
+    assert_nothing_is_held(train)
+
+
+def nap_long() -> None:
+    import time
+
+    time.sleep(600)
