@@ -90,6 +90,7 @@ class _Desk:
         if text := _never(demand, pool, self._settings):
             return "never", "", text
         if not self._may_be_admitted(demand, pool):
+            self._held_back = self._held_back or demand
             return "behind", front, ""
         self._front = demand.run
         if text := _limit(demand, pool, self._used, self._settings):

@@ -55,6 +55,7 @@ class Pod:
     age: int = 0
     node: str | None = None
     is_terminating: bool = False
+    is_drained: bool = False
     run: str | None = None
 
     @property
@@ -125,7 +126,7 @@ class SmallCluster:
                 "resourceVersion": str(self.version),
                 "generation": self.generation,
             },
-            "spec": copy.deepcopy(self.spec) | {"enableInTreeAutoscaling": self.is_autoscaling},
+            "spec": self.spec | {"enableInTreeAutoscaling": self.is_autoscaling},
             "status": {"observedGeneration": self.observed},
         }
 
@@ -155,25 +156,37 @@ class SmallCluster:
         observation, demands = self.observe(), self.demands()
         self.planned = plan(demands, observation, self.settings, self.held(), self.now)
         shapes = {demand.shape.key: demand.shape for demand in demands}
+        self.drain(self.planned.victims)
         self.apply(patch_ops(self.planned, observation, shapes))
         for run in self.planned.ready:
-            self.jobs[run].state = "granted"
+            self.grant(run)
         for run in self.planned.postponed:
             job = self.jobs[run]
             job.demand = Demand(**{**vars(job.demand), "since": self.now})
         return self.planned
 
+    def grant(self, run: str) -> None:
+        """Tell a run that its workers are there."""
+        if self.jobs[run].state == "waiting":
+            self.jobs[run].state = "granted"
+
+    def drain(self, workers: Iterable[str]) -> None:
+        """Let Ray give workers no more work."""
+        for name in workers:
+            if name in self.pods:
+                self.pods[name].is_drained = True
+
     def apply(self, ops: Iterable[dict[str, Any]]) -> None:
         """Apply a JSON patch, whole or not at all."""
-        changed = self.manifest()
-        count = 0
+        ops = list(ops)
+        if not ops:
+            return
+        changed = copy.deepcopy(self.manifest())
         for op in ops:
             apply_op(changed, op)
-            count += 1
-        if count:
-            self.spec = changed["spec"]
-            self.version += 1
-            self.generation += 1
+        self.spec = changed["spec"]
+        self.version += 1
+        self.generation += 1
 
     # --- what the others do ---
 
@@ -252,6 +265,7 @@ class SmallCluster:
     def _take(self, job: Job, run: str) -> None:
         group = job.demand.shape.group
         free = [p for p in self.pods.values() if p.group == group and p.is_ready and not p.run]
+        free = [pod for pod in free if not pod.is_drained]
         if len(free) < job.demand.workers:  # one has died since: the attempt fails and waits again
             job.state = "waiting"
             return
@@ -260,12 +274,19 @@ class SmallCluster:
             pod.run = run
         job.state, job.left = "running", job.length
 
-    def step(self, check: Callable[[SmallCluster], None] | None = None) -> None:
-        """Let everybody act once."""
-        for act in (self.step_planner, self.step_operator, self.step_nodes, self.step_jobs):
-            act()
+    def step(
+        self,
+        check: Callable[[SmallCluster], None] | None = None,
+        is_lazy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Let everybody act once; operator and nodes only if they are not lazy."""
+        self.step_planner()
+        for act in (self.step_operator, self.step_nodes):
+            if not is_lazy():
+                act()
             if check is not None:
                 check(self)
+        self.step_jobs()
         self.now += 1
 
     def submit(self, run: str, workers: int, shape: Shape, length: int = 3, **more: Any) -> None:

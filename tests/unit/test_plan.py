@@ -151,6 +151,24 @@ class TestAdmission:
 
         assert decide(demands, observe(workers(A, "ready"))).ready == {}
 
+    def test_warm_workers_serve_nobody_before_one_who_waits_with_a_higher_priority(self) -> None:
+        demands = [
+            make_demand("starting", 3, A, priority=1),
+            make_demand("urgent", 3, B, priority=1, since=99),
+            make_demand("late", 1, C, since=100),
+        ]
+        made = decide(demands, observe(workers(C, "ready")), max_workers=6)
+
+        assert made.ready == {}
+        assert made.waiting["late"] == "position 3 in the queue, behind run starting"
+
+    def test_warm_workers_serve_the_next_while_pods_of_the_first_are_made(self) -> None:
+        demands = [make_demand("starting", 3, A), make_demand("next", 1, C, since=99)]
+        made = decide(demands, observe(workers(C, "ready")), max_workers=6)
+
+        assert set(made.ready) == {"next"}
+        assert made.replicas == {A.group: 3, C.group: 1}
+
     def test_what_is_beyond_the_limit_alone_holds_nobody_back(self) -> None:
         made = decide([make_demand("huge", 9, A), make_demand("r", 2, B, since=99)], max_workers=6)
 
@@ -289,6 +307,13 @@ class TestRelease:
             "the cluster's limit of 4 workers is reached: 4 in use, 4 needed"
         )
 
+    def test_a_lowered_limit_leaves_groups_in_use_as_they_are(self) -> None:
+        found = workers(A, "ready", "ready", "ready")
+        held = {"r": frozenset(worker.name for worker in found)}
+        made = decide([make_demand("r", 3, A)], observe(found), held, max_workers=1)
+
+        assert (made.replicas, made.victims) == ({A.group: 3}, frozenset())
+
     def test_a_lowered_limit_makes_idle_workers_go(self) -> None:
         made = decide([], observe(workers(A, "ready", "ready", "ready")), max_workers=1)
 
@@ -398,26 +423,34 @@ def check(cluster: SmallCluster) -> None:
 
 def check_stable(cluster: SmallCluster) -> None:
     """Check that planning anew gives the same, and what was done leaves nothing to do."""
-    seen, demands = cluster.observe(), cluster.demands()
+    demands, held = cluster.demands(), cluster.held()
     shapes = {demand.shape.key: demand.shape for demand in demands}
-    first = plan(demands, seen, cluster.settings, cluster.held(), cluster.now)
-    assert plan(demands[::-1], seen, cluster.settings, cluster.held(), cluster.now) == first
-    cluster.apply(patch_ops(first, seen, shapes))
-    held = cluster.held() | dict.fromkeys(first.ready, frozenset[str]())
+    for _ in range(len(demands) + 1):
+        seen = cluster.observe()
+        made = plan(demands, seen, cluster.settings, held, cluster.now)
+        assert plan(demands[::-1], seen, cluster.settings, held, cluster.now) == made
+        cluster.drain(made.victims)
+        cluster.apply(patch_ops(made, seen, shapes))
+        if not made.ready:  # whoever starts moves those behind up
+            break
+        held |= dict.fromkeys(made.ready, frozenset())
     seen = cluster.observe()
-    second = plan(demands, seen, cluster.settings, held, cluster.now)
-    assert patch_ops(second, seen, shapes) == []
-    assert not second.victims
+    again = plan(demands, seen, cluster.settings, held, cluster.now)
+    assert (again.victims, again.ready) == (frozenset(), {})
+    assert patch_ops(again, seen, shapes) == []
+    for run in held:
+        cluster.grant(run)
 
 
 class TestClusters:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(
         seed=st.integers(0, 10**6),
         max_workers=st.sampled_from([None, 4, 6]),
         nodes=st.sampled_from([{"n": 6.0}, {"a": 4.0, "b": 3.0}]),
         grace_s=st.sampled_from([0.0, 2.0, 1e9]),
         kills=st.sampled_from([0.0, 0.1]),
+        laziness=st.sampled_from([0.0, 0.5]),
     )
     def test_all_jobs_finish_within_the_limits_and_no_busy_worker_is_deleted(
         self,
@@ -426,6 +459,7 @@ class TestClusters:
         nodes: dict[str, float],
         grace_s: float,
         kills: float,
+        laziness: float,
     ) -> None:
         cluster, chance = SmallCluster(nodes), random.Random(seed)
         cluster.settings = Settings(max_workers=max_workers, grace_s=grace_s)
@@ -436,14 +470,15 @@ class TestClusters:
             cluster.now += chance.choice([0, 0.01, 5, 40])
         steps = 0
         while not cluster.is_done():
-            cluster.step(check)
-            check_stable(cluster)
+            cluster.step(check, lambda: chance.random() < laziness)
+            if steps % 3 == 0:
+                check_stable(cluster)
             if cluster.pods and chance.random() < kills:
                 chance.choice(list(cluster.pods.values())).is_terminating = True
             steps += 1
-            assert steps < 1500, cluster.planned
+            assert steps < 3000, cluster.planned
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(st.integers(0, 10**6), st.sampled_from([0.0, 3.0]))
     def test_a_cluster_that_nobody_uses_ends_up_without_workers_and_groups(
         self, seed: int, grace_s: float
