@@ -47,11 +47,11 @@ def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape])
 
 
 def _resize(group: Group, plan: Plan, observation: Observation) -> Iterator[Op]:
-    size = plan.replicas.get(group.name, 0)
     if observation.is_autoscaling:
-        if size != group.minimum:
-            yield _set(group, "minReplicas", size)
+        if (least := plan.replicas.get(group.name, group.minimum)) != group.minimum:
+            yield _set(group, "minReplicas", least)
         return
+    size = plan.replicas.get(group.name, max(group.replicas, group.minimum))
     if size != group.replicas:
         yield _set(group, "replicas", size)
     if group.minimum:
