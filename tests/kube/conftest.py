@@ -19,6 +19,7 @@ from tests.kube.building import NotBuildable
 from tests.kube.images import ray_image as stock_ray
 from tests.kube.plane import Plane
 from tests.kube.pods import IMAGE, Pods
+from tests.kube.sandbox import SandboxError
 from tests.s3 import s3_server
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def cluster() -> Iterator[Plane | Cluster]:
     try:
         plane = Plane()
         plane.__enter__()
-    except NotBuildable as exc:
+    except (NotBuildable, SandboxError) as exc:
         _skip(str(exc))
     try:
         _furnish(plane)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
+import yaml
 
 from tests.kube.access import Api, ApiError
 from tests.kube.pods import Pods, condition, is_gone, is_ready, restarted
@@ -102,6 +103,13 @@ class TestCluster:
         )
         with pytest.raises(ApiError, match="exceeded quota: none"):
             pods.run("one", "true")
+
+    def test_our_own_definition_of_rayclusters_is_one(self, plane: Plane) -> None:
+        ours = yaml.safe_load((Path(__file__).parent / "raycluster-crd.yaml").read_text())
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayclusters.ray.io"
+        ours["metadata"]["resourceVersion"] = plane.api.get(path)["metadata"]["resourceVersion"]
+        answer = plane.api.call("PUT", path, params={"dryRun": "All"}, json=ours)
+        assert answer.ok, answer.text
 
     def test_logs_can_be_read_through_the_apiserver(self, pods: Pods) -> None:
         pods.run("one", "sh", "-c", "echo a; echo b; echo c")

@@ -118,11 +118,11 @@ func (c *container) waitOut(work context.Context, a *attempt, failures int) bool
 	return sleep(work, backOff)
 }
 
-func sleep(ctx context.Context, time_ time.Duration) bool {
+func sleep(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(time_):
+	case <-time.After(pause):
 		return true
 	}
 }
@@ -133,24 +133,25 @@ func (c *container) begin(work context.Context) *attempt {
 	if !pulled {
 		return nil
 	}
-	var process *wire.Process
-	var a *attempt
+	told := ""
 	for {
-		var err error
-		if process, a, err = c.configure(work, image); err == nil {
-			break
+		process, a, err := c.configure(work, image)
+		if work.Err() != nil {
+			return nil
 		}
-		c.wait("CreateContainerConfigError", err.Error())
-		c.worker.event(c.spec, v1.EventTypeWarning, "Failed", "Error: %v", err)
+		if err == nil {
+			c.launch(process, a)
+			return a
+		}
+		if err.Error() != told {
+			told = err.Error()
+			c.wait("CreateContainerConfigError", told)
+			c.worker.event(c.spec, v1.EventTypeWarning, "Failed", "Error: %v", err)
+		}
 		if !sleep(work, retryEvery) {
 			return nil
 		}
 	}
-	if work.Err() != nil {
-		return nil
-	}
-	c.launch(process, a)
-	return a
 }
 
 // pull gets the image, or waits for it with longer and longer pauses.
@@ -184,46 +185,57 @@ func (c *container) pull(work context.Context) (ImageConfig, bool) {
 // configure makes all that an execution needs: variables, folders and its memory limit.
 func (c *container) configure(ctx context.Context, image ImageConfig) (*wire.Process, *attempt, error) {
 	w := c.worker
-	env, err := w.environment(ctx, c.spec, image)
+	a := &attempt{
+		name: fmt.Sprintf("%s-%d", c.spec.Name, c.restarts), dir: c.spec.WorkingDir,
+		ended: make(chan struct{}), fail: make(chan string, 1),
+	}
+	if a.dir == "" {
+		a.dir = home
+	}
+	var err error
+	if a.env, err = w.environment(ctx, c.spec, image); err != nil {
+		return nil, nil, err
+	}
+	a.group, err = w.kubelet.cgroups.limit(string(w.pod().UID), a.name, c.spec.Resources.Limits.Memory().Value())
 	if err != nil {
 		return nil, nil, err
 	}
-	name := fmt.Sprintf("%s-%d", c.spec.Name, c.restarts)
-	own := filepath.Join(w.folder, "containers", name)
-	for _, folder := range []string{"root", "tmp", "home"} {
-		if err := os.MkdirAll(filepath.Join(own, folder), 0o755); err != nil {
-			return nil, nil, err
-		}
-	}
-	if err := os.Chmod(filepath.Join(own, "tmp"), 0o1777|os.ModeSticky); err != nil {
-		return nil, nil, err
-	}
-	mounts, err := w.mounts(c.spec, env, image, own)
+	box, err := c.fileSystem(a, image)
 	if err != nil {
 		return nil, nil, err
-	}
-	group, err := w.kubelet.cgroups.limit(string(w.pod().UID), name, c.spec.Resources.Limits.Memory().Value())
-	if err != nil {
-		return nil, nil, err
-	}
-	box := &wire.Container{Root: filepath.Join(own, "root"), Home: home, Mounts: mounts}
-	if group.path != "" {
-		box.Cgroups = []string{group.path}
-		box.Mounts = append(box.Mounts, wire.Mount{Source: group.path, Target: group.mount(), ReadOnly: true})
 	}
 	log, err := c.logFile()
 	if err != nil {
 		return nil, nil, err
 	}
-	a := &attempt{name: name, env: env, dir: c.spec.WorkingDir, group: group, ended: make(chan struct{}), fail: make(chan string, 1)}
-	if a.dir == "" {
-		a.dir = home
-	}
 	a.done, a.quit = context.WithCancel(w.hard)
 	process := &wire.Process{
-		Name: name, Argv: command(c.spec, env), Env: pairs(env), Dir: a.dir, Log: log, Container: box,
+		Name: a.name, Argv: command(c.spec, a.env), Env: pairs(a.env), Dir: a.dir, Log: log, Container: box,
 	}
 	return process, a, nil
+}
+
+// fileSystem makes the folders that are an execution's own, and says what is mounted where.
+func (c *container) fileSystem(a *attempt, image ImageConfig) (*wire.Container, error) {
+	own := filepath.Join(c.worker.folder, "containers", a.name)
+	for _, folder := range []string{"root", "tmp", "home"} {
+		if err := os.MkdirAll(filepath.Join(own, folder), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Chmod(filepath.Join(own, "tmp"), 0o777|os.ModeSticky); err != nil {
+		return nil, err
+	}
+	mounts, err := c.worker.mounts(c.spec, a.env, image, own)
+	if err != nil {
+		return nil, err
+	}
+	box := &wire.Container{Root: filepath.Join(own, "root"), Mounts: mounts}
+	if a.group.path != "" {
+		box.Cgroups = []string{a.group.path}
+		box.Mounts = append(box.Mounts, wire.Mount{Source: a.group.path, Target: a.group.mount(), ReadOnly: true})
+	}
+	return box, nil
 }
 
 // logFile is LOGS/namespace/pod/uid/container/restarts.log, in the plane's folder.
@@ -250,7 +262,7 @@ func (c *container) launch(process *wire.Process, a *attempt) {
 	if err != nil {
 		w.event(c.spec, v1.EventTypeWarning, "Failed", "Error: %v", err)
 		a.end = wire.Ended{Code: 128}
-		c.terminated(a, "StartError", fmt.Sprintf("failed to start containerd task %q: %v", c.spec.Name, err))
+		c.terminated(a, "StartError", fmt.Sprintf("container %q cannot be started: %v", c.spec.Name, err))
 		close(a.ended)
 		return
 	}

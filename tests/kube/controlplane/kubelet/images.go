@@ -22,6 +22,7 @@ type ImageConfig struct {
 // images are those that a node has pulled.
 type images struct {
 	kubelet *Kubelet
+	pulling sync.Mutex // one at a time, as kubelets do
 	mu      sync.Mutex
 	pulled  map[string]bool
 }
@@ -37,12 +38,16 @@ func (i *images) find(name string) (ImageConfig, bool) {
 	return image, known
 }
 
-// pull brings an image to the node, as slowly as the image says; one by one, as a kubelet does.
-func (i *images) pull(ctx context.Context, w *worker, c *v1.Container) (ImageConfig, error) {
-	image, known := i.find(c.Image)
+func (i *images) has(name string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.pulled[c.Image] && c.ImagePullPolicy != v1.PullAlways {
+	return i.pulled[name]
+}
+
+// pull brings an image to the node, as slowly as the image says.
+func (i *images) pull(ctx context.Context, w *worker, c *v1.Container) (ImageConfig, error) {
+	image, known := i.find(c.Image)
+	if i.has(c.Image) && c.ImagePullPolicy != v1.PullAlways {
 		w.event(c, v1.EventTypeNormal, "Pulled",
 			"Container image %q already present on machine and can be accessed by the pod", c.Image)
 		return image, nil
@@ -52,19 +57,26 @@ func (i *images) pull(ctx context.Context, w *worker, c *v1.Container) (ImageCon
 	}
 	w.event(c, v1.EventTypeNormal, "Pulling", "Pulling image %q", c.Image)
 	if !known {
-		return image, fmt.Errorf("failed to pull and unpack image %q: failed to resolve reference %q: not found",
-			c.Image, c.Image)
+		return image, fmt.Errorf("image %q is not in the registry: not found", c.Image)
 	}
 	began := time.Now()
-	if !i.pulled[c.Image] {
-		select {
-		case <-ctx.Done():
-			return image, ctx.Err()
-		case <-time.After(time.Duration(image.PullS * float64(time.Second))):
-		}
+	if !i.transfer(ctx, c.Image, image.PullS) {
+		return image, ctx.Err()
 	}
-	i.pulled[c.Image] = true
 	w.event(c, v1.EventTypeNormal, "Pulled", "Successfully pulled image %q in %s", c.Image,
 		time.Since(began).Round(time.Millisecond))
 	return image, nil
+}
+
+// transfer takes its time for an image that the node does not have; false if ctx ends before.
+func (i *images) transfer(ctx context.Context, name string, takesS float64) bool {
+	i.pulling.Lock()
+	defer i.pulling.Unlock()
+	if !i.has(name) && !sleep(ctx, time.Duration(takesS*float64(time.Second))) {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.pulled[name] = true
+	return true
 }

@@ -10,12 +10,11 @@ import (
 	auth "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 	"rayml.test/controlplane/wire"
 )
 
-// volumes fills the folder of each volume; those in memory are told to the sandbox.
+// fillVolumes fills the folder of each volume; those in memory are told to the sandbox.
 func (w *worker) fillVolumes(ctx context.Context) ([]wire.Memory, error) {
 	memory := []wire.Memory{}
 	pod := w.pod()
@@ -123,7 +122,7 @@ func (w *worker) writeToken(ctx context.Context, path string, want *v1.ServiceAc
 	request := &auth.TokenRequest{Spec: auth.TokenRequestSpec{
 		ExpirationSeconds: want.ExpirationSeconds,
 		BoundObjectRef: &auth.BoundObjectReference{
-			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
+			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
 		},
 	}}
 	if want.Audience != "" {

@@ -142,12 +142,14 @@ func (w *worker) run() {
 // prepare makes volumes and sandbox, again and again until it can; false if the pod is to stop.
 func (w *worker) prepare() bool {
 	w.changed()
+	told := ""
 	for {
 		err := w.tryPrepare()
 		if err == nil {
 			return true
 		}
-		if w.work.Err() == nil {
+		if w.work.Err() == nil && err.Error() != told {
+			told = err.Error()
 			w.event(nil, v1.EventTypeWarning, "FailedMount", "%v", err)
 		}
 		select {

@@ -41,7 +41,6 @@ type Process struct {
 // Container says what a container's file system holds besides what the machine's holds, read-only.
 type Container struct {
 	Root    string   `json:"root"` // an empty folder, over which the new root is mounted
-	Home    string   `json:"home"` // the home folder, as the container sees it
 	Mounts  []Mount  `json:"mounts"`
 	Cgroups []string `json:"cgroups"` // folders whose cgroup.procs the container joins
 }
