@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,8 +20,7 @@ TOGETHER_S = 30.0
 Kind = Literal["admitted", "limit", "behind", "never"]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided about a waiting demand.
 
     Attributes:
@@ -60,13 +58,12 @@ def admit(
     needs no new pod itself: no two half-started ones ever wait for each other.
     """
     desk = _Desk(pools, settings)
-    early = _served_at_once(waiting, pools, settings)
-    verdicts = {run: desk.decide(demand) for run, demand in early.items()}
-    for demand in waiting:
-        if demand.run not in early:
-            verdicts[demand.run] = desk.decide(demand)
+    early = {
+        demand.run: desk.decide(demand, position)
+        for position, demand in _served_at_once(waiting, pools, settings)
+    }
     return [
-        Verdict(demand, *verdicts[demand.run], position)
+        early.get(demand.run) or desk.decide(demand, position)
         for position, demand in enumerate(waiting, 1)
     ]
 
@@ -84,28 +81,30 @@ class _Desk:
         self._held_back: Demand | None = None
         self._front = ""
 
-    def decide(self, demand: Demand) -> tuple[Kind, str, str]:
-        """Return the verdict, the run served before it, and the limit in its way."""
+    def decide(self, demand: Demand, position: int) -> Verdict:
+        """Return the verdict about a demand; they come in the order in which they are served."""
         pool, front = self._pools[demand.shape.key], self._front
         if text := _never(demand, pool, self._settings):
-            return "never", "", text
+            return Verdict(demand, "never", "", text, position)
         if not self._may_be_admitted(demand, pool):
             self._held_back = self._held_back or demand
-            return "behind", front, ""
+            return Verdict(demand, "behind", front, "", position)
         self._front = demand.run
         if text := _limit(demand, pool, self._used, self._settings):
             self._held_back = self._held_back or demand
-            return "limit", front, text
+            return Verdict(demand, "limit", front, text, position)
         self._used += demand.workers
         pool.need += demand.workers
         self._is_bound = self._is_bound and pool.bound >= pool.need
-        return "admitted", front, ""
+        return Verdict(demand, "admitted", front, "", position)
 
     def _may_be_admitted(self, demand: Demand, pool: Pool) -> bool:
         if self._held_back is not None and not came_together(self._held_back, demand):
             return False
+        if self._is_bound:
+            return True
         needs_pods = pool.bound < pool.need + demand.workers
-        return self._is_bound or not (needs_pods or self._is_crowded)
+        return not (needs_pods or self._is_crowded)
 
 
 def came_together(first: Demand, second: Demand) -> bool:
@@ -116,21 +115,24 @@ def came_together(first: Demand, second: Demand) -> bool:
 
 def _served_at_once(
     waiting: Sequence[Demand], pools: Mapping[str, Pool], settings: Settings
-) -> dict[str, Demand]:
-    """Return those of the first in the queue whose workers are all there, idle.
+) -> list[tuple[int, Demand]]:
+    """Return those of the first in the queue whose workers are all there, with their positions.
 
     Of one shape, they keep their order.
     """
-    possible = [d for d in waiting if not _never(d, pools[d.shape.key], settings)]
-    early: dict[str, Demand] = {}
+    early: list[tuple[int, Demand]] = []
     left: dict[str, int] = {}
-    for demand in possible:
-        if not came_together(possible[0], demand):
-            break
+    first: Demand | None = None
+    for position, demand in enumerate(waiting, 1):
         key = demand.shape.key
+        if _never(demand, pools[key], settings):
+            continue
+        first = first or demand
+        if not came_together(first, demand):
+            break
         left.setdefault(key, len(pools[key].available()))
         if left[key] >= demand.workers:
-            early[demand.run] = demand
+            early.append((position, demand))
         left[key] -= demand.workers
     return early
 

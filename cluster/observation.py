@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import msgspec
+
 from rayml.cluster.reasons import (
     creation_problems,
     invalid_spec,
@@ -67,8 +69,7 @@ class Group:
     has_strategy: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Worker:
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """One pod of ours.
 
     Attributes:
@@ -210,7 +211,8 @@ def _since(worker: Worker, before: Worker | None, is_held: bool, now: float) -> 
         return worker
     free = now if before is None or before.free_since is None else before.free_since
     idle = now if before is None or before.idle_since is None else before.idle_since
-    return replace(worker, free_since=free, idle_since=None if worker.is_busy else idle)
+    idle_since = None if worker.is_busy else idle
+    return msgspec.structs.replace(worker, free_since=free, idle_since=idle_since)
 
 
 def _read_groups(listed: Sequence[Object]) -> list[Group]:
@@ -271,18 +273,20 @@ def _worker(
 
 
 def _state(pod: Object, node: RayNode | None) -> State:
-    status = pod.get("status") or {}
-    containers = {c["name"]: c for c in status.get("containerStatuses") or []}
-    ray = containers.get(pod["spec"]["containers"][0]["name"], {}).get("state") or {}
+    status, spec = pod.get("status") or {}, pod["spec"]
+    name = spec["containers"][0]["name"]
+    statuses = status.get("containerStatuses") or ()
+    ray = next((c.get("state") or {} for c in statuses if c["name"] == name), {})
     if (
         pod["metadata"].get("deletionTimestamp")
         or status.get("phase") in {"Failed", "Succeeded"}
-        or (ray.get("terminated") and pod["spec"].get("restartPolicy") == "Never")
+        or (ray.get("terminated") and spec.get("restartPolicy") == "Never")
     ):
         return "leaving"
-    if not pod["spec"].get("nodeName"):
+    if not spec.get("nodeName"):
         return "pending"
     if "running" not in ray:
         return "scheduled"
-    conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
-    return "ready" if node is not None and conditions.get("Ready") == "True" else "started"
+    conditions = status.get("conditions") or ()
+    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return "ready" if is_ready and node is not None else "started"

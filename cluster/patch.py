@@ -30,10 +30,13 @@ def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape])
         shapes: The shapes of the demands, by key: what new groups are made of.
     """
     changes: list[Op] = []
+    there: dict[str, set[str]] = {group.shape: set() for group in observation.groups}
+    for worker in observation.workers:
+        there[worker.shape].add(worker.name)
     for group in observation.groups:
         if group.name in plan.removable:
             continue
-        if ops := list(_resize(group, plan, observation)):
+        if ops := list(_resize(group, plan, there[group.shape], observation.is_autoscaling)):
             changes += [_test_name(group), *ops]
     changes += _append(plan, observation, shapes)
     # From the end on: what is taken out moves those behind it.
@@ -46,8 +49,8 @@ def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape])
     return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *changes]
 
 
-def _resize(group: Group, plan: Plan, observation: Observation) -> Iterator[Op]:
-    if observation.is_autoscaling:
+def _resize(group: Group, plan: Plan, there: set[str], is_autoscaling: bool) -> Iterator[Op]:  # noqa: FBT001
+    if is_autoscaling:
         if (least := plan.replicas.get(group.name, group.minimum)) != group.minimum:
             yield _set(group, "minReplicas", least)
         return
@@ -56,19 +59,14 @@ def _resize(group: Group, plan: Plan, observation: Observation) -> Iterator[Op]:
         yield _set(group, "replicas", size)
     if group.minimum:
         yield _set(group, "minReplicas", 0)
-    named = _named(group, plan, observation)
+    # The operator counts those named as gone: they stay named until they are.
+    kept = [name for name in group.named if name in there]
+    named = kept + sorted((plan.victims & there) - set(kept))
     if named != list(group.named):
         if group.has_strategy:
             yield _set(group, "scaleStrategy/workersToDelete", named)
         else:
             yield _set(group, "scaleStrategy", {"workersToDelete": named})
-
-
-def _named(group: Group, plan: Plan, observation: Observation) -> list[str]:
-    """Return whom the operator has to delete: it counts those named as gone until they are."""
-    there = {worker.name for worker in observation.workers if worker.shape == group.shape}
-    kept = [name for name in group.named if name in there]
-    return kept + sorted((plan.victims & there) - set(kept))
 
 
 def _append(plan: Plan, observation: Observation, shapes: Mapping[str, Shape]) -> list[Op]:

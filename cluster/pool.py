@@ -105,7 +105,8 @@ def make_pools(
     """Return the pools of all shapes that have a group or a demand, by the shape's key."""
     pools = {group.shape: Pool(name=group.name, group=group) for group in observation.groups}
     for demand in demands:
-        pool = pools.setdefault(demand.shape.key, Pool(name=demand.shape.group))
+        key = demand.shape.key
+        pool = pools.get(key) or pools.setdefault(key, Pool(name=demand.shape.group))
         if demand.run in held:
             pool.need += demand.workers
             pool.unplaced += 0 if held[demand.run] else demand.workers

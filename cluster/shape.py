@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,7 @@ def shape_of(resources: Resources, image: str | None, base: Base) -> Shape:
     )
 
 
+@lru_cache(maxsize=4096)
 def shape_key(group: str) -> str | None:
     """Return the key of the shape that a worker group is named after; None if it is not ours.
 

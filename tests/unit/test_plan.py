@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from rayml.cluster.admission import PATIENCE_S, TOGETHER_S
 from rayml.cluster.observation import Group, Observation, Worker
@@ -84,7 +85,7 @@ class TestAdmission:
 
     def test_a_job_whose_workers_are_all_there_starts_with_those_used_last(self) -> None:
         idle = [
-            replace(worker, idle_since=NOW - age)
+            structs.replace(worker, idle_since=NOW - age)
             for worker, age in zip(workers(A, "ready", "ready", "ready"), (1, 9, 5), strict=True)
         ]
         made = decide([make_demand("r", 2, A)], observe(idle))
@@ -230,7 +231,7 @@ class TestRelease:
 
     def test_the_one_longest_idle_goes_first(self) -> None:
         idle = [
-            replace(worker, idle_since=NOW - age)
+            structs.replace(worker, idle_since=NOW - age)
             for worker, age in zip(
                 workers(A, "ready", "ready", "ready"), (70, 90, 80), strict=True
             )
@@ -403,7 +404,7 @@ class TestWords:
 
     def test_many_reasons_are_counted(self) -> None:
         starting = workers(A, *["scheduled"] * 4)
-        seen = observe([replace(w, reason=f"pod {w.name} is starting") for w in starting])
+        seen = observe([structs.replace(w, reason=f"pod {w.name} is starting") for w in starting])
         made = decide([make_demand("r", 4, A)], seen)
 
         first, second = (w.name for w in starting[:2])
