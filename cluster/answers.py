@@ -28,6 +28,8 @@ _SINGULAR: Final = {
     "serviceaccounts": "ServiceAccount",
     "rolebindings": "RoleBinding",
     "configmaps": "ConfigMap",
+    "priorityclasses": "PriorityClass",
+    "secrets": "Secret",
     "resourcequotas": "ResourceQuota",
 }
 

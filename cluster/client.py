@@ -12,6 +12,7 @@ from rayml.cluster.answers import Conflict, RightMissing, Target, explain, read_
 from rayml.cluster.calls import Calls
 from rayml.cluster.credentials import Credentials
 from rayml.cluster.kubeconfig import find_entry
+from rayml.config import setting
 from rayml.errors import ClusterError, ClusterUnreachable, NotFound, suggestion
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ class KubeClient:
         Nothing is called yet.
 
         Args:
-            context: Of the kubeconfig; None takes what kubectl would take.
+            context: Of the kubeconfig; None takes the setting `kube_context`, else kubectl's.
             patience_s: For how long a call is tried again that gets no answer.
 
         Raises:
             SpecError: There is no such context; those there are, are named.
             ClusterUnreachable: There is no kubeconfig.
         """
-        entry = find_entry(context)
+        entry = find_entry(setting("kube_context", context))
         return cls(Credentials(entry), entry.context, entry.namespace, patience_s)
 
     def __repr__(self) -> str:

@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 IMAGE = "test/head:1"
 RAY = "2.60.0"
 PORT = 8265
+HEALTH_PORT = 52365
 
 # A worker's init container asks for the head's health; all nodes but the head just stay.
 _RAY = """#!/bin/sh
 case "$*" in
-  *--head*) exec "{python}" "{server}" ;;
+  *--head*) echo $$ > /tmp/head.pid; exec "{python}" "{server}" ;;
+  stop*) kill "$(cat /tmp/head.pid)" ;;
   start*) exec sleep 100000 ;;
 esac
 """
 _BIG = 20_000_000
 
 
-def add_fake_head(plane: Plane, folder: Path) -> None:
-    """Let containers use the image IMAGE."""
+def add_fake_head(plane: Plane, folder: Path, name: str = IMAGE, python: str = "3.7.17") -> None:
+    """Let containers use such an image, whose head claims to have this Python."""
     script = folder / "ray"
     script.write_text(_RAY.format(python=sys.executable, server=Path(__file__).resolve()))
     script.chmod(0o755)
-    plane.add_image(IMAGE, folder)
+    plane.add_image(name, folder, env={"FAKE_PYTHON": python})
 
 
 @web.middleware
@@ -92,8 +94,29 @@ async def _version(_: web.Request) -> web.Response:
 
 
 async def _metadata(_: web.Request) -> web.Response:
-    data = {"rayVersion": RAY, "pythonVersion": "3.7.17"}
+    data = {"rayVersion": RAY, "pythonVersion": os.environ["FAKE_PYTHON"]}
     return web.json_response({"result": True, "msg": "", "data": data})
+
+
+async def _submit(request: web.Request) -> web.Response:
+    """Take a job, which then runs for ever."""
+    job = {**await request.json(), "status": "RUNNING"}
+    request.app["jobs"].append(job)
+    return web.json_response(job)
+
+
+async def _jobs(request: web.Request) -> web.Response:
+    return web.json_response(request.app["jobs"])
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.Response(text="success")
+
+
+async def _listen(app: web.Application, port: int) -> None:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - in a pod of its own
 
 
 async def _serve() -> None:
@@ -103,9 +126,13 @@ async def _serve() -> None:
     app.router.add_get("/talk/{how}", _talk)
     app.router.add_get("/api/version", _version)
     app.router.add_get("/api/v0/cluster_metadata", _metadata)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", PORT).start()  # noqa: S104 - in a pod of its own
+    app.router.add_post("/api/jobs/", _submit)
+    app.router.add_get("/api/jobs/", _jobs)
+    app["jobs"] = []
+    health = web.Application()
+    health.router.add_get("/api/healthz", _health)
+    await _listen(app, PORT)
+    await _listen(health, HEALTH_PORT)
     await asyncio.Event().wait()
 
 

@@ -190,6 +190,15 @@ class TestWhatIsMissing:
         with pytest.raises(SpecError, match=f"no context 'nowhere'; .*{name['name']}"):
             KubeClient.connect("nowhere")
 
+    def test_a_context_can_be_set_for_a_whole_project(
+        self, cluster: Plane | Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        monkeypatch.setenv("RAYML_KUBE_CONTEXT", "nowhere")
+
+        with pytest.raises(SpecError, match="no context 'nowhere'"):
+            KubeClient.connect()
+
     def test_a_kubeconfig_that_is_not_there_says_where_it_was_looked_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -285,6 +294,11 @@ class TestObjects:
 
         found = client.list("configmaps", namespace)
         assert [i["metadata"]["name"] for i in found if "map-" in i["metadata"]["name"]] == names
+
+    def test_kinds_of_other_groups_are_found(self, client: KubeClient) -> None:
+        found = client.get("priorityclasses", "system-node-critical")
+
+        assert found["value"] == 2_000_001_000
 
     def test_events_can_be_asked_for_by_their_object(
         self, client: KubeClient, namespace: str
