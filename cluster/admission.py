@@ -79,6 +79,7 @@ class _Desk:
         # A pod that finds no room may need that of idle workers.
         self._is_crowded = any(w.lacks_room for pool in pools.values() for w in pool.alive)
         self._held_back: Demand | None = None
+        self._is_closed = False
         self._front = ""
 
     def decide(self, demand: Demand, position: int) -> Verdict:
@@ -86,7 +87,7 @@ class _Desk:
         pool, front = self._pools[demand.shape.key], self._front
         if text := _never(demand, pool, self._settings):
             return Verdict(demand, "never", "", text, position)
-        if not self._may_be_admitted(demand, pool):
+        if self._is_closed or not self._may_be_admitted(demand, pool):
             self._held_back = self._held_back or demand
             return Verdict(demand, "behind", front, "", position)
         self._front = demand.run
@@ -100,6 +101,7 @@ class _Desk:
 
     def _may_be_admitted(self, demand: Demand, pool: Pool) -> bool:
         if self._held_back is not None and not came_together(self._held_back, demand):
+            self._is_closed = True  # whoever comes later came later still
             return False
         if self._is_bound:
             return True

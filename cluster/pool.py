@@ -30,6 +30,7 @@ class Pool:
         taken: How many are used by something that is no run of ours.
         unplaced: Of how many workers it is not known which of the free ones a run is getting.
         need: How many the runs hold or have been promised.
+        maximum: The most that its group may have.
     """
 
     name: str
@@ -41,16 +42,12 @@ class Pool:
     taken: int = 0
     unplaced: int = 0
     need: int = 0
+    maximum: int = NO_MAXIMUM
 
     @property
     def wanted(self) -> int:
         """How many workers there have to be."""
         return self.need + self.taken
-
-    @property
-    def maximum(self) -> int:
-        """The most that its group may have."""
-        return self.group.maximum if self.group else NO_MAXIMUM
 
     @property
     def bound(self) -> int:
@@ -72,13 +69,16 @@ class Pool:
 
         Busy ones are never among them; and none that has a node while a run is getting some.
         """
+        count = len(self.alive) - self.wanted
+        if count <= 0:
+            return []
         candidates = [
             worker
             for worker in self.free
             if not worker.is_busy and not (self.unplaced and worker.is_bound)
         ]
         candidates.sort(key=going_order)
-        return candidates[: max(0, len(self.alive) - self.wanted)]
+        return candidates[:count]
 
     def available(self) -> list[Worker]:
         """Return the workers that runs can have now, those first that they should get."""
@@ -103,7 +103,10 @@ def make_pools(
     now: float,
 ) -> dict[str, Pool]:
     """Return the pools of all shapes that have a group or a demand, by the shape's key."""
-    pools = {group.shape: Pool(name=group.name, group=group) for group in observation.groups}
+    pools = {
+        group.shape: Pool(name=group.name, group=group, maximum=group.maximum)
+        for group in observation.groups
+    }
     for demand in demands:
         key = demand.shape.key
         pool = pools.get(key) or pools.setdefault(key, Pool(name=demand.shape.group))
@@ -127,8 +130,9 @@ def going_order(worker: Worker) -> tuple[bool, float, str]:
 
 
 def _sort_out(pool: Pool, held: Collection[str], drained: Collection[str], now: float) -> None:
-    pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
-    pool.alive = [w for w in pool.alive if w not in pool.victims]
+    if drained:
+        pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
+        pool.alive = [w for w in pool.alive if w not in pool.victims]
     others = [worker for worker in pool.alive if worker.name not in held]
     pool.free = [worker for worker in others if not _is_taken(worker, now)]
     # Of a run whose workers are not known, Ray says only that they are busy.
