@@ -437,10 +437,10 @@ def test_a_local_run_goes_on_after_detaching(own_place: Place) -> None:
 def test_detach_returns_when_the_run_is_recorded(own_place: Place) -> None:
     gate = own_place.folder / "gate"
     done = own_place.run("jobs.py:wait", "-p", f"gate={gate}", "--detach")
+    assert done.code == 0, done.err
     run_id, *lines = done.out.splitlines()
     run = own_place.newest()
 
-    assert done.code == 0, done.err
     assert run_id == run.id
     assert lines == [
         f"rayml logs -f {run_id} --store {own_place.store}",
