@@ -119,6 +119,18 @@ class TestPods:
         assert (told["--num-gpus"], told["--resources"]) == ("1", "'{\"disk\":0.5}'")
         assert start_flags(rays.worker("overruled"))["--num-cpus"] == "0"
 
+    def test_flags_with_a_truth_are_switches_but_for_a_few(self, rays: RayClusters) -> None:
+        flags = {
+            "disable-usage-stats": "true",
+            "no-redirect-output": "false",
+            "log-color": "false",
+        }
+        rays.create(raycluster(group(rayStartParams=flags)))
+        given = start_flags(rays.worker())
+        assert given["--disable-usage-stats"] == ""
+        assert "--no-redirect-output" not in given
+        assert given["--log-color"] == "false"
+
     def test_ray_starts_after_what_the_container_would_run(self, rays: RayClusters) -> None:
         own = template(command=["echo"], args=["first"])
         rays.create(raycluster(group(template=own), head={"rayStartParams": {"port": "7000"}}))
@@ -212,6 +224,42 @@ class TestSurroundings:
         spec = rays.api.wait(f"{rays.core}/services/one-head-svc", bool)["spec"]
         assert {port["name"] for port in spec["ports"]} == {"gcs-server", "metrics"}
 
+    def test_a_service_that_the_user_describes_keeps_its_name_and_its_ports(
+        self, rays: RayClusters
+    ) -> None:
+        own = {
+            "metadata": {"name": "custom", "labels": {"mine": "too"}},
+            "spec": {"ports": [{"name": "extra", "port": 99}], "selector": {"not": "this"}},
+        }
+        rays.create(raycluster(group(), head={"headService": own}))
+        service = rays.api.wait(f"{rays.core}/services/custom", bool)
+        assert (
+            service["metadata"]["labels"].items()
+            >= {"mine": "too", "ray.io/cluster": "one"}.items()
+        )
+        assert {"extra", "dashboard"} <= {port["name"] for port in service["spec"]["ports"]}
+        assert "not" not in service["spec"]["selector"]
+        address = f"custom.{rays.namespace}.svc.cluster.local:6379"
+        assert start_flags(rays.worker())["--address"] == address
+
+    def test_an_ingress_leads_to_the_dashboard(self, rays: RayClusters) -> None:
+        head = {"enableIngress": True, "ingressOptions": {"host": "ray.example.com"}}
+        rays.create(raycluster(head=head, annotations={"kubernetes.io/ingress.class": "nginx"}))
+        path = f"/apis/networking.k8s.io/v1/namespaces/{rays.namespace}/ingresses/one-head-ingress"
+        ingress = rays.api.wait(path, bool)
+        assert ingress["spec"]["ingressClassName"] == "nginx"
+        (rule,) = ingress["spec"]["rules"]
+        assert rule["host"] == "ray.example.com"
+        (place,) = rule["http"]["paths"]
+        backend = {"name": "one-head-svc", "port": {"number": 8265}}
+        assert (place["path"], place["backend"]["service"]) == ("/", backend)
+        rays.edit({"/spec/headGroupSpec/ingressOptions/path": "/dashboard"})
+
+        def has_moved(found: Any) -> bool:
+            return bool(found["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/dashboard")
+
+        rays.api.wait(path, has_moved)
+
     def test_a_deleted_head_service_comes_back(self, rays: RayClusters) -> None:
         rays.create(raycluster())
         first = rays.api.wait(f"{rays.core}/services/one-head-svc", bool)
@@ -248,6 +296,26 @@ class TestSurroundings:
         token = env(rays.worker("headgroup"))["RAY_AUTH_TOKEN"]
         assert token["secretKeyRef"]["name"] == "mine"
         assert rays.find("secrets", "one") is None
+
+    def test_kubernetes_own_tokens_are_mounted_in_place_of_a_secret(
+        self, rays: RayClusters
+    ) -> None:
+        rays.create(raycluster(authOptions={"mode": "token", "enableK8sTokenAuth": True}))
+        head = rays.worker("headgroup")
+        assert env(head)["RAY_ENABLE_K8S_TOKEN_AUTH"] == "true"
+        assert "RAY_AUTH_TOKEN" not in env(head)
+        mounts = {one["mountPath"] for one in head["spec"]["containers"][0]["volumeMounts"]}
+        assert "/var/run/secrets/ray.io/serviceaccount" in mounts
+        assert rays.find("secrets", "one") is None
+
+    def test_a_long_cluster_name_loses_its_beginning_as_a_secrets_name(
+        self, rays: RayClusters
+    ) -> None:
+        name = "abc" + "x" * 50
+        rays.create(raycluster(name=name, authOptions={"mode": "token"}))
+        rays.api.wait(f"{rays.core}/secrets/{'x' * 50}", bool)
+        (head,) = rays.wait_pods(bool, f"ray.io/cluster={name}")
+        assert head["metadata"]["generateName"] == f"{name[:50]}-head-"
 
     def test_an_autoscaler_comes_with_its_account_and_rights(self, rays: RayClusters) -> None:
         rays.create(raycluster(group(), **AUTOSCALED))

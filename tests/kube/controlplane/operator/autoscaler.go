@@ -6,7 +6,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const autoscalerCommand = "ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"
+const autoscalerCommand = "ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME)" +
+	" --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"
 
 // addAutoscaler puts Ray's autoscaler beside the head, with an account that may change the cluster. The two share
 // /tmp/ray, where the one reports and the other reads.

@@ -37,7 +37,7 @@ func Command() *cobra.Command {
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "the kubeconfig file of an identity with KubeRay's rights")
-	command.Flags().StringVar(&namespace, "namespace", metav1.NamespaceAll, "the only namespace to serve; all, by default")
+	command.Flags().StringVar(&namespace, "namespace", metav1.NamespaceAll, "the only namespace to serve")
 	_ = command.MarkFlagRequired("kubeconfig") // fails only for a flag that is not there
 	return command
 }
@@ -67,7 +67,9 @@ func serve(ctx context.Context, kubeconfig, namespace string) error {
 }
 
 // newController returns a controller whose caches are filling, and what tells when they are full.
-func newController(ctx context.Context, config *rest.Config, kube *kubernetes.Clientset, namespace string) (*controller, []cache.InformerSynced, error) {
+func newController(
+	ctx context.Context, config *rest.Config, kube *kubernetes.Clientset, namespace string,
+) (*controller, []cache.InformerSynced, error) {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a client for RayClusters: %w", err)

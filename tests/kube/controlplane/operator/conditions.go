@@ -11,7 +11,9 @@ func (status *clusterStatus) set(condition string, holds bool, reason, message s
 	if holds {
 		value = metav1.ConditionTrue
 	}
-	meta.SetStatusCondition(&status.Conditions, metav1.Condition{Type: condition, Status: value, Reason: reason, Message: message})
+	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+		Type: condition, Status: value, Reason: reason, Message: message,
+	})
 }
 
 func setConditions(status *clusterStatus, cluster *rayCluster, pods []*corev1.Pod, headPod *corev1.Pod) {

@@ -52,7 +52,9 @@ func newQueue() workQueue {
 }
 
 // listen queues a cluster when it, or something that it owns, changes.
-func (c *controller) listen(clusters cache.SharedInformer, owned ...cache.SharedInformer) ([]cache.InformerSynced, error) {
+func (c *controller) listen(
+	clusters cache.SharedInformer, owned ...cache.SharedInformer,
+) ([]cache.InformerSynced, error) {
 	registered, err := clusters.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    c.queueSelf,
 		DeleteFunc: c.queueSelf,
@@ -171,7 +173,9 @@ func (c *controller) reconcile(ctx context.Context, key types.NamespacedName) (t
 }
 
 // provide makes what the cluster needs and reports what is there, whether or not all could be made.
-func (c *controller) provide(ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster) (time.Duration, error) {
+func (c *controller) provide(
+	ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster,
+) (time.Duration, error) {
 	failure := c.makeAll(ctx, cluster)
 	changed, err := c.report(ctx, stored, cluster, failure)
 	switch {
@@ -235,12 +239,14 @@ func (c *controller) isRefused(cluster *rayCluster) bool {
 		return true
 	}
 	if err := checkSpec(cluster); err != nil {
-		c.warn(cluster, "InvalidRayClusterSpec", "Validate", "the spec of %s/%s is invalid: %v", cluster.Namespace, cluster.Name, err)
+		c.warn(cluster, "InvalidRayClusterSpec", "Validate",
+			"the spec of %s/%s is invalid: %v", cluster.Namespace, cluster.Name, err)
 		return true
 	}
 	c.warnOfRestarts(cluster)
 	if err := checkUpgrade(cluster); err != nil {
-		c.warn(cluster, "InvalidRayClusterSpec", "Validate", "the spec of %s/%s is invalid: %v", cluster.Namespace, cluster.Name, err)
+		c.warn(cluster, "InvalidRayClusterSpec", "Validate",
+			"the spec of %s/%s is invalid: %v", cluster.Namespace, cluster.Name, err)
 		return true
 	}
 	return false

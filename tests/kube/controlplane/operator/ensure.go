@@ -24,18 +24,21 @@ type kind[T metav1.Object] interface {
 }
 
 // ensure makes an object unless one of that name is there, and tells of it either way. Whose it is does not matter.
-func ensure[T metav1.Object](ctx context.Context, c *controller, cluster *rayCluster, what string, client kind[T], lookedUp string, object T) error {
-	_, err := client.Get(ctx, lookedUp, metav1.GetOptions{})
+func ensure[T metav1.Object](
+	ctx context.Context, c *controller, cluster *rayCluster, what string, client kind[T], object T,
+) error {
+	_, err := client.Get(ctx, object.GetName(), metav1.GetOptions{})
 	if err == nil {
 		return nil
 	} else if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("look up %s %s: %w", what, lookedUp, err)
+		return fmt.Errorf("look up %s %s: %w", what, object.GetName(), err)
 	}
 	if _, err := client.Create(ctx, object, metav1.CreateOptions{}); err != nil {
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}
-		c.warn(cluster, "FailedToCreate"+what, "Create", "cannot create %s %s/%s: %v", what, cluster.Namespace, object.GetName(), err)
+		c.warn(cluster, "FailedToCreate"+what, "Create",
+			"cannot create %s %s/%s: %v", what, cluster.Namespace, object.GetName(), err)
 		return fmt.Errorf("create %s %s: %w", what, object.GetName(), err)
 	}
 	c.tell(cluster, "Created"+what, "Create", "created %s %s/%s", what, cluster.Namespace, object.GetName())
@@ -54,14 +57,15 @@ func (c *controller) ensureAutoscalerAccess(ctx context.Context, cluster *rayClu
 				"the head names the service account %s, which nobody but its user makes: %v", named, err)
 			return fmt.Errorf("look up the head's service account %s: %w", named, err)
 		}
-	} else if err := ensure(ctx, c, cluster, "ServiceAccount", accounts, cluster.Name, autoscalerAccount(cluster)); err != nil {
+	} else if err := ensure(ctx, c, cluster, "ServiceAccount", accounts, autoscalerAccount(cluster)); err != nil {
 		return err
 	}
 	rbac := c.kube.RbacV1()
-	if err := ensure(ctx, c, cluster, "Role", rbac.Roles(cluster.Namespace), cluster.Name, autoscalerRole(cluster)); err != nil {
+	if err := ensure(ctx, c, cluster, "Role", rbac.Roles(cluster.Namespace), autoscalerRole(cluster)); err != nil {
 		return err
 	}
-	return ensure(ctx, c, cluster, "RoleBinding", rbac.RoleBindings(cluster.Namespace), cluster.Name, autoscalerRoleBinding(cluster))
+	bindings := rbac.RoleBindings(cluster.Namespace)
+	return ensure(ctx, c, cluster, "RoleBinding", bindings, autoscalerRoleBinding(cluster))
 }
 
 // tokenSecretName is the secret that holds Ray's token: the user's, or one made under the cluster's name.
@@ -153,7 +157,8 @@ func (c *controller) createService(ctx context.Context, cluster *rayCluster, ser
 	service.Namespace = cluster.Namespace
 	service.OwnerReferences = []metav1.OwnerReference{ownedBy(cluster)}
 	if _, err := c.kube.CoreV1().Services(cluster.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
-		c.warn(cluster, "FailedToCreateService", "Create", "cannot create service %s/%s: %v", cluster.Namespace, service.Name, err)
+		c.warn(cluster, "FailedToCreateService", "Create",
+			"cannot create service %s/%s: %v", cluster.Namespace, service.Name, err)
 		return fmt.Errorf("create service %s: %w", service.Name, err)
 	}
 	c.tell(cluster, "CreatedService", "Create", "created service %s/%s", cluster.Namespace, service.Name)

@@ -11,7 +11,8 @@ const envAutoscalerCommand = "KUBERAY_GEN_AUTOSCALER_START_CMD"
 func literal(name, value string) corev1.EnvVar { return corev1.EnvVar{Name: name, Value: value} }
 
 func fromField(name, path string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+	field := &corev1.ObjectFieldSelector{FieldPath: path}
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: field}}
 }
 
 func fromLabel(name, label string) corev1.EnvVar {

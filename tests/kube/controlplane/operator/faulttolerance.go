@@ -29,7 +29,9 @@ func addHeadFaultTolerance(cluster *rayCluster, pod *corev1.Pod, params map[stri
 }
 
 // passCredential keeps a credential out of the command line, which names only the variable.
-func passCredential(container *corev1.Container, params map[string]string, flag, name string, given *redisCredential) {
+func passCredential(
+	container *corev1.Container, params map[string]string, flag, name string, given *redisCredential,
+) {
 	if given == nil {
 		return
 	}

@@ -29,7 +29,9 @@ func hasFinalizer(cluster *rayCluster) bool {
 	return slices.Contains(cluster.Finalizers, finalizerRedis)
 }
 
-func (c *controller) finalize(ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster) (time.Duration, error) {
+func (c *controller) finalize(
+	ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster,
+) (time.Duration, error) {
 	if cluster.DeletionTimestamp == nil {
 		return soon, c.setFinalizers(ctx, stored, append(cluster.Finalizers, finalizerRedis))
 	}
@@ -40,7 +42,8 @@ func (c *controller) finalize(ctx context.Context, stored *unstructured.Unstruct
 		return 10 * time.Second, nil
 	}
 	if hasFinalizer(cluster) && time.Since(cluster.DeletionTimestamp.Time) >= patience(cluster) {
-		c.warn(cluster, "ForceDeletedStuckCluster", "Cleanup", "gave up cleaning the Redis of %s/%s; its keys may be left", cluster.Namespace, cluster.Name)
+		c.warn(cluster, "ForceDeletedStuckCluster", "Cleanup",
+			"gave up cleaning the Redis of %s/%s; its keys may be left", cluster.Namespace, cluster.Name)
 		return 0, c.dropFinalizer(ctx, stored, cluster)
 	}
 	return c.cleanRedis(ctx, stored, cluster)
@@ -65,7 +68,9 @@ func (c *controller) emptyOut(ctx context.Context, cluster *rayCluster) (bool, e
 }
 
 // cleanRedis runs one job, and lets the cluster go when it has ended, well or not.
-func (c *controller) cleanRedis(ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster) (time.Duration, error) {
+func (c *controller) cleanRedis(
+	ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster,
+) (time.Duration, error) {
 	job := cleanupJob(cluster)
 	jobs := c.kube.BatchV1().Jobs(cluster.Namespace)
 	running, err := jobs.Get(ctx, job.Name, metav1.GetOptions{})
@@ -78,7 +83,8 @@ func (c *controller) cleanRedis(ctx context.Context, stored *unstructured.Unstru
 		return 0, fmt.Errorf("look up job %s: %w", job.Name, err)
 	}
 	if _, err := jobs.Create(ctx, job, metav1.CreateOptions{}); err != nil {
-		c.warn(cluster, "FailedToCreateRedisCleanupJob", "Create", "cannot create job %s/%s: %v", cluster.Namespace, job.Name, err)
+		c.warn(cluster, "FailedToCreateRedisCleanupJob", "Create",
+			"cannot create job %s/%s: %v", cluster.Namespace, job.Name, err)
 		return 0, fmt.Errorf("create job %s: %w", job.Name, err)
 	}
 	c.tell(cluster, "CreatedRedisCleanupJob", "Create", "created job %s/%s", cluster.Namespace, job.Name)
@@ -92,12 +98,16 @@ func isOver(job *batchv1.Job) bool {
 	})
 }
 
-func (c *controller) dropFinalizer(ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster) error {
+func (c *controller) dropFinalizer(
+	ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster,
+) error {
 	return c.setFinalizers(ctx, stored, slices.DeleteFunc(slices.Clone(cluster.Finalizers),
 		func(name string) bool { return name == finalizerRedis }))
 }
 
-func (c *controller) setFinalizers(ctx context.Context, stored *unstructured.Unstructured, finalizers []string) error {
+func (c *controller) setFinalizers(
+	ctx context.Context, stored *unstructured.Unstructured, finalizers []string,
+) error {
 	updated := stored.DeepCopy()
 	updated.SetFinalizers(finalizers)
 	if _, err := c.client.Namespace(updated.GetNamespace()).Update(ctx, updated, metav1.UpdateOptions{}); err != nil {
@@ -116,7 +126,10 @@ url = urlparse(first if '://' in first else 'redis://' + first)
 user = {'username': os.environ['REDIS_USERNAME']} if 'REDIS_USERNAME' in os.environ else {}
 password = os.environ.get('REDIS_PASSWORD', url.password or '')
 namespace = os.environ.get('RAY_external_storage_namespace')
-done = cleanup_redis_storage(host=url.hostname, port=url.port, password=password, use_ssl=url.scheme == 'rediss', storage_namespace=namespace, **user)
+done = cleanup_redis_storage(
+    host=url.hostname, port=url.port, password=password, use_ssl=url.scheme == 'rediss',
+    storage_namespace=namespace, **user
+)
 sys.exit(0 if done else 1)
 "`
 
@@ -130,7 +143,9 @@ func cleanupJob(cluster *rayCluster) *batchv1.Job {
 	ray.Command, ray.Args = bash, []string{cleanScript}
 	ray.LivenessProbe, ray.ReadinessProbe = nil, nil
 	ray.Resources = fixedResources("200m", "256Mi")
-	ray.Env = append(ray.Env, literal("RAY_redis_db_connect_retries", "120"), literal("RAY_redis_db_connect_wait_milliseconds", "500"))
+	ray.Env = append(ray.Env,
+		literal("RAY_redis_db_connect_retries", "120"),
+		literal("RAY_redis_db_connect_wait_milliseconds", "500"))
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            clipLabel(cluster.Name + "-redis-cleanup"),

@@ -50,7 +50,8 @@ func without(pods []*corev1.Pod, names map[string]bool) []*corev1.Pod {
 
 func (c *controller) suspendGroup(ctx context.Context, cluster *rayCluster, group *workerGroup) error {
 	if err := c.deleteCollection(ctx, cluster, labels.Set{labelGroup: group.GroupName}); err != nil {
-		c.warn(cluster, "FailedToDeleteWorkerPodCollection", "Delete", "cannot delete the pods of the suspended group %s: %v", group.GroupName, err)
+		c.warn(cluster, "FailedToDeleteWorkerPodCollection", "Delete",
+			"cannot delete the pods of the suspended group %s: %v", group.GroupName, err)
 		return errors.Join(failedDeleteWorker, err)
 	}
 	c.tell(cluster, "DeletedWorkerPod", "Delete", "deleted all pods of the suspended group %s", group.GroupName)
@@ -58,7 +59,9 @@ func (c *controller) suspendGroup(ctx context.Context, cluster *rayCluster, grou
 }
 
 // deleteFailed clears away the pods that have ended. Their successors come in a later round, which the error brings.
-func (c *controller) deleteFailed(ctx context.Context, cluster *rayCluster, group *workerGroup, pods []*corev1.Pod) error {
+func (c *controller) deleteFailed(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, pods []*corev1.Pod,
+) error {
 	count := 0
 	for _, pod := range pods {
 		end := endOf(pod)
@@ -77,10 +80,13 @@ func (c *controller) deleteFailed(ctx context.Context, cluster *rayCluster, grou
 }
 
 // deleteWorker reports that the pod is gone already as an error like any other.
-func (c *controller) deleteWorker(ctx context.Context, cluster *rayCluster, group *workerGroup, pod, why string) error {
+func (c *controller) deleteWorker(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, pod, why string,
+) error {
 	if err := c.kube.CoreV1().Pods(cluster.Namespace).Delete(ctx, pod, metav1.DeleteOptions{}); err != nil {
 		if !apierrors.IsNotFound(err) {
-			c.warn(cluster, "FailedToDeleteWorkerPod", "Delete", "cannot delete pod %s/%s: %v", cluster.Namespace, pod, err)
+			c.warn(cluster, "FailedToDeleteWorkerPod", "Delete",
+				"cannot delete pod %s/%s: %v", cluster.Namespace, pod, err)
 		}
 		return errors.Join(failedDeleteWorker, err)
 	}
@@ -91,7 +97,9 @@ func (c *controller) deleteWorker(ctx context.Context, cluster *rayCluster, grou
 
 // deleteNamed deletes what workersToDelete names, each time anew and whatever the group's size. Nothing is ever taken
 // off that list, and a name on it may be any pod's of the namespace.
-func (c *controller) deleteNamed(ctx context.Context, cluster *rayCluster, group *workerGroup) (map[string]bool, error) {
+func (c *controller) deleteNamed(
+	ctx context.Context, cluster *rayCluster, group *workerGroup,
+) (map[string]bool, error) {
 	deleted := map[string]bool{}
 	for _, pod := range group.ScaleStrategy.WorkersToDelete {
 		err := c.deleteWorker(ctx, cluster, group, pod, "scaleStrategy names it")
@@ -143,7 +151,9 @@ func takeIndex(taken map[int]bool) int {
 	return index
 }
 
-func (c *controller) createWorkers(ctx context.Context, cluster *rayCluster, group *workerGroup, count int, taken map[int]bool) error {
+func (c *controller) createWorkers(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, count int, taken map[int]bool,
+) error {
 	for range count {
 		if err := c.createWorker(ctx, cluster, group, host{replicaIndex: takeIndex(taken)}); err != nil {
 			return err
@@ -156,7 +166,8 @@ func (c *controller) createWorker(ctx context.Context, cluster *rayCluster, grou
 	pod := workerPod(cluster, group, place)
 	created, err := c.kube.CoreV1().Pods(cluster.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
-		c.warn(cluster, "FailedToCreateWorkerPod", "Create", "cannot create a worker pod of %s/%s: %v", cluster.Namespace, cluster.Name, err)
+		c.warn(cluster, "FailedToCreateWorkerPod", "Create",
+			"cannot create a worker pod of %s/%s: %v", cluster.Namespace, cluster.Name, err)
 		return errors.Join(failedCreateWorker, err)
 	}
 	c.expected.expect(cluster, group.GroupName, created.Name, false)

@@ -14,7 +14,7 @@ import (
 
 const annotationIngressClass = "kubernetes.io/ingress.class"
 
-// ensureIngress leads to the dashboard, and follows the spec. One of that name which belongs to another is left alone.
+// ensureIngress leads to the dashboard and follows the spec. One of that name which is another's is left alone.
 func (c *controller) ensureIngress(ctx context.Context, cluster *rayCluster) error {
 	if !ptr.Deref(cluster.Spec.HeadGroupSpec.EnableIngress, false) {
 		return nil
@@ -23,12 +23,13 @@ func (c *controller) ensureIngress(ctx context.Context, cluster *rayCluster) err
 	desired := ingress(cluster)
 	existing, err := ingresses.Get(ctx, desired.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return ensure(ctx, c, cluster, "Ingress", ingresses, desired.Name, desired)
+		return ensure(ctx, c, cluster, "Ingress", ingresses, desired)
 	} else if err != nil {
 		return fmt.Errorf("look up ingress %s: %w", desired.Name, err)
 	}
 	if !metav1.IsControlledBy(existing, cluster) {
-		c.warn(cluster, "FailedToCreateIngress", "Create", "ingress %s/%s belongs to another", cluster.Namespace, desired.Name)
+		c.warn(cluster, "FailedToCreateIngress", "Create",
+			"ingress %s/%s belongs to another", cluster.Namespace, desired.Name)
 		return nil
 	}
 	if desired.Spec.IngressClassName == nil {
@@ -40,7 +41,8 @@ func (c *controller) ensureIngress(ctx context.Context, cluster *rayCluster) err
 	}
 	desired.ResourceVersion = existing.ResourceVersion
 	if _, err := ingresses.Update(ctx, desired, metav1.UpdateOptions{}); err != nil {
-		c.warn(cluster, "FailedToUpdateIngress", "Update", "cannot update ingress %s/%s: %v", cluster.Namespace, desired.Name, err)
+		c.warn(cluster, "FailedToUpdateIngress", "Update",
+			"cannot update ingress %s/%s: %v", cluster.Namespace, desired.Name, err)
 		return fmt.Errorf("update ingress %s: %w", desired.Name, err)
 	}
 	c.tell(cluster, "UpdatedIngress", "Update", "updated ingress %s/%s", cluster.Namespace, desired.Name)

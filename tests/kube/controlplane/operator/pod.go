@@ -61,7 +61,9 @@ func workerPod(cluster *rayCluster, group *workerGroup, place host) *corev1.Pod 
 }
 
 // podFrom turns a group's template into a pod that carries KubeRay's labels and belongs to the cluster.
-func podFrom(cluster *rayCluster, template *corev1.PodTemplateSpec, kind nodeType, group string, labels map[string]string) *corev1.Pod {
+func podFrom(
+	cluster *rayCluster, template *corev1.PodTemplateSpec, kind nodeType, group string, labels map[string]string,
+) *corev1.Pod {
 	copied := template.DeepCopy()
 	pod := &corev1.Pod{ObjectMeta: copied.ObjectMeta, Spec: copied.Spec}
 	pod.Namespace = cluster.Namespace
@@ -160,7 +162,9 @@ func sharedMemory(container *corev1.Container) *corev1.EmptyDirVolumeSource {
 }
 
 // mountEmptyDir leaves alone what the template mounts at the same path, or calls by the same name.
-func mountEmptyDir(pod *corev1.Pod, container *corev1.Container, name, path string, source *corev1.EmptyDirVolumeSource) {
+func mountEmptyDir(
+	pod *corev1.Pod, container *corev1.Container, name, path string, source *corev1.EmptyDirVolumeSource,
+) {
 	for _, mount := range container.VolumeMounts {
 		if mount.MountPath == path {
 			return

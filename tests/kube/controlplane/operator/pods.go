@@ -125,10 +125,12 @@ func (c *controller) isOutdated(ctx context.Context, cluster *rayCluster, hash s
 
 func (c *controller) deleteAll(ctx context.Context, cluster *rayCluster, why string) error {
 	if err := c.deleteCollection(ctx, cluster, labels.Set{}); err != nil {
-		c.warn(cluster, "FailedToDeletePodCollection", "Delete", "cannot delete the pods of %s/%s: %v", cluster.Namespace, cluster.Name, err)
+		c.warn(cluster, "FailedToDeletePodCollection", "Delete",
+			"cannot delete the pods of %s/%s: %v", cluster.Namespace, cluster.Name, err)
 		return errors.Join(failedDeleteAll, err)
 	}
-	c.tell(cluster, "DeletedPod", "Delete", "deleted all pods of %s/%s, because %s", cluster.Namespace, cluster.Name, why)
+	c.tell(cluster, "DeletedPod", "Delete",
+		"deleted all pods of %s/%s, because %s", cluster.Namespace, cluster.Name, why)
 	return nil
 }
 
@@ -172,7 +174,8 @@ func (c *controller) createHead(ctx context.Context, cluster *rayCluster, hash s
 	pod.Annotations[annotationSpecHash], pod.Annotations[annotationVersion] = hash, release
 	created, err := c.kube.CoreV1().Pods(cluster.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
-		c.warn(cluster, "FailedToCreateHeadPod", "Create", "cannot create the head pod of %s/%s: %v", cluster.Namespace, cluster.Name, err)
+		c.warn(cluster, "FailedToCreateHeadPod", "Create",
+			"cannot create the head pod of %s/%s: %v", cluster.Namespace, cluster.Name, err)
 		return errors.Join(failedCreateHead, err)
 	}
 	c.expected.expect(cluster, headExpectations, created.Name, false)
@@ -187,7 +190,8 @@ func (c *controller) deleteFailedHead(ctx context.Context, cluster *rayCluster, 
 		return nil
 	}
 	if err := c.kube.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil {
-		c.warn(cluster, "FailedToDeleteHeadPod", "Delete", "cannot delete head pod %s/%s, which %s: %v", pod.Namespace, pod.Name, end, err)
+		c.warn(cluster, "FailedToDeleteHeadPod", "Delete",
+			"cannot delete head pod %s/%s, which %s: %v", pod.Namespace, pod.Name, end, err)
 		return errors.Join(failedDeleteHead, err)
 	}
 	c.expected.expect(cluster, headExpectations, pod.Name, true)

@@ -12,7 +12,9 @@ import (
 )
 
 // ensureReplicas sizes a group whose replicas span several hosts. The pods of a replica live and die together.
-func (c *controller) ensureReplicas(ctx context.Context, cluster *rayCluster, group *workerGroup, pods []*corev1.Pod) error {
+func (c *controller) ensureReplicas(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, pods []*corev1.Pod,
+) error {
 	replicas := map[string][]*corev1.Pod{}
 	for _, pod := range pods {
 		if name, labelled := pod.Labels[labelReplicaName]; labelled {
@@ -38,7 +40,9 @@ func (c *controller) ensureReplicas(ctx context.Context, cluster *rayCluster, gr
 	return c.resizeReplicas(ctx, cluster, group, replicas)
 }
 
-func (c *controller) deleteReplica(ctx context.Context, cluster *rayCluster, group *workerGroup, hosts []*corev1.Pod, why string) error {
+func (c *controller) deleteReplica(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, hosts []*corev1.Pod, why string,
+) error {
 	for _, pod := range hosts {
 		if err := c.deleteWorker(ctx, cluster, group, pod.Name, why); err != nil && !apierrors.IsNotFound(err) {
 			return err
@@ -47,7 +51,9 @@ func (c *controller) deleteReplica(ctx context.Context, cluster *rayCluster, gro
 	return nil
 }
 
-func (c *controller) deleteFailedReplicas(ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod) error {
+func (c *controller) deleteFailedReplicas(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod,
+) error {
 	for name, hosts := range replicas {
 		for _, pod := range hosts {
 			end := endOf(pod)
@@ -65,7 +71,9 @@ func (c *controller) deleteFailedReplicas(ctx context.Context, cluster *rayClust
 }
 
 // deleteNamedReplicas deletes the whole replica of each pod that workersToDelete names.
-func (c *controller) deleteNamedReplicas(ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod) (int, error) {
+func (c *controller) deleteNamedReplicas(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod,
+) (int, error) {
 	count := 0
 	for _, hosts := range replicas {
 		named := slices.ContainsFunc(hosts, func(pod *corev1.Pod) bool {
@@ -82,7 +90,9 @@ func (c *controller) deleteNamedReplicas(ctx context.Context, cluster *rayCluste
 	return count, nil
 }
 
-func (c *controller) resizeReplicas(ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod) error {
+func (c *controller) resizeReplicas(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, replicas map[string][]*corev1.Pod,
+) error {
 	missing := int(group.wanted()/group.NumOfHosts) - len(replicas)
 	if missing >= 0 {
 		return c.createReplicas(ctx, cluster, group, missing, replicas)
@@ -102,7 +112,9 @@ func (c *controller) resizeReplicas(ctx context.Context, cluster *rayCluster, gr
 	return nil
 }
 
-func (c *controller) createReplicas(ctx context.Context, cluster *rayCluster, group *workerGroup, count int, replicas map[string][]*corev1.Pod) error {
+func (c *controller) createReplicas(
+	ctx context.Context, cluster *rayCluster, group *workerGroup, count int, replicas map[string][]*corev1.Pod,
+) error {
 	taken := map[int]bool{}
 	for _, hosts := range replicas {
 		maps.Copy(taken, indexesOf(hosts[:1]))

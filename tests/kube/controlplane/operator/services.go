@@ -90,7 +90,9 @@ func headPorts(cluster *rayCluster) map[string]int32 {
 		ports[cmp.Or(port.Name, strconv.Itoa(int(port.ContainerPort))+"-port")] = port.ContainerPort
 	}
 	if len(ports) == 0 {
-		ports = map[string]int32{"client": portClient, "gcs-server": portGCS, "dashboard": portDashboard, "serve": portServe}
+		ports = map[string]int32{
+			"client": portClient, "gcs-server": portGCS, "dashboard": portDashboard, "serve": portServe,
+		}
 	}
 	if _, set := ports["metrics"]; !set {
 		ports["metrics"] = portMetrics

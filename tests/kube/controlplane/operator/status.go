@@ -37,7 +37,9 @@ func suspension(cluster *rayCluster) string {
 
 // report writes the status if it has changed, and says whether it has. The time and the observed generation count as
 // no change: an edit of the spec that moves no counter leaves the old generation standing.
-func (c *controller) report(ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster, failure error) (bool, error) {
+func (c *controller) report(
+	ctx context.Context, stored *unstructured.Unstructured, cluster *rayCluster, failure error,
+) (bool, error) {
 	pods, err := c.podsOf(cluster, labels.Set{})
 	if err != nil {
 		return false, err
@@ -63,7 +65,9 @@ func differs(before, after *clusterStatus) bool {
 }
 
 // writeStatus fails if the cluster has been edited since it was read; the next round then reads it anew.
-func (c *controller) writeStatus(ctx context.Context, stored *unstructured.Unstructured, status *clusterStatus) error {
+func (c *controller) writeStatus(
+	ctx context.Context, stored *unstructured.Unstructured, status *clusterStatus,
+) error {
 	text, err := json.Marshal(status)
 	if err != nil {
 		return fmt.Errorf("encode a status: %w", err)
@@ -74,13 +78,16 @@ func (c *controller) writeStatus(ctx context.Context, stored *unstructured.Unstr
 	}
 	updated := stored.DeepCopy()
 	updated.Object["status"] = content
-	if _, err := c.client.Namespace(updated.GetNamespace()).UpdateStatus(ctx, updated, metav1.UpdateOptions{}); err != nil {
+	clusters := c.client.Namespace(updated.GetNamespace())
+	if _, err := clusters.UpdateStatus(ctx, updated, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("write the status of %s: %w", updated.GetName(), err)
 	}
 	return nil
 }
 
-func newStatus(cluster *rayCluster, pods []*corev1.Pod, services []*corev1.Service, failure error) (*clusterStatus, error) {
+func newStatus(
+	cluster *rayCluster, pods []*corev1.Pod, services []*corev1.Service, failure error,
+) (*clusterStatus, error) {
 	status, err := copyStatus(&cluster.Status)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ func checkName(cluster *rayCluster) error {
 			cluster.Name, len(cluster.Name), longestClusterName)
 	}
 	if faults := validation.IsDNS1035Label(cluster.Name); len(faults) > 0 {
-		return fmt.Errorf("the RayCluster name %q is not a DNS1035 label: %s", cluster.Name, strings.Join(faults, ", "))
+		return fmt.Errorf("the RayCluster name %q is not a DNS1035 label: %s",
+			cluster.Name, strings.Join(faults, ", "))
 	}
 	return nil
 }
@@ -33,7 +34,8 @@ func checkSpec(cluster *rayCluster) error {
 	if len(spec.HeadGroupSpec.Template.Spec.Containers) == 0 {
 		return errors.New("headGroupSpec has no container; at least one container is needed")
 	}
-	if err := checkGroupFields("Head", spec.HeadGroupSpec.RayStartParams, spec.HeadGroupSpec.Resources, spec.HeadGroupSpec.Labels); err != nil {
+	head := &spec.HeadGroupSpec
+	if err := checkGroupFields("Head", head.RayStartParams, head.Resources, head.Labels); err != nil {
 		return err
 	}
 	for i := range spec.WorkerGroupSpecs {
@@ -73,7 +75,8 @@ func checkBounds(group *workerGroup) error {
 	case high < 0:
 		return fmt.Errorf("worker group %s: maxReplicas is negative: %d", group.GroupName, high)
 	case low > high:
-		return fmt.Errorf("worker group %s: minReplicas %d is greater than maxReplicas %d", group.GroupName, low, high)
+		return fmt.Errorf("worker group %s: minReplicas %d is greater than maxReplicas %d",
+			group.GroupName, low, high)
 	}
 	return nil
 }
@@ -82,10 +85,12 @@ func checkGroupFields(group string, params, resources, labels map[string]string)
 	inParams := slices.ContainsFunc([]string{"num-cpus", "num-gpus", "memory", "resources"},
 		func(key string) bool { return params[key] != "" })
 	if inParams && len(resources) > 0 {
-		return fmt.Errorf("the %s group sets resources twice, in rayStartParams and in Resources; use one of them", group)
+		return fmt.Errorf("the %s group sets resources twice, in rayStartParams and in Resources; use one of them",
+			group)
 	}
 	if _, set := params["labels"]; set {
-		return fmt.Errorf("the %s group sets rayStartParams['labels'], which is not supported; use the group's Labels", group)
+		return fmt.Errorf("the %s group sets rayStartParams['labels'], which is not supported; use the group's Labels",
+			group)
 	}
 	return checkLabels(group, labels)
 }
@@ -129,10 +134,12 @@ func checkPriority(spec *clusterSpec, group *workerGroup) error {
 		return nil
 	}
 	if !spec.rayIsAtLeast("2.56.0") {
-		return fmt.Errorf("worker group %s: priority needs a rayVersion of 2.56.0 or later, and it is %q", group.GroupName, spec.RayVersion)
+		return fmt.Errorf("worker group %s: priority needs a rayVersion of 2.56.0 or later, and it is %q",
+			group.GroupName, spec.RayVersion)
 	}
 	if !choosesV2(spec) {
-		return fmt.Errorf("worker group %s: priority %d needs autoscalerOptions.version v2", group.GroupName, *group.Priority)
+		return fmt.Errorf("worker group %s: priority %d needs autoscalerOptions.version v2",
+			group.GroupName, *group.Priority)
 	}
 	return nil
 }
@@ -141,7 +148,8 @@ func checkFaultTolerance(cluster *rayCluster) error {
 	spec := &cluster.Spec
 	env, params := spec.HeadGroupSpec.Template.Spec.Containers[0].Env, spec.HeadGroupSpec.RayStartParams
 	if spec.GcsFaultToleranceOptions != nil && cluster.Annotations[annotationFaultTolerance] != "" {
-		return fmt.Errorf("the annotation %s and GcsFaultToleranceOptions are both set; use the options", annotationFaultTolerance)
+		return fmt.Errorf("the annotation %s and GcsFaultToleranceOptions are both set; use the options",
+			annotationFaultTolerance)
 	}
 	if !cluster.toleratesHeadLoss() && hasEnv("RAY_REDIS_ADDRESS", env) {
 		return errors.New("RAY_REDIS_ADDRESS is set without GcsFaultToleranceOptions; set the options")
@@ -152,7 +160,7 @@ func checkFaultTolerance(cluster *rayCluster) error {
 		}
 	}
 	if params["redis-username"] != "" || hasEnv("REDIS_USERNAME", env) {
-		return errors.New("a redis username belongs in GcsFaultToleranceOptions.RedisUsername, not in rayStartParams or the environment")
+		return errors.New("a redis username in the head's flags or environment; use GcsFaultToleranceOptions.RedisUsername")
 	}
 	return nil
 }
@@ -163,11 +171,12 @@ func checkRedisOptions(cluster *rayCluster, env []corev1.EnvVar) error {
 	case cluster.Spec.HeadGroupSpec.RayStartParams["redis-password"] != "":
 		return errors.New("redis-password in rayStartParams beside GcsFaultToleranceOptions; use its RedisPassword")
 	case hasEnv("REDIS_PASSWORD", env):
-		return errors.New("REDIS_PASSWORD in the head's environment beside GcsFaultToleranceOptions; use its RedisPassword")
+		return errors.New("REDIS_PASSWORD in the head's env beside GcsFaultToleranceOptions; use its RedisPassword")
 	case hasEnv("RAY_REDIS_ADDRESS", env):
-		return errors.New("RAY_REDIS_ADDRESS in the head's environment beside GcsFaultToleranceOptions; use its RedisAddress")
+		return errors.New("RAY_REDIS_ADDRESS in the head's env beside GcsFaultToleranceOptions; use its RedisAddress")
 	case cluster.Annotations[annotationStorageNamespace] != "":
-		return fmt.Errorf("the annotation %s beside GcsFaultToleranceOptions; use its ExternalStorageNamespace", annotationStorageNamespace)
+		return fmt.Errorf("the annotation %s beside GcsFaultToleranceOptions; use its ExternalStorageNamespace",
+			annotationStorageNamespace)
 	case options.Backend == "rocksdb":
 		return errors.New("the rocksdb backend needs the feature gate GCSFaultToleranceEmbeddedStorage, which is off")
 	case options.Storage != nil:
@@ -180,7 +189,8 @@ func checkAutoscaler(cluster *rayCluster) error {
 	spec := &cluster.Spec
 	variable, inEnv := findEnv(envAutoscalerV2, spec.HeadGroupSpec.Template.Spec.Containers[0].Env)
 	if !spec.autoscales() && (variable.Value == "1" || variable.Value == "true") {
-		return fmt.Errorf("%s is %q while enableInTreeAutoscaling is off; turn it on", envAutoscalerV2, variable.Value)
+		return fmt.Errorf("%s is %q while enableInTreeAutoscaling is off; turn it on",
+			envAutoscalerV2, variable.Value)
 	}
 	if spec.autoscales() {
 		if spec.autoscalerVersion() != "" && inEnv {
@@ -207,7 +217,8 @@ func checkAutoscaledPods(spec *clusterSpec) error {
 	}
 	for _, group := range spec.WorkerGroupSpecs {
 		if restarts(&group.Template) {
-			return fmt.Errorf("the restartPolicy of worker group %s has to be Never or unset with autoscaler v2", group.GroupName)
+			return fmt.Errorf("the restartPolicy of worker group %s has to be Never or unset with autoscaler v2",
+				group.GroupName)
 		}
 	}
 	return nil
@@ -239,16 +250,19 @@ func checkAuth(cluster *rayCluster) error {
 		return nil
 	}
 	if _, err := version.ParseGeneric(spec.RayVersion); err != nil {
-		return fmt.Errorf("authOptions.mode is 'token' and the RayVersion is %q; name one, 2.52.0 or later", spec.RayVersion)
+		return fmt.Errorf("authOptions.mode is 'token' and the RayVersion is %q; name one, 2.52.0 or later",
+			spec.RayVersion)
 	}
 	if !spec.rayIsAtLeast("2.52.0") {
-		return fmt.Errorf("authOptions.mode 'token' needs Ray 2.52.0 or later, and the RayVersion is %s", spec.RayVersion)
+		return fmt.Errorf("authOptions.mode 'token' needs Ray 2.52.0 or later, and the RayVersion is %s",
+			spec.RayVersion)
 	}
 	if !spec.delegatesAuth() {
 		return nil
 	}
 	if !spec.rayIsAtLeast("2.55.0") {
-		return fmt.Errorf("authOptions.enableK8sTokenAuth needs Ray 2.55.0 or later, and the RayVersion is %s", spec.RayVersion)
+		return fmt.Errorf("authOptions.enableK8sTokenAuth needs Ray 2.55.0 or later, and the RayVersion is %s",
+			spec.RayVersion)
 	}
 	if ptr.Deref(spec.AuthOptions.SecretName, "") != "" {
 		return errors.New("authOptions.enableK8sTokenAuth and authOptions.secretName are both set; choose one")
@@ -290,7 +304,8 @@ func checkUpgrade(cluster *rayCluster) error {
 
 func checkStatus(cluster *rayCluster) error {
 	conditions := cluster.Status.Conditions
-	if meta.IsStatusConditionTrue(conditions, conditionSuspending) && meta.IsStatusConditionTrue(conditions, conditionSuspended) {
+	suspending := meta.IsStatusConditionTrue(conditions, conditionSuspending)
+	if suspending && meta.IsStatusConditionTrue(conditions, conditionSuspended) {
 		return errors.New("the conditions RayClusterSuspending and RayClusterSuspended are both true")
 	}
 	return nil
