@@ -14,6 +14,7 @@ from rayml.cluster.reasons import (
     is_unschedulable,
     lacks_room,
     pod_reason,
+    recent_failures,
     time_of,
 )
 from rayml.cluster.shape import NO_MAXIMUM, shape_key
@@ -129,6 +130,7 @@ class Observation:
         orphans: Pods of groups of ours that are no longer in the list: nobody will delete them.
         invalid: The operator's refusal of the spec as it is now.
         problems: Why pods could not be created, by group; under "" what concerns all.
+        failures: How the pods before those that are starting now have failed, by group.
         quotas: The namespace's ResourceQuotas.
     """
 
@@ -142,6 +144,7 @@ class Observation:
     orphans: tuple[Worker, ...] = ()
     invalid: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
     quotas: tuple[Object, ...] = ()
 
     @classmethod
@@ -182,6 +185,7 @@ class Observation:
             orphans=tuple(worker for group, worker in found if group not in by_name),
             invalid=invalid_spec(cluster, events),
             problems=creation_problems(cluster, [worker for _, worker in found], events),
+            failures=recent_failures(cluster, [worker for _, worker in found], events),
             quotas=tuple(quotas),
         )
 

@@ -107,18 +107,22 @@ def make_pools(
         group.shape: Pool(name=group.name, group=group, maximum=group.maximum)
         for group in observation.groups
     }
-    for demand in demands:
-        key = demand.shape.key
-        pool = pools.get(key) or pools.setdefault(key, Pool(name=demand.shape.group))
-        if demand.run in held:
-            pool.need += demand.workers
-            pool.unplaced += 0 if held[demand.run] else demand.workers
+    shapes = {}
     for worker in observation.workers:
+        shapes[worker.name] = worker.shape
         pool = pools[worker.shape]
         (pool.leaving if worker.is_leaving else pool.alive).append(worker)
-    names = {name for workers in held.values() for name in workers}
+    for demand in demands:
+        key, names = demand.shape.key, held.get(demand.run)
+        pool = pools.get(key) or pools.setdefault(key, Pool(name=demand.shape.group))
+        if names is not None:
+            # What a run holds stays what it is when its shape becomes another: a new image, say.
+            pool = pools[next((shapes[name] for name in names if name in shapes), key)]
+            pool.need += demand.workers
+            pool.unplaced += 0 if names else demand.workers
+    all_held = {name for workers in held.values() for name in workers}
     for pool in pools.values():
-        _sort_out(pool, names, drained, now)
+        _sort_out(pool, all_held, drained, now)
     return pools
 
 

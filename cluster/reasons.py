@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 # What a container waits for when nothing is wrong.
 _USUAL = {"ContainerCreating", "PodInitializing"}
 _MAX_SHOWN = 400
+# How KubeRay words the end of a pod that has ended by itself.
+_DELETED = re.compile(r"worker Pod \S+/(\S+); Pod status: (\w+);")
+_ENDED = re.compile(r"ExitCode:(\d+),.*?Reason:(\w+)")
+_SOON_S = 30.0
 
 
 class _Made(Protocol):
@@ -51,6 +56,17 @@ def is_unschedulable(pod: Object) -> bool:
     return condition.get("status") == "False" and condition.get("reason") == "Unschedulable"
 
 
+def has_failed(pod: Object) -> bool:
+    """Tell whether a pod has ended in a way that it should not have."""
+    status = pod.get("status") or {}
+    states = [c.get("state") or {} for c in status.get("containerStatuses") or []]
+    ended = [state["terminated"] for state in states if state.get("terminated")]
+    is_over = pod["spec"].get("restartPolicy") == "Never" and bool(ended)
+    return status.get("phase") == "Failed" or (
+        is_over and not pod["metadata"].get("deletionTimestamp")
+    )
+
+
 def lacks_room(pod: Object) -> bool:
     """Tell whether a pod found no node because nodes are full, as the scheduler words it."""
     message = _condition(pod, "PodScheduled").get("message", "")
@@ -60,7 +76,7 @@ def lacks_room(pod: Object) -> bool:
 def pod_reason(pod: Object, events: Iterable[Object]) -> str:
     """Return what a pod that is not ready waits for, or why it ended."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
-    if status.get("phase") == "Failed":
+    if has_failed(pod):
         return f"pod {name} has failed: {_short(_failure(status))}"
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -127,6 +143,36 @@ def creation_problems(
     if not found and condition.get("status") == "True":
         found[""] = _short(condition.get("message", ""))
     return found
+
+
+def recent_failures(
+    cluster: Object, made: Iterable[_Made], events: Iterable[Object]
+) -> dict[str, str]:
+    """Return by worker group how its last pod has failed, if its present pods came soon after.
+
+    The operator deletes a pod that has ended at once and makes another, again and again, so that
+    its event is often all that can be seen of it.
+    """
+    newest: dict[str, float] = {}
+    for one in made:
+        newest[one.shape] = max(one.created_at, newest.get(one.shape, 0.0))
+    found: dict[str, str] = {}
+    for event in sorted(events, key=event_time):
+        match = _DELETED.search(_message(event)) if _is_about(event, cluster) else None
+        group = _group_in(_message(event), cluster)
+        after = newest.get(group.removeprefix("rayml-"))
+        if match and after is not None and after - event_time(event) < _SOON_S:
+            end = _ENDED.search(_message(event))
+            how = f"{end[2]}, exit code {end[1]}" if end else match[2]
+            found[group] = f"pod {match[1]} has failed: {how}"
+    return found
+
+
+def _is_about(event: Object, cluster: Object) -> bool:
+    return (
+        event.get("reason") == "DeletedWorkerPod"
+        and _object(event).get("name") == cluster["metadata"]["name"]
+    )
 
 
 def _group_in(message: str, cluster: Object) -> str:

@@ -47,6 +47,8 @@ def _hindrance(pool: Pool, pools: Mapping[str, Pool], observation: Observation) 
     reasons = [worker.reason for worker in starting if worker.reason]
     if missing > 0:
         reasons.append(f"{_count(missing, 'pod')} to be created{_making_room(pools)}")
+    if last := observation.failures.get(pool.name):
+        reasons = [last, *reasons]
     return _list(reasons) or "its workers are busy for a moment"
 
 

@@ -231,6 +231,13 @@ class TestReasons:
 
         assert found.reason == "pod p has failed: OOMKilled, exit code 137"
 
+    def test_a_container_that_has_ended_for_good_says_how(self) -> None:
+        state = {"terminated": {"reason": "Error", "exitCode": 127}}
+        ended = {"containerStatuses": [{"name": "ray-worker", "state": state}]}
+
+        found = worker(phase="Running", **ended)
+        assert found.reason == "pod p has failed: Error, exit code 127"
+
     def test_a_pod_that_is_up_waits_for_its_ray(self) -> None:
         assert worker(**running()).reason == "pod p is up and its Ray is starting"
 
@@ -268,6 +275,27 @@ class TestProblems:
         failed["lastTimestamp"] = "2026-11-25T00:59:59Z"
 
         assert read(pod(), events=[failed]).problems == {}
+
+    def deleted(self, at: str, how: str = "Failed") -> Any:
+        message = (
+            f"Deleted worker Pod ns/c-{SHAPE.group}-worker-x; Pod status: {how}; Pod restart "
+            "policy: Never; Ray container terminated status: &ContainerStateTerminated"
+            "{ExitCode:127,Signal:0,Reason:Error,Message:,StartedAt:2026-11-25 00:59:01 +0000}"
+        )
+        return event("DeletedWorkerPod", message, type="Normal", lastTimestamp=at)
+
+    def test_a_pod_that_failed_is_remembered_while_its_successor_starts(self) -> None:
+        failed = f"pod c-{SHAPE.group}-worker-x has failed: Error, exit code 127"
+
+        just_before = read(pod(), events=[self.deleted("2026-11-25T00:59:59Z")])
+        assert just_before.failures == {SHAPE.group: failed}
+        long_ago = read(pod(), events=[self.deleted("2026-11-25T00:10:00Z")])
+        assert long_ago.failures == {}
+
+    def test_a_pod_deleted_on_request_has_not_failed(self) -> None:
+        ours = event("DeletedWorkerPod", f"Deleted pod ns/c-{SHAPE.group}-worker-x")
+
+        assert read(pod(), events=[ours]).failures == {}
 
     def test_events_of_the_newer_api_are_read_as_well(self) -> None:
         failed = {

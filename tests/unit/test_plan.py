@@ -208,6 +208,14 @@ class TestAdmission:
         assert made.replicas == {A.group: 3}
         assert made.victims == frozenset()
 
+    def test_workers_of_a_run_whose_shape_has_changed_meanwhile_are_enough(self) -> None:
+        # The cluster was given another image while the run goes on.
+        found = workers(A, "ready", "ready", is_busy=True, free_since=None, idle_since=None)
+        held = {"r": frozenset(worker.name for worker in found)}
+        made = decide([make_demand("r", 2, B)], observe(found), held)
+
+        assert made.replicas == {A.group: 2}
+
     def test_a_run_that_lost_a_worker_gets_its_successor_before_others_start(self) -> None:
         left, *lost = workers(A, "ready", "pending")
         demands = [make_demand("old", 2, A), make_demand("new", 1, B, since=1)]
@@ -400,6 +408,14 @@ class TestWords:
 
         assert made.waiting["r"] == (
             "0 of 1 workers ready: KubeRay refuses the RayCluster: rayVersion is missing"
+        )
+
+    def test_a_pod_that_has_failed_before_is_told_of(self) -> None:
+        failures = {A.group: "pod q has failed: Error, exit code 127"}
+        seen = observe(workers(A, "scheduled", reason="pod p is starting"), failures=failures)
+
+        assert decide([make_demand("r", 1, A)], seen).waiting["r"] == (
+            "0 of 1 workers ready: pod q has failed: Error, exit code 127; pod p is starting"
         )
 
     def test_many_reasons_are_counted(self) -> None:
