@@ -34,6 +34,8 @@ KINDS: Final = {
 }
 _MANAGER: Final = {"app.kubernetes.io/managed-by": "rayml"}
 _STORE: Final = "RAYML_STORE"
+# Ray gives its workers the least priority. On the head these are none but tracker and reservations.
+_FAIR: Final = {"name": "RAY_worker_niceness", "value": "0"}
 _RBAC: Final = "rbac.authorization.k8s.io"
 # KubeRay's own probe first asks ten seconds after the start, and then every five.
 _READINESS: Final = {
@@ -202,7 +204,7 @@ def renewed_head(
 
 def _head_pod(name: ClusterName, head: Head, settings: Settings) -> Item:
     probes = {"readinessProbe": _READINESS, "lifecycle": _PRE_STOP}
-    container: Item = {"name": "ray-head", "image": head.image}
+    container: Item = {"name": "ray-head", "image": head.image, "env": [_FAIR]}
     _size(container, replace(head, cpus=head.cpus or 1, memory=head.memory or "4Gi"))
     container |= probes
     pod: Item = {"serviceAccountName": account_name(name), "containers": [container]}
