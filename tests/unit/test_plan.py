@@ -531,6 +531,19 @@ class TestClusters:
         assert max(ratios) < 1.25, ratios
         assert sum(ratios) / 5 < 1.2, ratios
 
+    def test_a_job_that_no_nodes_can_hold_does_not_stop_the_others_for_ever(self) -> None:
+        cluster = SmallCluster({"n": 6.0})
+        cluster.submit("impossible", 7, SHAPES[0])
+        for number in range(6):
+            cluster.now += 2 * TOGETHER_S
+            cluster.submit(f"r{number}", 2, SHAPES[1 + number % 2])
+        for _ in range(300):
+            cluster.step(check)
+            cluster.now += 20
+
+        assert [run for run, job in cluster.jobs.items() if job.state != "done"] == ["impossible"]
+        assert "6 of 7 workers ready: pod " in cluster.planned.waiting["impossible"]
+
     def test_jobs_after_each_other_share_warm_workers(self) -> None:
         cluster = SmallCluster({"n": 6.0}, Settings(grace_s=60))
         for number in range(5):
