@@ -34,7 +34,7 @@ KINDS: Final = {
 }
 _MANAGER: Final = {"app.kubernetes.io/managed-by": "rayml"}
 _STORE: Final = "RAYML_STORE"
-# Ray gives its workers the least priority. On the head these are none but tracker and reservations.
+# Ray gives its workers the least priority. On the head they are tracker and reservations.
 _FAIR: Final = {"name": "RAY_worker_niceness", "value": "0"}
 _RBAC: Final = "rbac.authorization.k8s.io"
 # KubeRay's own probe first asks ten seconds after the start, and then every five.
