@@ -21,6 +21,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         since: When it was submitted, in Unix seconds: its place in the queue.
         priority: Of two that wait, the higher one comes first.
         image: Of its workers; None for the cluster's own.
+        holding: The names of the workers that it has already: an actor that was restarted learns
+            from it what was granted.
     """
 
     run: str
@@ -31,6 +33,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     resources: Resources
     priority: int = 0
     image: str | None = None
+    holding: tuple[str, ...] = ()
 
 
 class Grant(NamedTuple):

@@ -59,10 +59,10 @@ class _Held:
     def __init__(self, wish: Wish, now: float) -> None:
         self.wish = wish
         self.heard_at = now
-        self.grant = Grant(version=1)
+        self.grant = Grant(version=1, is_ready=bool(wish.holding))
         self.shape: Shape | None = None
         self.since = wish.since
-        self.workers: frozenset[str] = frozenset()
+        self.workers = frozenset(wish.holding)
 
     def tell(self, **facts: Any) -> bool:  # noqa: ANN401 - a Grant's fields
         """Note how it stands; tell whether that is new."""
@@ -103,7 +103,7 @@ class Reservations:
         """Note that a run needs workers, or still does: its heartbeat; tell whether it is new."""
         with self._lock:
             held = self._held.get(wish.run)
-            is_new = held is None or held.wish != wish
+            is_new = held is None or held.wish.attempt != wish.attempt
             if is_new:
                 self._held[wish.run] = _Held(wish, time.monotonic())
             self._held[wish.run].heard_at = time.monotonic()
@@ -173,6 +173,8 @@ class Reservations:
 
     def _shape(self, held: Mapping[str, _Held], base: Base) -> None:
         for one in held.values():
+            if one.shape is not None and one.grant.is_ready:
+                continue  # what it holds does not change with the cluster's settings
             try:
                 one.shape = shape_of(one.wish.resources, one.wish.image, base)
             except RaymlError as exc:
@@ -227,7 +229,8 @@ class Reservations:
         """Return a plan by which nothing shrinks while drivers may not have been heard of yet."""
         if time.monotonic() - self._began >= SETTLE_S:
             return decided
-        sizes = {group.name: group.replicas for group in seen.groups}
+        is_auto = seen.is_autoscaling
+        sizes = {g.name: g.minimum if is_auto else g.replicas for g in seen.groups}
         replicas = {name: max(n, sizes.get(name, 0)) for name, n in decided.replicas.items()}
         return replace(decided, replicas=replicas, victims=frozenset(), removable=())
 

@@ -38,18 +38,18 @@ class Reservation:
     def __init__(self, actor: Any, spec: Spec) -> None:  # noqa: ANN401 - Ray has no type for a handle
         self._actor = actor
         self._spec = spec
-        self._wish: bytes | None = None
+        self._wish: Wish | None = None
         self._seen = 0
 
     def ask(self, attempt: int) -> None:
         """Ask for the workers of an attempt, at the run's place in the queue."""
-        self._wish, self._seen = msgspec.json.encode(_wish(self._spec, attempt)), 0
-        ray.get(self._actor.reserve.remote(self._wish))
+        self._wish, self._seen = _wish(self._spec, attempt), 0
+        ray.get(self._actor.reserve.remote(msgspec.json.encode(self._wish)))
 
     def beat(self) -> None:
         """Say that the workers are still needed."""
-        if self._wish is not None:
-            self._actor.reserve.remote(self._wish)
+        if (wish := self._wish) is not None:
+            self._actor.reserve.remote(msgspec.json.encode(wish))
 
     def look(self) -> Future[Any]:
         """Return what is done as soon as the grant has changed; `heard` takes it."""
@@ -77,6 +77,8 @@ class Reservation:
         """Note which workers the run is on; return their names."""
         addresses = addresses_of(place.nodes())
         names: Any = ray.get(self._actor.hold.remote(self._spec.run, addresses))
+        if self._wish is not None:
+            self._wish = msgspec.structs.replace(self._wish, holding=tuple(names))
         return list(names)
 
     def release(self) -> None:

@@ -95,6 +95,26 @@ def test_a_driver_that_is_killed_is_replaced(train: JobCluster) -> None:
     assert_nothing_is_held(train)
 
 
+def test_an_actor_of_reservations_that_is_killed_takes_no_worker(train: JobCluster) -> None:
+    run = train.submit(nap_for, params={"seconds": 45}, resources=ONE)
+    wait_for_state(run, "running", patience_s=180)
+    (pod,) = wait_for(lambda: train.pods_of(run), "the pod's label")
+    words = ["pkill", "-9", "-f", "ray::ReservationsActor"]
+    code, text = train.plane.exec(train.name.namespace, train.head(), words)
+    assert code == 0, text
+    seen = set()
+    while run.state == "running":
+        seen |= set(train.pods())
+    assert (run.state, run.attempt, seen) == ("succeeded", 1, {pod})
+    assert_nothing_is_held(train)
+
+
+def nap_for(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
 def test_a_worker_s_pod_that_is_deleted_is_replaced(train: JobCluster) -> None:
     run = begin(train, "pod")
     (pod,) = train.pods_of(run)
@@ -156,7 +176,7 @@ def test_what_others_change_in_the_cluster_stays(train: JobCluster) -> None:
 
 def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> None:
     run = begin(train, "head")
-    alone = train.submit(nap_long, resources=rayml.Resources(cpus=2))
+    alone = train.submit(nap_for, params={"seconds": 600}, resources=rayml.Resources(cpus=2))
     wait_for_state(alone, "running", patience_s=180)
     train.client.delete("pods", train.head(), train.name.namespace)
 
@@ -165,9 +185,3 @@ def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> N
     assert (run.state, run.attempt) == ("succeeded", 2), run.error
     wait_for_state(alone, "failed", patience_s=120)
     assert_nothing_is_held(train)
-
-
-def nap_long() -> None:
-    import time
-
-    time.sleep(600)
