@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import os
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
+from ray.util import serialization_addons
 
 from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
 from rayml._ray.drivers import RayJobs
@@ -78,7 +78,7 @@ def _tracker_name(store: Store) -> str:
 
 def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
     name = _tracker_name(store)
-    options = _tracker_class().options(
+    options = _tracker_class(store).options(
         name=name,
         namespace=NAMESPACE,
         get_if_exists=True,
@@ -89,7 +89,7 @@ def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
         num_cpus=0,
         resources={"node:__internal_head__": 0.001},
     )
-    actor = options.remote(store)
+    actor = options.remote()
     return cast("ray.actor.ActorHandle[TrackerActor]", actor)
 
 
@@ -106,18 +106,25 @@ def _await_tracker(actor: Any) -> None:  # noqa: ANN401 - Ray's type for a handl
         raise problem
 
 
-@cache
-def _tracker_class() -> ray.actor.ActorClass[TrackerActor]:
-    return ray.remote(TrackerActor)
+def _tracker_class(store: Store) -> ray.actor.ActorClass[TrackerActor]:
+    # In the class, because Ray cannot read an argument before it has all its serializers.
+    return ray.remote(type("TrackerActor", (TrackerActor,), {"store": store}))
 
 
 class TrackerActor:
     """The tracker as an actor: reports a store that it cannot open as a value.
 
     An error in an actor's constructor would reach callers wrapped, without its type.
+
+    Attributes:
+        store: Where it records.
     """
 
-    def __init__(self, store: Store) -> None:
+    store: Store
+
+    def __init__(self) -> None:
+        _leave_out_serializers()
+        store = self.store
         self._problem: Exception | None = None
         self._tracker: Tracker | None = None
         try:
@@ -164,6 +171,15 @@ class TrackerActor:
         if self._tracker is None:
             raise self._problem or RuntimeError("the tracker is not open")
         return self._tracker
+
+
+def _leave_out_serializers() -> None:
+    """Let Ray not import pydantic, starlette and Arrow in this process.
+
+    It does so before it reads or answers the first call, to be able to send their objects, which a
+    tracker never does; it takes longer than all that a killed tracker has to do to serve again.
+    """
+    serialization_addons.apply = lambda _: None
 
 
 def owner_of_cluster() -> Owner:
