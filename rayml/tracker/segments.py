@@ -137,14 +137,13 @@ def unseal(name: str, data: bytes) -> list[bytes]:
     Raises:
         JournalCorrupt: They are torn, changed, or from a newer format.
     """
-    head, _, tail = data.rstrip(b"\n").rpartition(b"\n")
-    head += b"\n"
+    *lines, tail = data.rstrip(b"\n").splitlines() or [b""]
     try:
         trailer = msgspec.json.decode(tail, type=_Trailer)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise corrupt(name, "is torn") from exc
-    lines = head.splitlines()
-    if zlib.crc32(head) != trailer.crc32 or len(lines) - 1 != trailer.batches:
+    head = memoryview(data)[: data.rindex(tail)]
+    if not lines or zlib.crc32(head) != trailer.crc32 or len(lines) - 1 != trailer.batches:
         raise corrupt(name, "does not have the checksum it was written with")
     found = msgspec.json.decode(lines[0], type=_Format).format
     if found > FORMAT:
