@@ -7,6 +7,7 @@ both. Seconds of one run say little on another machine; their ratio does.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FLOORS = ("speed", "gain", "rate")
 _SCRATCH = Path(__file__).parent / ".bench"
+# Where rayml is installed, its bytecode is kept: new processes do not compile it each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,11 @@ def own_ray(cpus: int) -> Iterator[None]:
     """Run a Ray that ends with the block, and with it its tracker and all its workers."""
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, HERE.parents[1:3]))  # for `Distant`
     ray.init(
-        num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        "local",  # not one that happens to run on this machine
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from rayml.tracker.runs import Fold, RunRecord, apply
 from tests.unit.journals import ended, logged, make_batch, make_spec, points, started, submitted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rayml.tracker.records import Record
 
 STATES = {"submitted", "waiting", "running", "retrying", *TERMINAL}
@@ -171,6 +174,16 @@ def test_looking_at_a_run_while_it_goes_on_changes_nothing(
     ]
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Let threads take turns after every few instructions."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_a_metric_that_several_threads_look_at_has_each_point_once() -> None:
     told, steps, seen = Fold(), 3000, []
     told.add(make_batch(submitted(), n=1))
