@@ -106,7 +106,7 @@ class Plane:
         self._apply_crds(crds)
         if self._operator:
             self.start("operator")
-        self.api.wait("/api/v1/namespaces/default/serviceaccounts/default", bool)
+        self.api.wait("/api/v1/namespaces/default/serviceaccounts/default", bool, READY_S)
 
     def _sweep(self) -> None:
         """Remove what planes have left that were killed together with their sandboxes."""
@@ -182,7 +182,7 @@ class Plane:
         for crd in crds:
             self.api.create(path, crd)
         for crd in crds:
-            self.api.wait(f"{path}/{crd['metadata']['name']}", _is_established)
+            self.api.wait(f"{path}/{crd['metadata']['name']}", _is_established, READY_S)
 
     # Nodes and images
 

@@ -28,7 +28,7 @@ class Pods:
         }
         self.plane.api.create(f"{self.path}/pods", body)
 
-    def wait(self, name: str, until: Callable[[Any], bool], timeout_s: float = 20) -> Any:
+    def wait(self, name: str, until: Callable[[Any], bool], timeout_s: float = 60) -> Any:
         return self.plane.api.wait(f"{self.path}/pods/{name}", until, timeout_s)
 
     def finish(self, name: str) -> str:

@@ -251,7 +251,7 @@ class TestProbesAndHooks:
         pods.wait("one", is_ready)
         pods.delete("one", gracePeriodSeconds=60)
         pods.delete("one", gracePeriodSeconds=1)
-        pods.wait("one", is_gone, 10)
+        pods.wait("one", is_gone, 40)
 
     def test_who_does_not_go_is_killed_after_the_grace(self, pods: Pods) -> None:
         pods.run("one", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
@@ -276,7 +276,7 @@ class TestNetwork:
         pods.serve("web")
         pods.wait("web", is_ready)
         path = f"{pods.path}/services/web:8000/proxy/"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (answer := pods.plane.api.call("GET", path)).ok and time.monotonic() < deadline:
             time.sleep(0.05)
         assert "Directory listing" in answer.text

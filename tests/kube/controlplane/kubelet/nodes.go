@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -38,8 +39,12 @@ type node struct {
 	lost   bool
 }
 
-// setNode makes a node, or changes one that is there.
+// setNode makes a node, or changes one that is there; what others did to one that is as it was
+// stays.
 func (k *Kubelet) setNode(ctx context.Context, name string, config NodeConfig) error {
+	if k.isSet(name, config) {
+		return nil
+	}
 	object, err := nodeObject(name, config, k.address)
 	if err != nil {
 		return err
@@ -62,6 +67,13 @@ func (k *Kubelet) setNode(ctx context.Context, name string, config NodeConfig) e
 	}
 	known.config = config
 	return nil
+}
+
+func (k *Kubelet) isSet(name string, config NodeConfig) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known := k.nodes[name]
+	return known != nil && !known.lost && reflect.DeepEqual(known.config, config)
 }
 
 func (k *Kubelet) updateNode(ctx context.Context, wanted *v1.Node) error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ import (
 const (
 	bridgeName = "pods"
 	uplinkName = "uplink"
+	settled    = time.Minute // after which a folder without a lock is a dead plane's
 )
 
 // holdPlane keeps a plane's sandbox and the link to it: FOLDER. It picks a free network, prints
@@ -195,6 +197,10 @@ func locked(file *os.File, how int) (*os.File, error) {
 // sweep removes what planes have left whose sandbox was killed with its holder: the folders given.
 func sweep(folders []string) error {
 	for _, folder := range folders {
+		info, err := os.Stat(folder)
+		if err != nil || time.Since(info.ModTime()) < settled {
+			continue // it may not be locked yet
+		}
 		lock, err := lockFolder(folder)
 		if err != nil {
 			continue // it is in use
