@@ -8,9 +8,14 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstra
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := $(UV) sync --frozen --inexact
-TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples
+TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra kube
+# Two at a time, each with servers and Rays of its own: much of a test is waiting. A file's tests share a Ray.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store
 RAY_TESTS := tests/cli tests/mlflow tests/ray
+# What takes all CPUs for minutes: nothing else would be in time beside it.
+GREEDY := tests/ray/test_kills.py
+KUBE_TESTS := tests/kube
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,8 +28,10 @@ demo: $(UV)  ## train on 336,776 flights, then load the model back and predict
 	$(BIN)/python examples/predict_delays.py
 
 test: check  ## all checks, then all tests
-	$(BIN)/pytest $(FAST_TESTS)
-	$(BIN)/pytest $(RAY_TESTS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(FAST_TESTS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)
+	$(BIN)/pytest $(GREEDY)
+	$(BIN)/pytest $(KUBE_TESTS)
 
 check: sync  ## ruff, mypy and import-linter
 	$(BIN)/ruff check
@@ -40,8 +47,10 @@ clean:  ## remove what the targets made, but for the runs in .rayml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
+# The tests start Python some thousand times, which takes half as long once all that it imports is compiled.
 sync: $(UV)
-	$(SYNC) $(TEST_EXTRAS)
+	$(SYNC) $(TEST_EXTRAS) --compile-bytecode
+	$(BIN)/python -m compileall -q rayml cluster hub
 
 .uv-bootstrap/bin/uv:
 	python3 -m venv .uv-bootstrap

@@ -412,8 +412,8 @@ FITTING: list[tuple[object, object]] = [
     (pd.DataFrame, pd.DataFrame()),
     (Path, Path("a")),
     (str | Path, 5),  # what msgspec cannot tell is not refused
-    (Any, object()),
-    (object, object()),
+    (Any, ...),
+    (object, ...),
     (complex, 1j),
     ("no such type", 5),
 ]
