@@ -120,7 +120,7 @@ class Calls:
     def _describe(self, exc: Exception) -> str:
         server = f"the kube-apiserver at {self._credentials.server} of context {self._context!r}"
         reason = str(getattr(exc, "reason", None) or exc)
-        if "CERTIFICATE_VERIFY_FAILED" in reason or "match" in reason:
+        if "CERTIFICATE_VERIFY_FAILED" in reason or "doesn't match" in reason:
             return (
                 f"{server} shows a certificate that the kubeconfig does not trust; check its "
                 "certificate-authority and server"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from rayml.cluster.answers import Conflict
+from rayml.cluster.answers import Conflict, RightMissing
 from rayml.cluster.manifest import CODE, KINDS, OWNER
 from rayml.errors import ClusterError, SpecError
 
@@ -109,16 +110,18 @@ def delete_parts(client: KubeClient, name: ClusterName, tell: Tell) -> int:
 
 
 def sweep_code(client: KubeClient, name: ClusterName) -> None:
-    """Delete rayml's code from a namespace where no RayCluster and no pod mounts it."""
-    maps = client.list("configmaps", name.namespace, labels=CODE)
-    if not maps:
-        return
-    users = client.list("rayclusters", name.namespace) + client.list("pods", name.namespace)
-    text = str(users)
-    for item in maps:
-        # RayClusters that could mount it have the digest in an annotation.
-        if item["metadata"]["labels"][CODE] not in text:
-            client.delete("configmaps", item["metadata"]["name"], name.namespace)
+    """Delete rayml's code from a namespace where no RayCluster and no pod mounts it.
+
+    Who may not do that leaves it for somebody who may.
+    """
+    with suppress(RightMissing):
+        maps = client.list("configmaps", name.namespace, labels=CODE)
+        users = client.list("rayclusters", name.namespace) + client.list("pods", name.namespace)
+        text = str(users)
+        for item in maps:
+            # RayClusters that could mount it have the digest in an annotation.
+            if item["metadata"]["labels"][CODE] not in text:
+                client.delete("configmaps", item["metadata"]["name"], name.namespace)
 
 
 def wait_until(

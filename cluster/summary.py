@@ -40,7 +40,7 @@ class Summary:
         workers: Ours, each with `name`, `shape`, `words`, `state`, `run`, `node`, `age_s`,
             `reason`.
         reservations: Each with `run`, `owner`, `experiment`, `shape`, `workers`, `state`
-            (`held` or `waiting`), and the `reason` to wait.
+            (`held` or `waiting`), and the `reason` to wait; `worker_s` where it is known.
         problems: What stands in the way of more workers, and workers that nobody will delete.
     """
 

@@ -9,6 +9,7 @@ import typer
 from rayml.cli.exits import say
 from rayml.cli.options import JsonOption, read_pairs
 from rayml.cli.output import console, duration_text, emit_json, print_facts, table
+from rayml.errors import RaymlError
 
 if TYPE_CHECKING:
     from rayml.cluster.summary import Summary
@@ -159,6 +160,7 @@ def status(
     from rayml.cluster.summary import read_summary  # noqa: PLC0415
 
     found = read_summary(ClusterName.parse(cluster), KubeClient.connect(context))
+    _add_costs(found)
     if as_json:
         emit_json(asdict(found))
     else:
@@ -181,6 +183,27 @@ def down(
 
     end(ClusterName.parse(cluster), KubeClient.connect(context), force=force, tell=say)
     return 0
+
+
+def _add_costs(found: Summary) -> None:
+    """Add to reservations for how long their runs have held workers, as the store's journal says.
+
+    Where the store cannot be read from here, they stay without.
+    """
+    location = found.settings["store"]
+    if not location or not found.reservations:
+        return
+    from rayml.store import open_store  # noqa: PLC0415 - not for --help
+    from rayml.tracker.reader import read_runs  # noqa: PLC0415
+
+    try:
+        runs = read_runs(open_store(str(location))).runs
+    except RaymlError as exc:
+        say(f"note: what runs have cost cannot be seen: {exc}")
+        return
+    for line in found.reservations:
+        if (run := runs.get(str(line.get("run")))) is not None:
+            line["worker_s"] = run.attribute("worker_s")
 
 
 def _show(found: Summary) -> None:
