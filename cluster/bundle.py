@@ -16,6 +16,7 @@ import re
 import sys
 import tarfile
 import tempfile
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -83,6 +84,20 @@ class Bundle:
         """Return the bundle that has this data."""
         digest = hashlib.sha256(data).hexdigest()[:12]
         return cls(Code(digest, math.ceil(len(data) / PART_BYTES)), data)
+
+    def as_package(self) -> bytes:
+        """Return its code as a zip file, which Ray takes as a job's `py_modules`."""
+        packed = io.BytesIO()
+        with (
+            tarfile.open(fileobj=io.BytesIO(self.data), mode="r:gz") as members,
+            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as package,
+        ):
+            for member in members:
+                name = member.name.removeprefix(f"{CODE_FOLDER}/")
+                file = members.extractfile(member)
+                if name != member.name and file is not None:
+                    package.writestr(zipfile.ZipInfo(name), file.read())
+        return packed.getvalue()
 
     @property
     def parts(self) -> list[bytes]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rayml.cluster.address import ClusterName
+from rayml.cluster.bundle import machine_of, make_bundle
 from rayml.cluster.client import KubeClient, RightMissing
 from rayml.cluster.demand import Demand
 from rayml.cluster.door import open_door
@@ -63,6 +64,21 @@ def check_job(spec: Spec, address: str) -> Spec:
     )
     check_fit(demand, settings, client.quotas(name.namespace), client.nodes())
     return spec
+
+
+def pack_for_head(address: str) -> tuple[str, bytes] | None:
+    """Return rayml's code for a head that has none, and its digest: an adopted head's.
+
+    Raises:
+        NotFound: There is no such RayCluster.
+        ClusterUnreachable: Kubernetes does not answer, or a package cannot be fetched.
+    """
+    cluster = KubeClient.connect().ray_cluster(ClusterName.parse(address))
+    settings = Settings.read(cluster)
+    if settings.managed != "adopted" or settings.code is None:
+        return None
+    bundle = make_bundle(machine_of(Base.read(cluster).image))
+    return bundle.code.digest, bundle.as_package()
 
 
 def preview_changes(spec: Spec, address: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from rayml._ray import jobs_api
 from rayml.cluster.address import SCHEME
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
-from rayml.kuberay import check_job, reach
+from rayml.kuberay import check_job, pack_for_head, reach
 from rayml.spec import has_jobs_api
 from rayml.store import check_store
 from rayml.supervisor import request_cancel
@@ -81,7 +81,7 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
         with _calling(address):
             private = _private(job)
             name = jobs_api.hand_over(client, json.dumps(private).encode()) if private else None
-            _start(client, spec, job.store, name)
+            _start(client, spec, job.store, name, _lend_code(client, address))
     except RaymlError:
         job.store.delete(submission_key(spec.run))
         raise
@@ -246,11 +246,23 @@ def _calling(address: str) -> Iterator[None]:
         ) from exc
 
 
-def _start(client: JobSubmissionClient, spec: Spec, store: Store, private: str | None) -> None:
+def _lend_code(client: JobSubmissionClient, address: str) -> list[str]:
+    """Let a head that has no rayml have ours; return where it is then."""
+    lent = pack_for_head(address) if address.startswith(SCHEME) else None
+    return [] if lent is None else [jobs_api.lend_code(client, *lent)]
+
+
+def _start(
+    client: JobSubmissionClient,
+    spec: Spec,
+    store: Store,
+    private: str | None,
+    py_modules: list[str],
+) -> None:
     deadline = time.monotonic() + _AGENT_WAIT_S
     while True:
         try:
-            jobs_api.submit_driver(client, spec, store, private)
+            jobs_api.submit_driver(client, spec, store, private, py_modules=py_modules)
         except RuntimeError as exc:
             # A cluster that has just started answers before it can take jobs.
             if "No available agent" not in str(exc) or time.monotonic() > deadline:

@@ -70,6 +70,7 @@ class RayJobs:
             forget_job,
             hand_over,
             job_client,
+            lent_code,
             submit_driver,
         )
 
@@ -77,7 +78,7 @@ class RayJobs:
         config = getattr(self._store, "config", {})
         private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
         forget_job(client, spec.run)
-        submit_driver(client, spec, self._store, private, attempt)
+        submit_driver(client, spec, self._store, private, attempt, lent_code())
 
 
 def _jobs_address() -> str:

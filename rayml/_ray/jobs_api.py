@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets as randomness
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
@@ -15,6 +16,8 @@ from rayml._ray.tasks import quote
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rayml.spec import Spec
     from rayml.store import Store
 
@@ -41,7 +44,12 @@ def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmis
 
 
 def submit_driver(
-    client: JobSubmissionClient, spec: Spec, store: Store, private: str | None, attempt: int = 1
+    client: JobSubmissionClient,
+    spec: Spec,
+    store: Store,
+    private: str | None,
+    attempt: int = 1,
+    py_modules: Sequence[str] = (),
 ) -> None:
     """Start the Ray job that sees a run through; its submission id is the run's id.
 
@@ -51,6 +59,7 @@ def submit_driver(
         store: Where it is recorded.
         private: Where `hand_over` has laid what must not be written down.
         attempt: With which to go on.
+        py_modules: Where rayml's own code is, if the cluster does not have it.
 
     Raises:
         RuntimeError: The cluster refused.
@@ -58,11 +67,14 @@ def submit_driver(
     words = ["python", "-m", "rayml.driver", spec.run, "--store", store.uri]
     words += ["--private", private] if private else []
     words += ["--attempt", str(attempt)] if attempt > 1 else []
+    environment: dict[str, Any] = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}}
+    if py_modules:
+        environment["py_modules"] = list(py_modules)
     client.submit_job(
         entrypoint=" ".join(map(quote, words)),
         submission_id=spec.run,
         metadata={"rayml_run": spec.run, "rayml_name": spec.name},
-        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}},
+        runtime_env=environment,
     )
 
 
@@ -77,6 +89,23 @@ def forget_job(client: JobSubmissionClient, run: str) -> None:
     except RuntimeError as exc:
         if str(HTTPStatus.NOT_FOUND.value) not in str(exc):
             raise
+
+
+def lend_code(client: JobSubmissionClient, digest: str, data: bytes) -> str:
+    """Lay rayml's own code into a cluster, unless it is there; return where.
+
+    Raises:
+        RuntimeError: The cluster refused.
+    """
+    name = f"_ray_pkg_rayml_{digest}.zip"
+    if client._do_request("GET", f"/api/packages/gcs/{name}").status_code != HTTPStatus.OK:
+        _upload(client, name, data)
+    return f"gcs://{name}"
+
+
+def lent_code() -> list[str]:
+    """Return where the code that this process runs was lent from; nothing if it is installed."""
+    return list(ray.get_runtime_context().runtime_env.get("py_modules") or ())
 
 
 def hand_over(client: JobSubmissionClient, private: bytes) -> str:

@@ -13,6 +13,7 @@ from rayml.cluster.address import ClusterName
 from rayml.cluster.choices import Choices
 from rayml.cluster.client import KubeClient
 from rayml.cluster.lifecycle import up
+from rayml.cluster.readiness import wait_until_ready
 from tests.s3 import BUCKET
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class JobCluster:
         run = rayml.submit(function, cluster=str(self.name), store=self.store, **options)
         assert isinstance(run, rayml.Run)
         return run
+
+    def adopt(self) -> None:
+        """Let rayml resize it, though somebody else has made it."""
+        chosen = Choices(store=self.store, store_secret="s3", grace_s=0)
+        up(self.name, self.client, chosen, adopt=True, wait_s=120, tell=print)
 
     def set_grace(self, grace_s: float) -> None:
         """Let idle workers stay for so long, from now on."""
@@ -98,17 +104,49 @@ def ray_cluster(
     plane: Plane, image: str, s3: Mapping[str, str], **choices: Any
 ) -> Iterator[JobCluster]:
     """Make a RayCluster in a namespace of its own; both are gone afterwards."""
+    with _place(plane, "train", s3) as cluster:
+        chosen = Choices(image=image, store=cluster.store, store_secret="s3", **choices)
+        up(cluster.name, cluster.client, chosen, wait_s=180, tell=print)
+        yield cluster
+
+
+@contextlib.contextmanager
+def foreign_cluster(plane: Plane, image: str, s3: Mapping[str, str]) -> Iterator[JobCluster]:
+    """Make a RayCluster that knows nothing of rayml, in a namespace of its own."""
+    with _place(plane, "theirs", s3) as cluster:
+        pod = {"containers": [{"name": "ray-head", "image": image}]}
+        worker = {"containers": [{"name": "ray-worker", "image": image}]}
+        group = {"groupName": "own", "replicas": 0, "minReplicas": 0, "maxReplicas": 1}
+        spec = {
+            "rayVersion": image.partition(":")[2].partition("-")[0],
+            "headGroupSpec": {
+                "rayStartParams": {"num-cpus": "0"},
+                "template": {"spec": pod},
+            },
+            "workerGroupSpecs": [group | {"template": {"spec": worker}}],
+        }
+        item = {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayCluster",
+            "metadata": {"name": cluster.name.name},
+            "spec": spec,
+        }
+        cluster.client.create("rayclusters", item, cluster.name.namespace)
+        wait_until_ready(cluster.name, cluster.client, 180, print)
+        yield cluster
+
+
+@contextlib.contextmanager
+def _place(plane: Plane, title: str, s3: Mapping[str, str]) -> Iterator[JobCluster]:
+    """Make a namespace for a RayCluster of this name, with a Secret for its store."""
     namespace = f"jobs-{uuid.uuid4().hex[:6]}"
     path = f"/api/v1/namespaces/{namespace}"
     plane.api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
     plane.api.wait(f"{path}/serviceaccounts/default", bool)
     plane.api.create(f"{path}/secrets", {"metadata": {"name": "s3"}, "stringData": dict(s3)})
-    name, client = ClusterName(namespace, "train"), KubeClient.connect()
-    store = f"s3://{BUCKET}/{namespace}"
-    chosen = Choices(image=image, store=store, store_secret="s3", **choices)
+    name, client = ClusterName(namespace, title), KubeClient.connect()
     try:
-        up(name, client, chosen, wait_s=180, tell=print)
-        yield JobCluster(name, store, client, plane)
+        yield JobCluster(name, f"s3://{BUCKET}/{namespace}", client, plane)
     finally:
         client.delete("rayclusters", name.name, namespace)
         wait_for(lambda: not client.pods(name), "the end of the cluster's pods")
