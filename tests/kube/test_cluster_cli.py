@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from rayml.cluster.reservations import BOOK
+from rayml.cluster.settings import PREFIX
+from rayml.store.folder import Folder
+from rayml.tracker.records import Released, Reserved
+from rayml.tracker.tracker import Tracker
 from tests.kube import fake_head
+from tests.unit.journals import OWNER, encode, started, submitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +120,44 @@ class TestUnreachable:
 
         assert done.returncode == 3
         assert "may not get rayclusters 'one' in namespace 'default'" in done.stderr
+
+
+class TestStatus:
+    @pytest.fixture
+    def address(self, plane: Plane, kubeconfig: Path, namespace: str, tmp_path: Path) -> str:
+        """A cluster on which one run holds two workers and another waits, as its head wrote it."""
+        done = rayml("manifest", f"kuberay://{namespace}/one", "--image-has-rayml", "--json")
+        cluster = json.loads(done.stdout)[-1]
+        waits = {
+            "run": "r2",
+            "state": "waiting",
+            "workers": 1,
+            "reason": "position 1 in the queue",
+        }
+        book = [{"run": "r1", "owner": "ada", "state": "held", "workers": 2, "reason": ""}, waits]
+        annotations = {BOOK: json.dumps(book), f"{PREFIX}store": str(tmp_path / "store")}
+        cluster["metadata"]["annotations"] |= annotations
+        plane.api.create(f"/apis/ray.io/v1/namespaces/{namespace}/rayclusters", cluster)
+        records = (
+            Reserved(run="r1", attempt=1, time=0.0, shape="abc", workers=["a", "b"]),
+            Released(run="r1", attempt=1, time=1800.0),
+        )
+        tracker = Tracker(Folder(tmp_path / "store"), "s", OWNER)
+        asyncio.run(tracker.append(encode(submitted(), started(), *records)))
+        return f"kuberay://{namespace}/one"
+
+    def test_runs_are_shown_with_what_they_wait_for_and_have_cost(self, address: str) -> None:
+        done = rayml("status", address)
+
+        rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+        assert rows["r1"].split() == ["r1", "held", "2", "ada", "1.000"]
+        assert "position 1 in the queue" in rows["r2"]
+
+    def test_json_has_the_same(self, address: str) -> None:
+        first, second = json.loads(rayml("status", address, "--json").stdout)["reservations"]
+
+        assert (first["run"], first["worker_s"]) == ("r1", 3600)
+        assert (second["run"], second["state"]) == ("r2", "waiting")
 
 
 class TestManifest:
