@@ -166,6 +166,17 @@ class TestGroups:
         rays.settled("added", 1)
         assert not before & (rays.settled("small", 2) | rays.settled("headgroup", 1))
 
+    def test_a_suspended_group_has_no_pods_until_it_goes_on(self, rays: RayClusters) -> None:
+        rays.create(raycluster(group("small"), group("other")))
+        kept = rays.settled("small", 1)
+        rays.settled("other", 1)
+        rays.edit({"/spec/workerGroupSpecs/1/suspend": True})
+        rays.settled("other", 0)
+        rays.wait(lambda one: one["status"]["desiredWorkerReplicas"] == 1)
+        rays.edit({"/spec/workerGroupSpecs/1/suspend": False})
+        rays.settled("other", 1)
+        assert rays.settled("small", 1) == kept
+
     def test_hosts_of_a_replica_go_together(self, rays: RayClusters) -> None:
         rays.create(raycluster(group("wide", 2, numOfHosts=2)))
         before = rays.settled("wide", 4)
