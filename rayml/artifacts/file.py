@@ -136,27 +136,39 @@ def _copy_each(store: Store, record: ArtifactRecord, folder: Path) -> None:
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield what lies below a folder: paths relative to it, in order, and where to read them."""
-    found = sorted(_below(root, root.resolve(), (root.resolve(),)))
+    real = os.path.realpath(root)
+    found = sorted(_below(str(root), "", (real,)), key=lambda name: name.split("/"))
     if not found:
         raise SpecError(f"folder {str(root)!r} holds no file; log it when it does")
-    for path in found:
-        yield path.relative_to(root).as_posix(), path
+    for name in found:
+        yield name, root / name
 
 
-def _below(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    for path in folder.iterdir():
-        real = Path(os.path.realpath(path))
-        if not real.is_relative_to(root):
-            raise SpecError(
-                f"link {str(path)!r} leads out of {str(root)!r}; copy what it means instead"
-            )
-        if real in above:
-            raise SpecError(f"link {str(path)!r} leads in a circle; remove it")
-        if real.is_dir():
-            yield from _below(path, root, (*above, real))
-        elif real.is_file():
-            yield path
-        else:
-            raise SpecError(
-                f"{str(path)!r} is neither a file nor a folder; log the others one by one"
-            )
+def _below(root: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files below a folder by name; `above` is where it and those around it really are.
+
+    Most files are no links, and of these nothing is asked that their folder does not tell.
+    """
+    with os.scandir(f"{root}/{prefix}") as entries:
+        for entry in entries:
+            found: os.DirEntry[str] | Path = entry
+            real = f"{above[-1]}/{entry.name}"
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                found = Path(real)
+                _check_link(entry.path, real, root, above)
+            if found.is_dir():
+                yield from _below(root, f"{prefix}{entry.name}/", (*above, real))
+            elif found.is_file():
+                yield prefix + entry.name
+            else:
+                raise SpecError(
+                    f"{entry.path!r} is neither a file nor a folder; log the others one by one"
+                )
+
+
+def _check_link(path: str, real: str, root: str, above: tuple[str, ...]) -> None:
+    if not Path(real).is_relative_to(above[0]):
+        raise SpecError(f"link {path!r} leads out of {root!r}; copy what it means instead")
+    if real in above:
+        raise SpecError(f"link {path!r} leads in a circle; remove it")
