@@ -88,7 +88,6 @@ def compare_folder(paths: list[Path], scratched: Path, rounds: int, size: str) -
         partial(upload, target, paths, local),
         partial(log, str(scratched / "store"), paths[0].parent, again := list[float]()),
         n=rounds,
-        warm_ups=rounds > 1,
     )
     return [
         compare(f"{size} to a folder / obstore and fsync", synced, ours, "speed", limit=0.8),
@@ -107,7 +106,6 @@ def compare_bucket(paths: list[Path], scratched: Path, rounds: int, size: str) -
             partial(upload, target, paths),
             partial(log, f"s3://{BUCKET}/store", paths[0].parent, again := list[float]()),
             n=rounds,
-            warm_ups=1,
         )
     return [
         compare(f"{size} to S3 / obstore", plain, ours, "speed", limit=0.8),
@@ -117,14 +115,14 @@ def compare_bucket(paths: list[Path], scratched: Path, rounds: int, size: str) -
 
 def main() -> None:
     is_full = "--full" in sys.argv
-    count, rounds = (10_000, 1) if is_full else (1_000, 5)
+    count, folder_rounds, bucket_rounds = (10_000, 3, 1) if is_full else (1_000, 5, 5)
     size = f"{count:,} files of 1 MiB"
     with scratch() as folder:
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         paths = make_files(folder / "source", count)
         figures = [
-            *compare_folder(paths, folder, rounds, size),
-            *compare_bucket(paths, folder, rounds, size),
+            *compare_folder(paths, folder, folder_rounds, size),
+            *compare_bucket(paths, folder, bucket_rounds, size),
         ]
     report(QUESTION, figures, threads=THREADS)
 
