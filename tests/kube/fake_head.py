@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,7 @@ HEALTH_PORT = 52365
 # A worker's init container asks for the head's health; all nodes but the head just stay.
 _RAY = """#!/bin/sh
 case "$*" in
-  *--head*) echo $$ > /tmp/head.pid; exec "{python}" "{server}" ;;
-  stop*) kill "$(cat /tmp/head.pid)" ;;
+  *--head*) exec "{python}" "{server}" ;;
   start*) exec sleep 100000 ;;
 esac
 """
@@ -133,7 +133,10 @@ async def _serve() -> None:
     health.router.add_get("/api/healthz", _health)
     await _listen(app, PORT)
     await _listen(health, HEALTH_PORT)
-    await asyncio.Event().wait()
+    ending = asyncio.Event()
+    # It may be its container's first process, which no signal ends that it does not take.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+    await ending.wait()
 
 
 if __name__ == "__main__":
