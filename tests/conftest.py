@@ -27,11 +27,11 @@ _LONG = (
     "mlflow/test_tracking_store.py",
     "mlflow/test_exchange.py",
     "ray/test_submit.py",
-    "unit/test_compaction.py",
-    "unit/test_tracker.py",
-    "unit/test_catalog.py",
+    "store/test_verification.py",
     "store/test_faults.py",
-    "packaging/test_wheel.py",
+    "store/test_folders.py",
+    "unit/test_tracker.py",
+    "unit/test_client.py",
 )
 
 
