@@ -22,11 +22,12 @@ RAY = "2.60.0"
 PORT = 8265
 HEALTH_PORT = 52365
 
-# A worker's init container asks for the head's health; all nodes but the head just stay.
+# All nodes but the head just stay. The shell around the head passes no signal on: `ray stop` does.
 _RAY = """#!/bin/sh
 case "$*" in
-  *--head*) exec "{python}" "{server}" ;;
+  *--head*) echo $$ > /tmp/head.pid; exec "{python}" "{server}" ;;
   start*) exec sleep 100000 ;;
+  stop*) kill "$(cat /tmp/head.pid)" ;;
 esac
 """
 _BIG = 20_000_000
