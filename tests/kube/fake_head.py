@@ -134,10 +134,9 @@ async def _serve() -> None:
     health.router.add_get("/api/healthz", _health)
     await _listen(app, PORT)
     await _listen(health, HEALTH_PORT)
-    ending = asyncio.Event()
     # It may be its container's first process, which no signal ends that it does not take.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-    await ending.wait()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
