@@ -15,13 +15,14 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from typing import TYPE_CHECKING
+from array import array
+from typing import TYPE_CHECKING, Any
 
 from rayml.tracker.segments import corrupt
 from rayml.tracker.series import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     import pyarrow as pa
@@ -95,30 +96,49 @@ def points_schema() -> pa.Schema:
 
 
 def points_table(parts: Iterable[tuple[str, str, Source, Columns]]) -> pa.Table:
-    """Return points, each part of one (run, metric, (attempt, rank)), as one sorted table."""
+    """Return points, each part of one (run, metric, (attempt, rank)), as one sorted table.
+
+    There is at least one part.
+    """
     import pyarrow as pa  # noqa: PLC0415
 
-    schema = points_schema()
-    ordered = sorted(parts, key=lambda part: part[:3])
-    batches = [_part_batch(schema, *part) for part in ordered]
-    return pa.Table.from_batches(batches, schema).unify_dictionaries()
-
-
-def _part_batch(
-    schema: pa.Schema, run: str, metric: str, source: Source, columns: Columns
-) -> pa.RecordBatch:
-    import pyarrow as pa  # noqa: PLC0415
-
-    count = len(columns.step)
-    zeros = pa.repeat(pa.scalar(0, pa.int32()), count)
-    words = [pa.DictionaryArray.from_arrays(zeros, pa.array([word])) for word in (run, metric)]
-    numbers = [pa.repeat(pa.scalar(number, pa.int32()), count) for number in source]
-    logged = [
-        pa.array(columns.step, pa.int64()),
-        pa.array(columns.time, pa.float64()),
-        pa.array(columns.value, pa.float64()),
+    runs, metrics, sources, columns = zip(*sorted(parts, key=lambda part: part[:3]), strict=True)
+    counts, whole = [len(part.step) for part in columns], Columns()
+    for part in columns:
+        whole.extend(part.step, part.time, part.value)
+    arrays = [
+        _repeat_words(runs, counts),
+        _repeat_words(metrics, counts),
+        _repeat([attempt for attempt, _ in sources], counts),
+        _repeat([rank for _, rank in sources], counts),
+        _as_arrow(pa.int64(), whole.step),
+        _as_arrow(pa.float64(), whole.time),
+        _as_arrow(pa.float64(), whole.value),
     ]
-    return pa.RecordBatch.from_arrays([*words, *numbers, *logged], schema=schema)
+    return pa.Table.from_arrays(arrays, schema=points_schema())
+
+
+def _repeat_words(words: Sequence[str], counts: Sequence[int]) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415
+
+    places: dict[str, int] = {}
+    indices = [places.setdefault(word, len(places)) for word in words]
+    return pa.DictionaryArray.from_arrays(_repeat(indices, counts), pa.array([*places]))
+
+
+def _repeat(numbers: Sequence[int], counts: Sequence[int]) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415
+
+    column = array("i")
+    for number, count in zip(numbers, counts, strict=True):
+        column += array("i", [number]) * count
+    return _as_arrow(pa.int32(), column)
+
+
+def _as_arrow(kind: pa.DataType, column: array[Any]) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(column)])
 
 
 def encode_points(table: pa.Table) -> bytes:
