@@ -26,7 +26,7 @@ class Choices:
         image: With Ray; usually the public one with this process's Ray and Python.
         ray_version: Ray's in it; usually what its tag says.
         arch: Of its machines, `amd64` or `arm64`; usually what its tag says.
-        has_rayml: The image has rayml already, so no code is mounted.
+        has_rayml: The image has rayml already, so no code is mounted; usually it has not.
         head_cpus: Of the head's pod.
         head_memory: Of the head's pod: a Kubernetes quantity.
         head_nodes: Labels of nodes on which the head may run.
@@ -42,7 +42,7 @@ class Choices:
     image: str | None = None
     ray_version: str | None = None
     arch: str | None = None
-    has_rayml: bool = False
+    has_rayml: bool | None = None
     head_cpus: float | None = None
     head_memory: str | None = None
     head_nodes: Mapping[str, str] | None = None

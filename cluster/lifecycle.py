@@ -18,6 +18,7 @@ from rayml.cluster.objects import (
     change_cluster,
     create_objects,
     delete_parts,
+    holds,
     sweep_code,
     wait_until,
 )
@@ -179,24 +180,52 @@ def _check_secret(name: ClusterName, client: KubeClient, choices: Choices, tell:
 def _renew(
     name: ClusterName, client: KubeClient, cluster: Item, choices: Choices, tell: Tell
 ) -> None:
-    """Change a cluster of ours to what is chosen, and to the code of this process."""
-    head, bundle = choices.renewed_head(cluster), None
-    if not choices.has_rayml:
-        bundle = _pack(head.image, choices, tell)
+    """Change a cluster of ours to what is chosen, and to the code of this process.
+
+    Its head would restart for more than limits: that waits while something is live on it.
+    """
+    head, before = choices.renewed_head(cluster), Settings.read(cluster)
+    has_rayml = before.code is None if choices.has_rayml is None else choices.has_rayml
+    bundle = None if has_rayml else _pack(head.image, choices, tell)
+    code = bundle.code if bundle else None
     parts = [*rights(name, account_name(name)), *code_maps(name, bundle)]
     create_objects(client, name, parts, tell)
-    code = bundle.code if bundle else None
 
     def change(seen: Item) -> Item:
         before = Settings.read(seen)
         after = replace(choices.settings(before), code=code, version=metadata.version("rayml"))
-        written = {**dict.fromkeys(before.annotations()), **after.annotations()}
         group = renewed_head(seen["spec"]["headGroupSpec"], head, after, before)
         spec = {"rayVersion": head.ray_version, "headGroupSpec": group}
-        return {"metadata": {"annotations": written}, "spec": spec}
+        return {"metadata": {"annotations": _written(before, after)}, "spec": spec}
 
+    def change_limits(seen: Item) -> Item:
+        before = Settings.read(seen)
+        chosen = choices.settings(before)
+        after = replace(before, max_workers=chosen.max_workers, grace_s=chosen.grace_s)
+        return {"metadata": {"annotations": _written(before, after)}}
+
+    change_cluster(client, name, change_limits)
+    if holds(client.ray_cluster(name), change(cluster)) and not _has_old_head(name, client):
+        return
+    if live := live_runs(name, client, cluster, only_ours=False):
+        tell(
+            f"the head goes on as it was, because {', '.join(live)} would end with it; say this "
+            "again later"
+        )
+        return
     change_cluster(client, name, change)
     _restart_head(name, client, tell)
+
+
+def _written(before: Settings, after: Settings) -> dict[str, str | None]:
+    """Return settings as a merge patch of annotations: what is not set any more goes."""
+    return {**dict.fromkeys(before.annotations()), **after.annotations()}
+
+
+def _has_old_head(name: ClusterName, client: KubeClient) -> bool:
+    cluster = client.ray_cluster(name)
+    head = head_of(client.pods(name))
+    return head is not None and _is_outdated(head, cluster)
 
 
 def _restart_head(name: ClusterName, client: KubeClient, tell: Tell) -> None:
@@ -204,12 +233,6 @@ def _restart_head(name: ClusterName, client: KubeClient, tell: Tell) -> None:
     cluster = client.ray_cluster(name)
     head = head_of(client.pods(name))
     if head is None or not _is_outdated(head, cluster):
-        return
-    if live := live_runs(name, client, cluster, only_ours=False):
-        tell(
-            f"the head goes on as it was, because {', '.join(live)} would end with it; say this "
-            "again later"
-        )
         return
     pod, uid = head["metadata"]["name"], head["metadata"]["uid"]
     client.delete("pods", pod, name.namespace, uid=uid)

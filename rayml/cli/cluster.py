@@ -32,7 +32,11 @@ ArchOption = Annotated[
     str | None, typer.Option(metavar="ARCH", help="Of the machines: amd64 (default) or arm64.")
 ]
 HasRaymlOption = Annotated[
-    bool, typer.Option("--image-has-rayml", help="Mount no code: the image has rayml.")
+    bool | None,
+    typer.Option(
+        "--image-has-rayml/--image-lacks-rayml",
+        help="Whether to mount none of rayml's code; by default it is mounted.",
+    ),
 ]
 HeadCpusOption = Annotated[
     float | None, typer.Option(metavar="N", help="Of the head's pod; by default 1.")
@@ -69,7 +73,7 @@ def up(  # noqa: PLR0913 - each is an option
     image: ImageOption = None,
     ray_version: RayVersionOption = None,
     arch: ArchOption = None,
-    has_rayml: HasRaymlOption = False,
+    has_rayml: HasRaymlOption = None,
     head_cpus: HeadCpusOption = None,
     head_memory: HeadMemoryOption = None,
     head_node: HeadNodeOption = None,
@@ -112,7 +116,7 @@ def manifest(  # noqa: PLR0913 - each is an option
     image: ImageOption = None,
     ray_version: RayVersionOption = None,
     arch: ArchOption = None,
-    has_rayml: HasRaymlOption = False,
+    has_rayml: HasRaymlOption = None,
     head_cpus: HeadCpusOption = None,
     head_memory: HeadMemoryOption = None,
     head_node: HeadNodeOption = None,

@@ -129,6 +129,15 @@ class TestUp:
         assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
         assert head_uid(name, client) == pod
 
+    def test_an_image_that_has_rayml_is_remembered(
+        self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any]
+    ) -> None:
+        raise_it(wait_s=0)
+        cluster = raise_it(has_rayml=None, wait_s=0)
+
+        assert Settings.read(cluster).code is None
+        assert client.list("configmaps", name.namespace, labels=CODE) == []
+
     def test_a_limit_is_changed_without_a_restart(
         self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any]
     ) -> None:
@@ -161,9 +170,12 @@ class TestUp:
         raise_it()
         pod = head_uid(name, client)
         run_a_job(name, client, submission_id="busy")
-        raise_it(store="s3://runs/b")
+        cluster = raise_it(store="s3://runs/b", max_workers=9)
 
         assert head_uid(name, client) == pod
+        # Workers of the new kind beside a head of the old would be two halves of two clusters.
+        assert Settings.read(cluster).store is None
+        assert Settings.read(cluster).max_workers == 9
         assert any("goes on as it was, because busy would end" in line for line in told)
 
     def test_rayml_s_code_is_mounted_where_the_image_lacks_it(
