@@ -140,15 +140,16 @@ class Reservations:
         """
         self._drop_silent()
         cluster = self._client.ray_cluster(self._name)
+        settings = Settings.read(cluster)
+        if settings.managed is None:
+            return False
         check_resizable(cluster)
         with self._lock:
             held = dict(self._held)
         self._shape(held, Base.read(cluster))
         seen = self._observe(cluster, held)
         demands = self._demands(held)
-        decided = plan(
-            demands, seen, Settings.read(cluster), _granted(held), time.time(), self._drained
-        )
+        decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
         self._change(self._drain(self._spare(decided, seen), seen), seen, demands)
         self._publish(cluster, held)

@@ -168,17 +168,15 @@ class ReservationsActor:
         self._reservations = Reservations(self._name, self._client, RayNodes())
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
-        self._acting: asyncio.Task[None] | None = None
+        # Nobody may ever call it after a restart, and still workers have to leave.
+        self._acting = asyncio.get_running_loop().create_task(self._act())
 
     async def standing(self) -> tuple[bool, RaymlError | None]:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
         try:
-            is_ours = await asyncio.to_thread(self._reservations.is_ours)
+            return await asyncio.to_thread(self._reservations.is_ours), None
         except RaymlError as exc:
             return False, exc
-        if is_ours and self._acting is None:
-            self._acting = asyncio.get_running_loop().create_task(self._act())
-        return is_ours, None
 
     async def reserve(self, wish: bytes) -> None:
         """As `Reservations.reserve`."""
