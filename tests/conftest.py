@@ -21,9 +21,9 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 # The files that take longest, the longest first.
 _LONG = (
+    "ray/test_jobs_api.py",
     "ray/test_failures.py",
     "cli/test_run.py",
-    "ray/test_jobs_api.py",
     "mlflow/test_tracking_store.py",
     "mlflow/test_exchange.py",
     "ray/test_submit.py",
