@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from rayml.cli.watch import Answer
-    from rayml.tracker.runs import RunRecord, Series
+    from rayml.tracker.runs import RunRecord
+    from rayml.tracker.series import Series
 
 _SHOWN_METRICS = 5
 _BARS = "▁▂▃▄▅▆▇█"
