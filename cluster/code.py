@@ -106,4 +106,5 @@ def code_command(*, is_head: bool = False) -> list[str]:
     ]
     if is_head:
         steps.append("(python3 -m rayml.wake &)")
-    return [" && ".join(steps)]
+    # KubeRay starts Ray whatever came before: without rayml it must not start at all.
+    return [" && ".join(steps) + " || exit 1"]

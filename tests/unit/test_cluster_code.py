@@ -99,6 +99,12 @@ class TestUnpacked:
         assert not done.stderr
         return done.stdout.strip()
 
+    def test_ray_does_not_start_without_the_bundle(self, pod: Path) -> None:
+        (pod / "parts" / "part-001").unlink()
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            self.run(pod, "print(1)")
+        assert (failed.value.returncode, failed.value.stdout) == (1, "")
+
     def test_a_module_of_the_bundle_is_imported(self, pod: Path) -> None:
         found = self.run(pod, "import travelled; print(travelled.WHERE)")
 
