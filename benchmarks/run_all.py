@@ -30,6 +30,7 @@ SCRIPTS = (
     "cold_run",
     "log_metric",
     "artifacts",
+    "planner",
     "tracker/acknowledgement",
     "tracker/ingest",
     "tracker/recovery",
