@@ -139,9 +139,10 @@ class RunRecord:
 
     def metric(self, name: str, summary: str) -> float | None:
         """Return the `last`, `min` or `max` of a metric; None if there is no such metric."""
-        if name not in self.series:
+        try:
+            (first, *others) = self.series[name].values()
+        except KeyError:
             return None
-        (first, *others) = self.series[name].values()
         found = self.summary(name) if others or first.summary is None else first.summary
         value: float = getattr(found, summary)
         return value
