@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.azure import CONTAINER, NotInstallable, azure_server
 from tests.s3 import BUCKET, s3_server
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("rayml", deadline=None)
+settings.load_profile("rayml")
 
 # The files that take longest, the longest first.
 _LONG = (

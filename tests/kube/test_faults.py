@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 AGAIN = rayml.Retry(attempts=2, backoff_s=1)
 ONE = rayml.Resources(cpus=1, memory="512Mi")
 
+# Pods come and go, some of them for minutes.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def train(plane: Plane, ray_image: str, environment: dict[str, str]) -> Iterator[JobCluster]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SMALL = rayml.Resources(cpus=1, memory="512Mi")
 PAIR = rayml.Resources(cpus=1, memory="512Mi", workers=2)
 
+# Pods come and go, some of them for minutes.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def train(plane: Plane, ray_image: str, environment: dict[str, str]) -> Iterator[JobCluster]:
