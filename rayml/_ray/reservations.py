@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 NAME = "reservations"
 _START_S = 60.0
+_PATIENCE_S = 300.0
+_PAUSE_S = 2.0
 _GROWING_S = 0.5
 _QUIET_S = 5.0
 _LOOK_S = 10.0
@@ -120,20 +123,31 @@ def own_cluster() -> ClusterName | None:
 @cache
 def _actor_of(address: str, name: ClusterName) -> Any:  # noqa: ANN401, ARG001 - one for each Ray
     actor = start_reservations(name)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        is_ours, problem = _standing(actor, name)
+        if problem is None:
+            break
+        # A run must not fail because the kube-apiserver is away for a minute.
+        if not isinstance(problem, ClusterUnreachable) or time.monotonic() > deadline:
+            raise problem
+        time.sleep(_PAUSE_S)
+    if not is_ours:
+        ray.kill(actor)
+        return None
+    return actor
+
+
+def _standing(actor: Any, name: ClusterName) -> tuple[bool, RaymlError | None]:  # noqa: ANN401 - as above
     try:
-        standing: Any = ray.get(actor.standing.remote(), timeout=_START_S)
+        found: Any = ray.get(actor.standing.remote(), timeout=_START_S)
     except (GetTimeoutError, RayError) as exc:
         raise ClusterUnreachable(
             f"the reservations of {name} did not answer within {_START_S:g} s: {first_line(exc)}; "
             "look at the cluster's head"
         ) from exc
-    is_ours, problem = standing
-    if problem is not None:
-        raise problem
-    if not is_ours:
-        ray.kill(actor)
-        return None
-    return actor
+    is_ours, problem = found
+    return is_ours, problem
 
 
 def start_reservations(name: ClusterName) -> Any:  # noqa: ANN401 - as above
@@ -168,15 +182,17 @@ class ReservationsActor:
         self._reservations = Reservations(self._name, self._client, RayNodes())
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
+        self._is_ours = False
         # Nobody may ever call it after a restart, and still workers have to leave.
         self._acting = asyncio.get_running_loop().create_task(self._act())
 
     async def standing(self) -> tuple[bool, RaymlError | None]:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
         try:
-            return await asyncio.to_thread(self._reservations.is_ours), None
+            self._is_ours = self._is_ours or await asyncio.to_thread(self._reservations.is_ours)
         except RaymlError as exc:
             return False, exc
+        return self._is_ours, None
 
     async def reserve(self, wish: bytes) -> None:
         """As `Reservations.reserve`."""
