@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import ray
 from ray._private import services
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from ray._private.node import Node
 
 NAMESPACE = "rayml"
+# Of an actor that a cluster has one of: kept on the head, without a CPU, back after it was killed.
+HEAD_ACTOR: Final[dict[str, Any]] = {
+    "namespace": NAMESPACE,
+    "get_if_exists": True,
+    "lifetime": "detached",
+    "max_restarts": -1,
+    "max_task_retries": -1,
+    "max_concurrency": 1000,
+    "num_cpus": 0,
+    "resources": {"node:__internal_head__": 0.001},
+}
 _HOST_AND_PORT = re.compile(r"[^:/]+:\d+")
 _ANSWER_S = 5.0
 

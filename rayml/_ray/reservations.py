@@ -13,7 +13,7 @@ import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from rayml._ray.connection import NAMESPACE, first_line
+from rayml._ray.connection import HEAD_ACTOR, first_line
 from rayml._ray.nodes import RayNodes, addresses_of
 from rayml.cluster.address import ClusterName
 from rayml.cluster.grants import Grant, Wish
@@ -155,17 +155,7 @@ def start_reservations(name: ClusterName) -> Any:  # noqa: ANN401 - as above
 
     It is detached, needs no CPU, is kept on the head, and comes back after it was killed.
     """
-    options = ray.remote(ReservationsActor).options(
-        name=NAME,
-        namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
-        max_restarts=-1,
-        max_task_retries=-1,
-        max_concurrency=1000,
-        num_cpus=0,
-        resources={"node:__internal_head__": 0.001},
-    )
+    options = ray.remote(ReservationsActor).options(name=NAME, **HEAD_ACTOR)
     return options.remote(str(name))
 
 

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util import serialization_addons
 
-from rayml._ray.connection import NAMESPACE, connect, first_line, is_alive
+from rayml._ray.connection import HEAD_ACTOR, NAMESPACE, connect, first_line, is_alive
 from rayml._ray.drivers import RayJobs
 from rayml._ray.metrics import TrackerMetrics
 from rayml._ray.tracker_log import open_tracker_log
@@ -78,17 +78,7 @@ def _tracker_name(store: Store) -> str:
 
 def _start_tracker(store: Store) -> ray.actor.ActorHandle[TrackerActor]:
     name = _tracker_name(store)
-    options = _tracker_class(store).options(
-        name=name,
-        namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
-        max_restarts=-1,
-        max_task_retries=-1,
-        max_concurrency=1000,
-        num_cpus=0,
-        resources={"node:__internal_head__": 0.001},
-    )
+    options = _tracker_class(store).options(name=name, **HEAD_ACTOR)
     actor = options.remote()
     return cast("ray.actor.ActorHandle[TrackerActor]", actor)
 
