@@ -71,8 +71,7 @@ def test_a_job_gets_its_workers_and_they_leave_after_it(train: JobCluster) -> No
 
     assert set(run.result) == labelled  # type: ignore[call-overload]
     assert len(labelled) == 2
-    (costly,) = rayml.runs(where="worker_s > 0", store=train.store)
-    assert costly.id == run.id
+    assert run.id in [costly.id for costly in rayml.runs(where="worker_s > 0", store=train.store)]
     wait_for(lambda: not train.pods(), "the workers' departure")
 
 
@@ -114,7 +113,8 @@ def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
 
 
 def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
-    wait_for(lambda: not train.pods(), "the workers' departure")
+    # A pod that is still going would count: KubeRay makes no other before it has gone.
+    wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
     before = train.client.ray_cluster(train.name)["spec"]
     spec = rayml.submit(
         where, cluster=str(train.name), store=train.store, resources=PAIR, dry_run=True
