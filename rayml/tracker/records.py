@@ -22,7 +22,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: `error`, `exit`, `killed`, `oom`, `node_lost`, `timeout`, `start_timeout`, `result`,
-            `store` or `lost`.
+            `store`, `lost` or `capacity` (its workers can never be had).
         message: One sentence.
         traceback: The user's own, without rayml's frames; empty if there is none.
     """
