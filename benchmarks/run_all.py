@@ -2,7 +2,8 @@
 
 Without a script's name, all of them run. Each one's section in results.md is written as soon as it
 is done; a script that fails leaves its section as it was. `--full` is passed on: some scripts then
-measure sizes as well that take minutes and tens of GB of disk. Exits with 1 if a limit is missed.
+measure sizes as well that take minutes and tens of GB of disk; a section with such figures is not
+replaced by one without. Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SCRIPTS = (
     "tracker/queries",
     "tracker/artifacts",
 )
+FULL = "--full"
 RESULTS = FOLDER / "results.md"
 HEAD = """\
 # Figures
@@ -141,6 +143,9 @@ def main() -> int:
     scripts = [word for word in sys.argv[1:] if word not in options] or SCRIPTS
     sections, is_ok = read_sections(), True
     for script in scripts:
+        if FULL in sections.get(script, "") and FULL not in options:
+            print(f"{script}: left as it was measured with {FULL}; give {FULL}", file=sys.stderr)
+            continue
         sections[script], met = section(script, options)
         is_ok &= met
         print(sections[script])

@@ -17,7 +17,7 @@ MAX_PARAM_BYTES = 256 * 1024 * 1024
 _SHOWN_BYTES = 4096
 
 
-class InputRecord(msgspec.Struct, frozen=True, kw_only=True):
+class InputRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a run was given: recorded as lineage.
 
     Attributes:
@@ -35,7 +35,7 @@ class InputRecord(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class Target(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the user wrote and where it is.
 
     Attributes:
@@ -55,7 +55,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     function: str = ""
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who submitted a run, from where, and from which code."""
 
     user: str
@@ -66,7 +66,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None = None
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
+class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A validated job: what will run, with what, where. It never holds a secret's value.
 
     Attributes:

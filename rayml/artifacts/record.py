@@ -21,7 +21,7 @@ _NAME_CHARACTERS = 250
 _TEXT_CHARACTERS = 200
 
 
-class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One stored file of an artifact.
 
     Attributes:
@@ -38,7 +38,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
         _check_segments("file", self.path)
 
 
-class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One artifact of a run, described. Its files were stored before, or stay elsewhere.
 
     Attributes:

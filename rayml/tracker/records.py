@@ -17,7 +17,7 @@ from rayml.spec import Spec
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why an attempt failed.
 
     Attributes:
@@ -33,7 +33,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     rank: int = 0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the function returned: inline if small, else a blob.
 
     Attributes:

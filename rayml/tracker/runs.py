@@ -64,7 +64,7 @@ class Stored(Protocol):
         """Let a run know where its points lie now."""
 
 
-@dataclass
+@dataclass(slots=True)
 class RunRecord:
     """One run as the journal tells it; all times are Unix seconds.
 

@@ -14,7 +14,7 @@ import msgspec
 from rayml.errors import JournalCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Point: TypeAlias = tuple[int, float, float]
 """Step, Unix seconds, value."""
@@ -171,20 +171,27 @@ class Series(msgspec.Struct, eq=False, gc=False):
 class Metrics(Mapping[str, dict[Source, Series]]):
     """A run's series by the metric's name, then by who logged them.
 
-    What comes first stays as it is, which is all that short runs have; see `Series`.
+    What comes first stays as it is, which is all that short runs have, until somebody looks; see
+    `Series`.
     """
 
-    __slots__ = ("_first", "_found")
+    __slots__ = ("_first", "_found", "_read")
 
-    def __init__(self, found: Mapping[str, dict[Source, Series]] | None = None) -> None:
-        """Begin with what was found in tables."""
+    def __init__(
+        self,
+        found: dict[str, msgspec.Raw] | None = None,
+        read: Callable[[msgspec.Raw], dict[Source, Series]] | None = None,
+    ) -> None:
+        """Begin with what was found in tables, and how to read it."""
         self._found: dict[str, dict[Source, Series] | Part] = dict(found or {})
+        self._read = read
         self._first: Source = (0, 0)
 
     def add(self, source: Source, parts: dict[str, Part]) -> None:
         """Add points by the metric's name; nobody else changes the dict afterwards."""
         if not self._found:
             self._first, self._found = source, parts  # type: ignore[assignment]
+            self._read = None
             return
         for name, part in parts.items():
             sources = self[name] if name in self._found else {}
@@ -219,9 +226,14 @@ class Metrics(Mapping[str, dict[Source, Series]]):
         with _reading:
             found = self._found[name]
             if not isinstance(found, dict):  # no other thread was faster
-                found = {self._first: Series(_parts=[found])}
+                found = self._read_first(found)
                 self._found[name] = found
             return found
+
+    def _read_first(self, found: Part) -> dict[Source, Series]:
+        if self._read is not None and isinstance(found, msgspec.Raw):
+            return self._read(found)
+        return {self._first: Series(_parts=[found])}
 
 
 def _is_long(part: Part) -> bool:

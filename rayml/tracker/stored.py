@@ -20,7 +20,10 @@ from rayml.tracker.runs import RunRecord
 from rayml.tracker.series import Metrics, Series, Summary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rayml.tracker.runs import Stored
+    from rayml.tracker.series import Source
 
 
 class StoredSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -38,8 +41,15 @@ class StoredSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_step: int
 
 
-class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run without its points. `run` comes first, so that it can be read without the rest."""
+_summaries = msgspec.json.Decoder(list[StoredSummary])
+
+
+class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A run without its points. `run` comes first, so that it can be read without the rest.
+
+    Attributes:
+        metrics: A list of `StoredSummary` for each; most of them nobody looks at.
+    """
 
     run: str
     spec: Spec
@@ -59,7 +69,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Result | None = None
     held: Reserved | None = None
     worker_s: float = 0.0
-    metrics: dict[str, list[StoredSummary]] = {}
+    metrics: dict[str, msgspec.Raw] = {}
 
 
 _SAME = (
@@ -73,14 +83,7 @@ def store_run(record: RunRecord) -> StoredRun:
     return StoredRun(
         run=record.spec.run,
         artifacts=list(record.artifacts.values()),
-        metrics={
-            name: [
-                _store_summary(*source, series.summary)
-                for source, series in sources.items()
-                if series.summary is not None
-            ]
-            for name, sources in record.series.items()
-        },
+        metrics={name: _store_metric(sources) for name, sources in record.series.items()},
         **{name: getattr(record, name) for name in _SAME},
     )
 
@@ -94,12 +97,7 @@ def load_run(stored: StoredRun, tables: Stored | None) -> RunRecord:
     """Return a run as it was written down, whose points lie in tables."""
     return RunRecord(
         artifacts={artifact.name: artifact for artifact in stored.artifacts},
-        series=Metrics(
-            {
-                name: {(s.attempt, s.rank): Series(_load_summary(s)) for s in summaries}
-                for name, summaries in stored.metrics.items()
-            }
-        ),
+        series=Metrics(stored.metrics, _load_metric),
         stored=tables,
         **{name: getattr(stored, name) for name in _SAME},
     )
@@ -112,6 +110,19 @@ def run_id_of(line: bytes) -> str:
     'r1'
     """
     return line[8 : line.index(b'"', 8)].decode()
+
+
+def _store_metric(sources: Mapping[Source, Series]) -> msgspec.Raw:
+    summaries = [
+        _store_summary(*source, series.summary)
+        for source, series in sources.items()
+        if series.summary is not None
+    ]
+    return msgspec.Raw(msgspec.json.encode(summaries))
+
+
+def _load_metric(stored: msgspec.Raw) -> dict[Source, Series]:
+    return {(s.attempt, s.rank): Series(_load_summary(s)) for s in _summaries.decode(stored)}
 
 
 def _store_summary(attempt: int, rank: int, summary: Summary) -> StoredSummary:

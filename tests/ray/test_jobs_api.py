@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +99,8 @@ def _end_all_below(temp: Path) -> None:
     """End the processes that were started for a head: they all name its folder."""
     ours = [p for p in psutil.process_iter(["cmdline", "environ"]) if _names(p, str(temp))]
     for process in ours:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(ours, timeout=10)
 
 
