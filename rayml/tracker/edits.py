@@ -39,7 +39,7 @@ def read_edited(store: Store) -> dict[str, RunRecord]:
         StoreError: The store cannot be read.
     """
     with _no_garbage():
-        seen = dict(read_runs(store).runs)
+        seen = read_runs(store).runs.copy()
     for run, edits in open_catalog(store).refresh().runs.items():
         if edits.is_collected:
             seen.pop(run, None)

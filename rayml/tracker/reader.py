@@ -41,11 +41,20 @@ class RunMap(MutableMapping[str, RunRecord]):
         self._lines[run] = line, points
         return run
 
+    def copy(self) -> dict[str, RunRecord]:
+        """Return all of them, decoded."""
+        for run in list(self._lines):
+            self._decode(run)
+        return dict(self._records)
+
     def __getitem__(self, run: str) -> RunRecord:
         if run in self._lines:
-            line, points = self._lines.pop(run)
-            self._records[run] = load_run(msgspec.json.decode(line, type=StoredRun), points)
+            self._decode(run)
         return self._records[run]
+
+    def _decode(self, run: str) -> None:
+        line, points = self._lines.pop(run)
+        self._records[run] = load_run(msgspec.json.decode(line, type=StoredRun), points)
 
     def __setitem__(self, run: str, record: RunRecord) -> None:
         self._records[run] = record
