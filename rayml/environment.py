@@ -35,7 +35,13 @@ def runtime_env(spec: Spec, explain: Callable[[str], None]) -> dict[str, object]
 
 def _install(requirements: list[str]) -> str:
     """Let uv prepare the packages once, so that a mistake in them is one clear error."""
-    words = _ray.uv_executable(requirements)
+    try:
+        words = _ray.uv_executable(requirements)
+    except FileNotFoundError as exc:
+        raise SpecError(
+            "its requirements cannot be installed: there is no uv where the job's driver runs; "
+            "use an image that has uv, or one that has the packages"
+        ) from exc
     done = subprocess.run(
         [*words, "-c", ""],
         capture_output=True,

@@ -7,7 +7,7 @@ import threading
 import time
 from contextvars import ContextVar
 from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 
 import cloudpickle
 import msgspec
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rayml.tracker.client import Transport
 
 _MAX_NAME = 250
+_CHECKPOINT = "checkpoint"
 
 
 class Context:
@@ -233,6 +234,49 @@ class Context:
         from rayml.artifacts.file import save_file  # noqa: PLC0415 - beside the others
 
         return self._log(save_file(self._store, name, source))
+
+    def checkpoint(
+        self, source: str | Path | bytes, step: SupportsIndex | None = None, *, sync: bool = False
+    ) -> Artifact:
+        """Store what a later attempt goes on from: the newest one counts.
+
+        Its bytes are stored when this returns; that it is there is durable a moment later.
+
+        Args:
+            source: A file, a folder with all that is in it, or bytes.
+            step: How far training has come; the later attempt finds it in `meta["step"]`.
+            sync: Return when it is durable.
+
+        Raises:
+            SpecError: There is no such file, or the step is no integer.
+            StoreError: The store refused; the checkpoint before stays the newest.
+        """
+        from rayml.artifacts.file import save_file  # noqa: PLC0415 - beside the others
+
+        if step is not None and not isinstance(step, SupportsIndex):
+            raise SpecError(f"step={step!r} is not a step; give an integer, or None")
+        saved = save_file(self._store, _CHECKPOINT, source)
+        meta = saved.meta if step is None else {**saved.meta, "step": step.__index__()}
+        artifact = self._log(msgspec.structs.replace(saved, kind=_CHECKPOINT, meta=meta))
+        if sync:
+            self.flush()
+        return artifact
+
+    def restore(self) -> Artifact | None:
+        """Return the newest checkpoint of the attempts before this one; None if there is none.
+
+        `path()` is a local copy of the file or folder, `load()` the bytes, and `meta["step"]` the
+        step, if one was given. In a run's first attempt there never is one.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        from rayml.tracker.reader import artifact_of, read_runs  # noqa: PLC0415 - only here
+
+        if self.attempt == 1:
+            return None
+        run = read_runs(self._store).find(self.run_id)
+        return artifact_of(run, _CHECKPOINT, self._store) if _CHECKPOINT in run.artifacts else None
 
     def log_reference(self, name: str, uri: str | Path) -> Artifact:
         """Refer to data that stays where it is: its URI, digest and size are kept, no copy.

@@ -396,8 +396,11 @@ def describe_exception(exc: BaseException) -> Problem:
     if isinstance(exc, KeyboardInterrupt):
         return Problem(kind="cancelled", message="it was interrupted")
     text = "".join(_user_traceback(exc).format())
-    summary = traceback.format_exception_only(exc)[-1].strip()
-    return Problem(kind="error", message=_short(summary), traceback=text)
+    summary = _short(traceback.format_exception_only(exc)[-1].strip())
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        package = exc.name.partition(".")[0]
+        summary += f"; give requirements=[{package!r}], or an image that has it"
+    return Problem(kind="error", message=summary, traceback=text)
 
 
 def redacted(problem: Problem, redactor: Redactor) -> Problem:

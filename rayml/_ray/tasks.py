@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
@@ -166,13 +167,26 @@ def wait_for_any(futures: list[Future[Any]], timeout_s: float) -> set[Future[Any
 
 
 def uv_executable(requirements: list[str]) -> list[str]:
-    """Return the words that start Python with packages on top of this environment's."""
-    import uv  # noqa: PLC0415 - only jobs with requirements need it
+    """Return the words that start Python with packages on top of this environment's.
 
-    words = [uv.find_uv_bin(), "run", "--quiet", "--no-project", "--python", sys.executable]
+    Raises:
+        FileNotFoundError: There is no uv: neither the package, nor the program on PATH.
+    """
+    words = [_find_uv(), "run", "--quiet", "--no-project", "--python", sys.executable]
     for requirement in requirements:
         words += ["--with", requirement]
     return [*words, "python"]
+
+
+def _find_uv() -> str:
+    try:
+        import uv  # noqa: PLC0415 - only jobs with requirements need it
+
+        return str(uv.find_uv_bin())
+    except ImportError:
+        if (program := shutil.which("uv")) is None:
+            raise FileNotFoundError("uv") from None
+        return program
 
 
 def quote(word: str) -> str:

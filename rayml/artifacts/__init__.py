@@ -53,7 +53,7 @@ class Artifact:
 
     @property
     def kind(self) -> str:
-        """`model`, `dataset`, `plot`, `table` or `file`."""
+        """`model`, `dataset`, `plot`, `table`, `file` or `checkpoint`."""
         return self.record.kind
 
     @property

@@ -43,7 +43,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         name: Unique within the run; slashes make folders.
-        kind: `model`, `dataset`, `plot`, `table` or `file`.
+        kind: `model`, `dataset`, `plot`, `table`, `file` or `checkpoint`.
         format: How the bytes are to be read, such as `parquet`, `skops` or `folder`.
         files: At least one.
         meta: What can be known without reading the bytes; strict JSON.
