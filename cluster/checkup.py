@@ -107,4 +107,5 @@ def _look_head(name: ClusterName, client: KubeClient) -> str:
 
 
 def _look_versions(name: ClusterName, client: KubeClient) -> str:
-    return f"{check_versions(name, client, open_door(name, client))} on both sides"
+    settings = Settings.read(client.ray_cluster(name))
+    return f"{check_versions(name, settings, open_door(name, client))} on both sides"

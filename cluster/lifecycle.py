@@ -98,7 +98,8 @@ def up(
         )
     if wait_s > 0:
         wait_until_ready(name, client, wait_s, tell)
-        found = check_versions(name, client, open_door(name, client))
+        settings = Settings.read(client.ray_cluster(name))
+        found = check_versions(name, settings, open_door(name, client))
         tell(f"{name} takes jobs: {found}")
     sweep_code(client, name)
 

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 
-from rayml.cluster.settings import Settings
 from rayml.errors import ClusterUnreachable, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rayml.cluster.address import ClusterName
-    from rayml.cluster.client import KubeClient
     from rayml.cluster.door import Door
+    from rayml.cluster.settings import Settings
 
 _TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 _LIVE: Final = frozenset({"PENDING", "RUNNING"})
@@ -48,19 +47,17 @@ def own_versions() -> Versions:
     return Versions(metadata.version("ray"), platform.python_version(), metadata.version("rayml"))
 
 
-def read_versions(name: ClusterName, client: KubeClient, door: Door) -> Versions:
+def read_versions(settings: Settings, door: Door) -> Versions:
     """Return those of a cluster.
 
     Raises:
-        NotFound: There is no such cluster.
         ClusterUnreachable: Its head does not answer.
     """
     found = ask(door, "/api/v0/cluster_metadata")["data"]
-    settings = Settings.read(client.ray_cluster(name))
     return Versions(found["rayVersion"], found["pythonVersion"], settings.version)
 
 
-def check_versions(name: ClusterName, client: KubeClient, door: Door) -> Versions:
+def check_versions(name: ClusterName, settings: Settings, door: Door) -> Versions:
     """Return a cluster's versions if jobs of this process can run there.
 
     What is pickled here is unpickled there: Ray has to be the same, and Python to its minor
@@ -68,10 +65,9 @@ def check_versions(name: ClusterName, client: KubeClient, door: Door) -> Version
 
     Raises:
         SpecError: They cannot; names both sides.
-        NotFound: There is no such cluster.
         ClusterUnreachable: Its head does not answer.
     """
-    there, here = read_versions(name, client, door), own_versions()
+    there, here = read_versions(settings, door), own_versions()
     is_same = there.ray == here.ray and _minor(there.python) == _minor(here.python)
     if not is_same:
         raise SpecError(

@@ -153,9 +153,9 @@ def _previewed(spec: Spec) -> Spec:
     """Return a job with what it would change, without that it changes anything."""
     if not spec.cluster.startswith("kuberay://"):
         return spec
-    from rayml.kuberay import preview_changes  # noqa: PLC0415 - only for Kubernetes
+    from rayml.kuberay import KubeCluster  # noqa: PLC0415 - only for Kubernetes
 
-    return msgspec.structs.replace(spec, changes=preview_changes(spec, spec.cluster))
+    return msgspec.structs.replace(spec, changes=KubeCluster(spec.cluster).preview(spec))
 
 
 def prepare(

@@ -23,6 +23,7 @@ from rayml.cluster.versions import check_versions
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
+    from rayml.cluster.shape import Shape
     from rayml.spec import Spec
 
 
@@ -38,72 +39,80 @@ def reach(address: str) -> tuple[str, dict[str, str]]:
     return door.address, door.headers
 
 
-def check_job(spec: Spec, address: str) -> Spec:
-    """Return a job as it goes to a cluster, if that can ever run it.
+class KubeCluster:
+    """A RayCluster as it was when this was made, for a job that is to run there."""
 
-    Raises:
-        SpecError: It cannot be resized, or what it asks for is nothing that pods have.
-        CapacityError: What it asks for is more than the cluster can ever have.
-        ClusterUnreachable: Kubernetes does not answer, or refuses us.
-    """
-    name, client = ClusterName.parse(address), KubeClient.connect()
-    cluster = client.ray_cluster(name)
-    settings = Settings.read(cluster)
-    if settings.managed is None:
-        raise SpecError(
-            f"{name} is not resized by rayml; let it be by rayml cluster up --adopt {name}"
+    def __init__(self, address: str) -> None:
+        """Look at it.
+
+        Raises:
+            SpecError, NotFound, ClusterUnreachable: As `reach`.
+        """
+        self._name, self._client = ClusterName.parse(address), KubeClient.connect()
+        self._cluster = self._client.ray_cluster(self._name)
+        self._settings = Settings.read(self._cluster)
+
+    def check(self, spec: Spec) -> Spec:
+        """Return a job as it goes there, if it can ever run there.
+
+        Raises:
+            SpecError: The cluster cannot be resized, or what it asks for is nothing that pods
+                have.
+            CapacityError: What it asks for is more than the cluster can ever have.
+            ClusterUnreachable: Kubernetes does not answer, or refuses us.
+        """
+        name, client = self._name, self._client
+        if self._settings.managed is None:
+            raise SpecError(
+                f"{name} is not resized by rayml; let it be by rayml cluster up --adopt {name}"
+            )
+        check_resizable(self._cluster)
+        check_versions(name, self._settings, open_door(name, client))
+        spec = msgspec.structs.replace(spec, priority=_priority(client, spec))
+        demand = Demand(
+            run=spec.run,
+            shape=self._shape(spec),
+            workers=spec.resources.workers,
+            priority=spec.priority,
         )
-    check_resizable(cluster)
-    check_versions(name, client, open_door(name, client))
-    spec = msgspec.structs.replace(spec, priority=_priority(client, spec))
-    demand = Demand(
-        run=spec.run,
-        shape=shape_of(spec.resources, spec.image, Base.read(cluster)),
-        workers=spec.resources.workers,
-        priority=spec.priority,
-    )
-    check_fit(demand, settings, client.quotas(name.namespace), client.nodes())
-    return spec
+        check_fit(demand, self._settings, client.quotas(name.namespace), client.nodes())
+        return spec
 
+    def pack(self) -> tuple[str, bytes] | None:
+        """Return rayml's code for a head that has none, and its digest: an adopted head's.
 
-def pack_for_head(address: str) -> tuple[str, bytes] | None:
-    """Return rayml's code for a head that has none, and its digest: an adopted head's.
+        Raises:
+            ClusterUnreachable: A package cannot be fetched.
+        """
+        if self._settings.managed != "adopted" or self._settings.code is None:
+            return None
+        bundle = make_bundle(machine_of(Base.read(self._cluster).image))
+        return bundle.code.digest, bundle.as_package()
 
-    Raises:
-        NotFound: There is no such RayCluster.
-        ClusterUnreachable: Kubernetes does not answer, or a package cannot be fetched.
-    """
-    cluster = KubeClient.connect().ray_cluster(ClusterName.parse(address))
-    settings = Settings.read(cluster)
-    if settings.managed != "adopted" or settings.code is None:
-        return None
-    bundle = make_bundle(machine_of(Base.read(cluster).image))
-    return bundle.code.digest, bundle.as_package()
+    def preview(self, spec: Spec) -> list[dict[str, Any]]:
+        """Return the JSON patch by which the cluster would grow for a job.
 
+        Workers that no run holds are taken first.
 
-def preview_changes(spec: Spec, address: str) -> list[dict[str, Any]]:
-    """Return the JSON patch by which a cluster as it is now would grow for a job.
+        Raises:
+            SpecError, CapacityError, ClusterUnreachable: As `check`.
+        """
+        spec, shape = self.check(spec), self._shape(spec)
+        pods = self._client.pods(self._name)
+        seen = Observation.read(self._cluster, pods).after(None, (), time.time())
+        workers = {worker.name for worker in seen.workers if worker.shape == shape.key}
+        held: dict[str, set[str]] = {}
+        for pod in pods:
+            run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL)
+            if run is not None and pod["metadata"]["name"] in workers:
+                held.setdefault(run, set()).add(pod["metadata"]["name"])
+        others = [Demand(run=run, shape=shape, workers=len(names)) for run, names in held.items()]
+        ours = Demand(run=spec.run, shape=shape, workers=spec.resources.workers, since=time.time())
+        decided = plan([*others, ours], seen, self._settings, held, time.time())
+        return patch_ops(decided, seen, {shape.key: shape})
 
-    Workers that no run holds are taken first.
-
-    Raises:
-        SpecError, CapacityError, ClusterUnreachable: As `check_job`.
-    """
-    spec = check_job(spec, address)
-    name, client = ClusterName.parse(address), KubeClient.connect()
-    cluster, pods = client.ray_cluster(name), client.pods(name)
-    seen = Observation.read(cluster, pods).after(None, (), time.time())
-    shape = shape_of(spec.resources, spec.image, Base.read(cluster))
-    workers = {worker.name for worker in seen.workers if worker.shape == shape.key}
-    held: dict[str, set[str]] = {}
-    for pod in pods:
-        run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL)
-        if run is not None and pod["metadata"]["name"] in workers:
-            held.setdefault(run, set()).add(pod["metadata"]["name"])
-    others = [Demand(run=run, shape=shape, workers=len(names)) for run, names in held.items()]
-    ours = Demand(run=spec.run, shape=shape, workers=spec.resources.workers, since=time.time())
-    decided = plan([*others, ours], seen, Settings.read(cluster), held, time.time())
-    return patch_ops(decided, seen, {shape.key: shape})
+    def _shape(self, spec: Spec) -> Shape:
+        return shape_of(spec.resources, spec.image, Base.read(self._cluster))
 
 
 def _priority(client: KubeClient, spec: Spec) -> int:

@@ -20,7 +20,7 @@ from rayml._ray import jobs_api
 from rayml.cluster.address import SCHEME
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
-from rayml.kuberay import check_job, pack_for_head, reach
+from rayml.kuberay import KubeCluster, reach
 from rayml.spec import has_jobs_api
 from rayml.store import check_store
 from rayml.supervisor import request_cancel
@@ -69,8 +69,9 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     _check_visible(job, address)
     check_store(job.store)
     client = _client(address)
-    if address.startswith(SCHEME):
-        job = replace(job, spec=check_job(job.spec, address))
+    there = KubeCluster(address) if address.startswith(SCHEME) else None
+    if there is not None:
+        job = replace(job, spec=there.check(job.spec))
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
@@ -81,7 +82,9 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
         with _calling(address):
             private = _private(job)
             name = jobs_api.hand_over(client, json.dumps(private).encode()) if private else None
-            _start(client, spec, job.store, name, _lend_code(client, address))
+            lent = there.pack() if there is not None else None
+            modules = [] if lent is None else [jobs_api.lend_code(client, *lent)]
+            _start(client, spec, job.store, name, modules)
     except RaymlError:
         job.store.delete(submission_key(spec.run))
         raise
@@ -244,12 +247,6 @@ def _calling(address: str) -> Iterator[None]:
             f"the Jobs API at {address} did not do as asked: {first}; check the address, and the "
             "token that Ray's own documentation calls RAY_AUTH_TOKEN"
         ) from exc
-
-
-def _lend_code(client: JobSubmissionClient, address: str) -> list[str]:
-    """Let a head that has no rayml have ours; return where it is then."""
-    lent = pack_for_head(address) if address.startswith(SCHEME) else None
-    return [] if lent is None else [jobs_api.lend_code(client, *lent)]
 
 
 def _start(

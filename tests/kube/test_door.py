@@ -16,6 +16,7 @@ from rayml.cluster.address import ClusterName
 from rayml.cluster.answers import RightMissing
 from rayml.cluster.client import KubeClient
 from rayml.cluster.door import Door, get_job_submission_client_cluster_info, open_door
+from rayml.cluster.settings import Settings
 from rayml.cluster.versions import check_versions, is_answering
 from rayml.errors import ClusterUnreachable, NotFound, SpecError
 from tests.kube import fake_head
@@ -218,7 +219,7 @@ class TestRefusals:
     def test_another_python_there_is_named_with_ours(self, client: KubeClient, door: Door) -> None:
         ours = f"Python {sys.version.split()[0]}"
         with pytest.raises(SpecError, match=rf"Python 3\.7\.17 and this process has .*{ours}"):
-            check_versions(NAME, client, door)
+            check_versions(NAME, Settings.read(client.ray_cluster(NAME)), door)
 
 
 class TestChanges:
