@@ -38,6 +38,9 @@ SCRIPTS = (
     "tracker/short_runs",
     "tracker/queries",
     "tracker/artifacts",
+    "kube/starts",
+    "kube/burst",
+    "kube/kills",
 )
 FULL = "--full"
 RESULTS = FOLDER / "results.md"

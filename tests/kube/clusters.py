@@ -111,8 +111,13 @@ def ray_cluster(
 
 
 @contextlib.contextmanager
-def foreign_cluster(plane: Plane, image: str, s3: Mapping[str, str]) -> Iterator[JobCluster]:
-    """Make a RayCluster that knows nothing of rayml, in a namespace of its own."""
+def foreign_cluster(
+    plane: Plane, image: str, s3: Mapping[str, str], **more: Any
+) -> Iterator[JobCluster]:
+    """Make a RayCluster that knows nothing of rayml, in a namespace of its own.
+
+    What is given besides goes into its `spec`.
+    """
     with _place(plane, "theirs", s3) as cluster:
         pod = {"containers": [{"name": "ray-head", "image": image}]}
         worker = {"containers": [{"name": "ray-worker", "image": image}]}
@@ -124,6 +129,7 @@ def foreign_cluster(plane: Plane, image: str, s3: Mapping[str, str]) -> Iterator
                 "template": {"spec": pod},
             },
             "workerGroupSpecs": [group | {"template": {"spec": worker}}],
+            **more,
         }
         item = {
             "apiVersion": "ray.io/v1",

@@ -259,3 +259,17 @@ def test_a_cluster_that_somebody_else_made_serves_jobs_once_it_is_adopted(
         after = cluster.client.ray_cluster(cluster.name)["spec"]
         assert after["headGroupSpec"] == before["headGroupSpec"]
         assert after["workerGroupSpecs"][0] == before["workerGroupSpecs"][0]
+
+
+def test_beside_ray_s_own_autoscaler_workers_come_and_go_too(
+    plane: Plane, ray_image: str, environment: dict[str, str]
+) -> None:
+    options = {"idleTimeoutSeconds": 5}
+    with foreign_cluster(
+        plane, ray_image, environment, enableInTreeAutoscaling=True, autoscalerOptions=options
+    ) as cluster:
+        cluster.adopt()
+        run = cluster.submit(all_workers, resources=PAIR)
+        wait_for_state(run, "succeeded", "failed", patience_s=240)
+        assert len(set(run.result)) == 2, run.error  # type: ignore[call-overload]
+        wait_for(lambda: not cluster.pods(), "the workers' departure", 180)
