@@ -23,16 +23,22 @@ _SKIPPED = frozenset({".git", ".venv", "venv", "__pycache__", ".rayml", "node_mo
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def pack_folder(folder: Path, store: Store) -> str:
+def pack_folder(folder: Path, store: Store, needed: str | None = None) -> str:
     """Store a folder's files and return the archive's digest; the same content is stored once.
 
-    What git ignores is left out, as are virtual environments and caches.
+    What git ignores is left out, unless that is the whole folder; virtual environments and caches
+    always are.
+
+    Args:
+        folder: What to pack.
+        store: Where to.
+        needed: A file in it that comes along whatever git thinks of it: the job itself.
 
     Raises:
         SpecError: The files are larger than 512 MiB in all.
         StoreError: The store refused.
     """
-    files = sorted(_files(folder))
+    files = sorted({*_files(folder), *([needed] if needed else [])})
     size = sum((folder / name).stat().st_size for name in files)
     if size > MAX_BYTES:
         raise SpecError(
@@ -60,6 +66,7 @@ def unpack_folder(store: Store, digest: str) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         archive, files = Path(scratch, "code.zip"), Path(scratch, "files")
         fetch_blob(store, digest, archive)
+        files.mkdir()  # there may be none in it
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(files)
         try:
@@ -86,13 +93,19 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _git_files(folder: Path) -> list[str] | None:
-    """Return what git would see below a folder, or None if it is in no repository."""
-    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """Return what git would see below a folder, or None if it would not look there at all."""
     try:
-        done = subprocess.run(words, cwd=folder, capture_output=True, check=False)
+        ignored = _git(folder, "check-ignore", "--quiet", ".")
+        done = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     except FileNotFoundError:
         return None
-    return os.fsdecode(done.stdout).split("\0")[:-1] if done.returncode == 0 else None
+    if ignored.returncode == 0 or done.returncode != 0:
+        return None
+    return os.fsdecode(done.stdout).split("\0")[:-1]
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False)
 
 
 def _walk(folder: Path) -> Iterator[str]:

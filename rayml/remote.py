@@ -291,11 +291,11 @@ def _pack_code(job: Delivery) -> tuple[Spec, str | None]:
     spec = job.spec
     if job.code_folder is None:
         return msgspec.structs.replace(spec, working_dir=""), None
-    digest = pack_folder(job.code_folder, job.store)
-    target = spec.target
+    target, needed = spec.target, None
     if target.kind in ("file", "script"):
-        file = Path(target.file).relative_to(job.code_folder).as_posix()
-        target = msgspec.structs.replace(target, file=file)
+        needed = Path(target.file).relative_to(job.code_folder).as_posix()
+        target = msgspec.structs.replace(target, file=needed)
+    digest = pack_folder(job.code_folder, job.store, needed)
     return msgspec.structs.replace(spec, target=target, working_dir=digest), digest
 
 

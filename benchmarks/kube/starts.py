@@ -86,9 +86,8 @@ class ByHand:
             "rayStartParams": {"resources": json.dumps(json.dumps({"by_hand": 1}))},
             "template": {"spec": {"containers": [container]}},
         }
-        cluster.client.patch_ray_cluster(
-            cluster.name, [{"op": "add", "path": "/spec/workerGroupSpecs/-", "value": group}]
-        )
+        # There is no group in it yet.
+        cluster.client.patch_ray_cluster(cluster.name, {"spec": {"workerGroupSpecs": [group]}})
 
     def resize(self, workers: int) -> None:
         """Change `replicas`; at 0, name the workers that go."""

@@ -71,6 +71,30 @@ def test_what_git_ignores_stays_behind(folder: Path, store: Store) -> None:
     assert _names(back) == {"train.py", "package/módulo.py", ".gitignore"}
 
 
+def test_a_folder_that_git_ignores_as_a_whole_comes_along(folder: Path, store: Store) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    (folder / ".gitignore").write_text("*\n")
+    (folder / "scratch").mkdir()
+    (folder / "scratch" / "job.py").write_text("1")
+    unpacked = code.unpack_folder(store, code.pack_folder(folder / "scratch", store))
+    assert _names(unpacked) == {"job.py"}
+
+
+def test_the_job_itself_comes_along_even_if_git_ignores_it(folder: Path, store: Store) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    (folder / ".gitignore").write_text("job.py\n")
+    (folder / "job.py").write_text("1")
+    (folder / "more.py").write_text("2")
+    assert "job.py" not in _names(code.unpack_folder(store, code.pack_folder(folder, store)))
+    assert "job.py" in _names(code.unpack_folder(store, code.pack_folder(folder, store, "job.py")))
+
+
+def test_an_empty_folder_is_one_there_too(tmp_path: Path, store: Store) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert _names(code.unpack_folder(store, code.pack_folder(empty, store))) == set()
+
+
 def test_too_large_a_folder_is_refused_with_its_size(folder: Path, store: Store) -> None:
     with (folder / "weights.bin").open("wb") as file:
         file.truncate(code.MAX_BYTES + 1)
