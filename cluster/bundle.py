@@ -31,7 +31,7 @@ from rayml.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_FORMAT: Final = "2"
+_FORMAT: Final = "3"
 # Kubernetes takes 1 MiB for a ConfigMap in all, base64 not counted.
 PART_BYTES: Final = 900_000
 _PLATFORMS: Final = {
@@ -41,6 +41,9 @@ _PLATFORMS: Final = {
 _ARCHES: Final = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 # What installers write about an installation, which this is not.
 _LEFT_OUT: Final = frozenset({".lock", "INSTALLER", "RECORD", "REQUESTED", "direct_url.json"})
+# A third of all files are pygments' languages, and every pod unpacks what is here: Python's do.
+_LEXERS: Final = "pygments/lexers/"
+_KEPT_LEXERS: Final = frozenset({"__init__.py", "_mapping.py", "python.py", "special.py"})
 _TAG_PYTHON: Final = re.compile(r"(?<![a-z0-9])py3(\d{1,2})(?![0-9])")
 
 
@@ -174,9 +177,15 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in {"__pycache__", "bin"})
         for name in sorted(names):
-            path = Path(where) / name
-            if name not in _LEFT_OUT and not name.endswith(".pyc"):
-                yield path.relative_to(folder).as_posix(), path.read_bytes()
+            path = (Path(where) / name).relative_to(folder).as_posix()
+            if _is_needed(path, name):
+                yield path, (folder / path).read_bytes()
+
+
+def _is_needed(path: str, name: str) -> bool:
+    if name in _LEFT_OUT or name.endswith((".pyc", ".pyi")) or "/sboms/" in path:
+        return False
+    return not path.startswith(_LEXERS) or name in _KEPT_LEXERS
 
 
 def _compress(files: Mapping[str, bytes], *, is_end: bool = False) -> bytes:

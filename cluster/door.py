@@ -15,16 +15,20 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import urllib3
+
 from rayml.cluster.address import ClusterName
 from rayml.cluster.answers import RightMissing
 from rayml.cluster.client import KubeClient
 from rayml.cluster.forwarder import KEY_HEADER, Forwarder
 from rayml.cluster.kubeconfig import is_in_pod
+from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HEAD_PORT: Final = 8265
+_TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 _doors: dict[tuple[int, str, ClusterName], Door] = {}
 _lock: Final = threading.Lock()
 
@@ -40,6 +44,26 @@ class Door:
 
     address: str
     headers: dict[str, str] = field(repr=False)
+
+    def call(self, method: str, path: str, data: bytes = b"") -> bytes:
+        """Return what the head's dashboard answers.
+
+        Raises:
+            ClusterUnreachable: Nothing, or no.
+        """
+        try:
+            answer = urllib3.request(
+                method, self.address + path,
+                body=data, headers=self.headers, timeout=_TIMEOUT, retries=False,
+            )  # fmt: skip
+        except urllib3.exceptions.HTTPError as exc:
+            raise ClusterUnreachable(
+                f"the head at {self.address} does not answer: {exc}; see rayml cluster status"
+            ) from exc
+        if answer.status != 200:
+            text = answer.data.decode(errors="replace").strip().partition("\n")[0]
+            raise ClusterUnreachable(f"{text or f'the head answered {answer.status}'}")
+        return answer.data
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,16 @@ from rayml.config import Resources
 
 if TYPE_CHECKING:
     from rayml.errors import RaymlError
+    from rayml.spec import Spec
+
+
+# A reservation of which nothing has been heard for so long is dropped.
+SILENCE_S = 30.0
+# That of a run whose driver is still to come: heads are slow when many start at once.
+EARLY_S = 60.0
+# So begins the name under which a wish lies in the memory of Ray's control service until it is
+# heard; Ray takes what its own packages could be called.
+WISH = "_ray_pkg_rayml_wish_"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +44,20 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     image: str | None = None
     holding: tuple[str, ...] = ()
+
+
+def wish_of(spec: Spec, attempt: int = 1) -> Wish:
+    """Return what an attempt of a run needs."""
+    return Wish(
+        run=spec.run,
+        attempt=attempt,
+        owner=spec.origin.user,
+        experiment=spec.experiment,
+        since=spec.submitted_at,
+        resources=spec.resources,
+        priority=spec.priority,
+        image=spec.image,
+    )
 
 
 class Grant(NamedTuple):

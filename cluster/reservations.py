@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rayml.cluster.answers import Conflict
 from rayml.cluster.demand import Demand
-from rayml.cluster.grants import Grant
+from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops
 from rayml.cluster.plan import Plan, plan
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
-from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_of
+from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
 from rayml.errors import NotFound, RaymlError
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 RUN_LABEL = f"{PREFIX}run"
 BOOK = f"{PREFIX}reservations"
-SILENCE_S = 30.0
 # After a start: two heartbeats of every driver that already holds workers.
 SETTLE_S = 25.0
 _SHOWN = 100
@@ -58,7 +57,7 @@ class _Held:
 
     def __init__(self, wish: Wish, now: float) -> None:
         self.wish = wish
-        self.heard_at = now
+        self.until = now
         self.grant = Grant(version=1, is_ready=bool(wish.holding))
         self.shape: Shape | None = None
         self.since = wish.since
@@ -99,14 +98,19 @@ class Reservations:
         """
         return Settings.read(self._client.ray_cluster(self._name)).managed is not None
 
-    def reserve(self, wish: Wish) -> bool:
-        """Note that a run needs workers, or still does: its heartbeat; tell whether it is new."""
+    def reserve(self, wish: Wish, patience_s: float = SILENCE_S) -> bool:
+        """Note that a run needs workers, or still does: its heartbeat; tell whether it is new.
+
+        Args:
+            wish: What it needs.
+            patience_s: For how long that holds if nothing more is heard.
+        """
         with self._lock:
             held = self._held.get(wish.run)
             is_new = held is None or held.wish.attempt != wish.attempt
             if is_new:
                 self._held[wish.run] = _Held(wish, time.monotonic())
-            self._held[wish.run].heard_at = time.monotonic()
+            self._held[wish.run].until = time.monotonic() + patience_s
             return is_new
 
     def grant(self, run: str) -> Grant | None:
@@ -122,15 +126,12 @@ class Reservations:
         with self._lock:
             if (held := self._held.get(run)) is not None:
                 held.workers = frozenset(workers)
-        self._label(workers, run)
         return workers
 
     def release(self, run: str) -> None:
         """Give a run's workers back."""
         with self._lock:
-            held = self._held.pop(run, None)
-        if held is not None:
-            self._label(held.workers, None)
+            self._held.pop(run, None)
 
     def step(self) -> bool:
         """Look, plan and act once; tell whether anything is on its way.
@@ -147,12 +148,14 @@ class Reservations:
         with self._lock:
             held = dict(self._held)
         self._shape(held, Base.read(cluster))
-        seen = self._observe(cluster, held)
+        pods = self._client.pods(self._name)
+        seen = self._observe(cluster, pods, held)
         demands = self._demands(held)
         decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
         self._change(self._drain(self._spare(decided, seen), seen), seen, demands)
         self._publish(cluster, held)
+        self._label(pods, held)
         return bool(decided.waiting or self._drained)
 
     def fail(self, problem: RaymlError) -> None:
@@ -167,7 +170,7 @@ class Reservations:
     def _drop_silent(self) -> None:
         now = time.monotonic()
         with self._lock:
-            silent = [r for r, held in self._held.items() if now - held.heard_at > SILENCE_S]
+            silent = [run for run, held in self._held.items() if now > held.until]
         for run in silent:
             _logger.warning("reservation dropped", extra={"run": run})
             self.release(run)
@@ -182,12 +185,17 @@ class Reservations:
                 one.shape = None
                 one.tell(problem=exc)
 
-    def _observe(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> Observation:
+    def _observe(
+        self,
+        cluster: Mapping[str, Any],
+        pods: Iterable[Mapping[str, Any]],
+        held: Mapping[str, _Held],
+    ) -> Observation:
         is_growing = any(not one.grant.is_ready for one in held.values())
         namespace = self._name.namespace
         seen = Observation.read(
             cluster,
-            self._client.pods(self._name),
+            pods,
             self._client.events(namespace) if is_growing else (),
             self._client.quotas(namespace) if is_growing else (),
             self._nodes.live(),
@@ -268,10 +276,17 @@ class Reservations:
                 changes = {"metadata": {"annotations": {BOOK: book}}}
                 self._client.patch_ray_cluster(self._name, changes)
 
-    def _label(self, workers: Iterable[str], run: str | None) -> None:
-        for worker in workers:
-            with suppress(NotFound):
-                self._client.label_pod(self._name.namespace, worker, {RUN_LABEL: run})
+    def _label(self, pods: Iterable[Mapping[str, Any]], held: Mapping[str, _Held]) -> None:
+        """Let each pod show which run is on it."""
+        runs = {worker: run for run, one in held.items() for worker in one.workers}
+        for metadata in (pod["metadata"] for pod in pods):
+            labels, run = metadata.get("labels") or {}, runs.get(metadata["name"])
+            is_ours = shape_key(labels.get("ray.io/group", "")) is not None
+            if is_ours and labels.get(RUN_LABEL) != run and "deletionTimestamp" not in metadata:
+                with suppress(NotFound):
+                    self._client.label_pod(
+                        self._name.namespace, metadata["name"], {RUN_LABEL: run}
+                    )
 
 
 def _granted(held: Mapping[str, _Held]) -> dict[str, frozenset[str]]:

@@ -32,10 +32,11 @@ WORKER = "rayml_worker"
 GROUP_PREFIX = "rayml-"
 NO_MAXIMUM = 2**31 - 1
 _GPU = "nvidia.com/gpu"
-# KubeRay's own readiness probe first asks ten seconds after the start.
+# For whoever looks at pods: rayml looks at Ray's nodes, which are there seconds earlier.
 _READINESS = {
     "httpGet": {"path": "/api/healthz", "port": 52365},
-    "periodSeconds": 1,
+    "initialDelaySeconds": 5,
+    "periodSeconds": 5,
     "timeoutSeconds": 2,
     "failureThreshold": 10,
 }

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-import urllib3
-
-from rayml.errors import ClusterUnreachable, SpecError
+from rayml.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from rayml.cluster.door import Door
     from rayml.cluster.settings import Settings
 
-_TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
 _LIVE: Final = frozenset({"PENDING", "RUNNING"})
 
 
@@ -104,18 +101,7 @@ def ask(door: Door, path: str) -> Any:  # noqa: ANN401 - whatever Ray answers
     Raises:
         ClusterUnreachable: Nothing, or no.
     """
-    try:
-        answer = urllib3.request(
-            "GET", door.address + path, headers=door.headers, timeout=_TIMEOUT, retries=False
-        )
-    except urllib3.exceptions.HTTPError as exc:
-        raise ClusterUnreachable(
-            f"the head at {door.address} does not answer: {exc}; see rayml cluster status"
-        ) from exc
-    if answer.status != 200:
-        text = answer.data.decode(errors="replace").strip().partition("\n")[0]
-        raise ClusterUnreachable(f"{text or f'the head answered {answer.status}'}")
-    return json.loads(answer.data)
+    return json.loads(door.call("GET", path))
 
 
 def _minor(version: str) -> list[str]:

@@ -105,7 +105,8 @@ def _git_files(folder: Path) -> list[str] | None:
 
 
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False)
+    line = ["git", *words]
+    return subprocess.run(line, cwd=folder, capture_output=True, check=False)
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -46,6 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _execute(run_id: str, location: str, private_name: str | None, attempt: int) -> int:
+    jobs_api.keep_environment_to_itself()
     connection = _ray.connect(os.environ.get("RAY_ADDRESS", "auto"))
     private = json.loads(jobs_api.take(private_name)) if private_name else {}
     store = open_store(location, private.get("store"))

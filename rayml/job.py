@@ -280,11 +280,14 @@ def _is_found(module: ModuleType) -> bool:
 
 
 def _submit_there(job: Job, address: str) -> Run:
-    from rayml.remote import Delivery, submit_remotely  # noqa: PLC0415 - loads Ray
+    from rayml.delivery import Delivery, checked  # noqa: PLC0415 - only for clusters
 
     payload = pack(job.payload, by_value=True)
     delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder)
     _announce(f"the Ray cluster behind {address}")
+    delivery = checked(delivery, address)
+    from rayml.remote import submit_remotely  # noqa: PLC0415 - loads Ray, which takes its time
+
     spec, driver = submit_remotely(delivery, address)
     return Run(spec, job.store, driver=driver)
 

@@ -13,6 +13,7 @@ from rayml.cluster.client import KubeClient, RightMissing
 from rayml.cluster.demand import Demand
 from rayml.cluster.door import open_door
 from rayml.cluster.fit import check_fit
+from rayml.cluster.grants import WISH, wish_of
 from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops
 from rayml.cluster.plan import plan
@@ -77,6 +78,18 @@ class KubeCluster:
         )
         check_fit(demand, self._settings, client.quotas(name.namespace), client.nodes())
         return spec
+
+    def announce(self, spec: Spec) -> None:
+        """Let the cluster's reservations hear of a job before it is submitted.
+
+        Its workers leave again if nothing more comes of it.
+
+        Raises:
+            ClusterUnreachable: The head does not answer, or refuses us.
+        """
+        door = open_door(self._name, self._client)
+        path = f"/api/packages/gcs/{WISH}{spec.run}.zip"
+        door.call("PUT", path, msgspec.json.encode(wish_of(spec)))
 
     def pack(self) -> tuple[str, bytes] | None:
         """Return rayml's code for a head that has none, and its digest: an adopted head's.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 from ray.exceptions import AuthenticationError
@@ -20,9 +18,8 @@ from rayml._ray import jobs_api
 from rayml.cluster.address import SCHEME
 from rayml.code import pack_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
-from rayml.kuberay import KubeCluster, reach
+from rayml.kuberay import reach
 from rayml.spec import has_jobs_api
-from rayml.store import check_store
 from rayml.supervisor import request_cancel
 from rayml.tracker.abandoned import end_unstarted
 from rayml.tracker.live import LiveMark
@@ -33,6 +30,7 @@ from rayml.tracker.submissions import create_submission, submission_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rayml.delivery import Delivery
     from rayml.spec import Spec
     from rayml.store import Store
 
@@ -43,35 +41,14 @@ _POLL_S = 0.5
 _JOB_POLL_S = 3.0
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """A job as it goes to a cluster.
-
-    Attributes:
-        code_folder: The folder that it needs there, or None.
-    """
-
-    spec: Spec
-    payload: bytes
-    secrets: dict[str, str]
-    store: Store
-    code_folder: Path | None
-
-
 def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     """Hand a job to a cluster's Jobs API; it is a Ray job whose submission id is the run's id.
 
     Raises:
-        SpecError: The cluster cannot see the store, or an input.
         ClusterUnreachable: The Jobs API does not answer, or refuses us.
         StoreError: The submission could not be recorded.
     """
-    _check_visible(job, address)
-    check_store(job.store)
     client = _client(address)
-    there = KubeCluster(address) if address.startswith(SCHEME) else None
-    if there is not None:
-        job = replace(job, spec=there.check(job.spec))
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
@@ -82,7 +59,7 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
         with _calling(address):
             private = _private(job)
             name = jobs_api.hand_over(client, json.dumps(private).encode()) if private else None
-            lent = there.pack() if there is not None else None
+            lent = job.cluster.pack() if job.cluster is not None else None
             modules = [] if lent is None else [jobs_api.lend_code(client, *lent)]
             _start(client, spec, job.store, name, modules)
     except RaymlError:
@@ -267,23 +244,6 @@ def _start(
             time.sleep(1)
         else:
             return
-
-
-def _check_visible(job: Delivery, address: str) -> None:
-    is_here = _ray.is_this_machine(urlsplit(address).hostname or "")
-    if is_here and not address.startswith(SCHEME):
-        return
-    if job.store.is_local:
-        raise SpecError(
-            f"store {job.store.uri} is a folder of this machine and the cluster at {address} "
-            "cannot see it; use an s3:// gs:// or az:// store"
-        )
-    for record in job.spec.inputs.values():
-        if record.kind == "path":
-            raise SpecError(
-                f"input {record.name!r} is the file {record.uri} of this machine and the cluster "
-                f"at {address} cannot see it; put it on object storage, or log it as an artifact"
-            )
 
 
 def _pack_code(job: Delivery) -> tuple[Spec, str | None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets as randomness
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.runtime_env import constants
 from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
@@ -76,6 +79,17 @@ def submit_driver(
         metadata={"rayml_run": spec.run, "rayml_name": spec.name},
         runtime_env=environment,
     )
+
+
+def keep_environment_to_itself() -> None:
+    """Let what a driver of ours starts have no environment: what it was started with is its own.
+
+    Workers that wait for work take only tasks without one; for others, a process is started.
+    """
+    name = constants.RAY_JOB_CONFIG_JSON_ENV_VAR
+    config = json.loads(os.environ.get(name, "{}"))
+    if config.get("runtime_env", {}).pop("env_vars", None):
+        os.environ[name] = json.dumps(config)
 
 
 def forget_job(client: JobSubmissionClient, run: str) -> None:

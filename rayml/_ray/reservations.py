@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayError
+from ray.experimental import internal_kv
 
 from rayml._ray.connection import HEAD_ACTOR, first_line
 from rayml._ray.nodes import RayNodes, addresses_of
 from rayml.cluster.address import ClusterName
-from rayml.cluster.grants import Grant, Wish
+from rayml.cluster.grants import EARLY_S, SILENCE_S, WISH, Grant, Wish, wish_of
 from rayml.errors import ClusterUnreachable, RaymlError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _START_S = 60.0
 _PATIENCE_S = 300.0
 _PAUSE_S = 2.0
 _GROWING_S = 0.5
+_EARLY_S = 0.25
+# A worker that a run has just left gets idle one moment or the next: its placement group goes, its
+# process ends.
+_LEAVING_S, _LEFT_S = 0.1, 1.5
 _QUIET_S = 5.0
 _LOOK_S = 10.0
 _logger = logging.getLogger("rayml.cluster")
@@ -46,7 +51,7 @@ class Reservation:
 
     def ask(self, attempt: int) -> None:
         """Ask for the workers of an attempt, at the run's place in the queue."""
-        self._wish, self._seen = _wish(self._spec, attempt), 0
+        self._wish, self._seen = wish_of(self._spec, attempt), 0
         ray.get(self._actor.reserve.remote(msgspec.json.encode(self._wish)))
 
     def beat(self) -> None:
@@ -159,6 +164,15 @@ def start_reservations(name: ClusterName) -> Any:  # noqa: ANN401 - as above
     return options.remote(str(name))
 
 
+def _take_early_wishes() -> list[bytes]:
+    """Take out what the Jobs API's clients have laid into the control service's memory."""
+    wishes = []
+    for name in internal_kv._internal_kv_list(f"gcs://{WISH}"):
+        wishes.append(internal_kv._internal_kv_get(name))
+        internal_kv._internal_kv_del(name)
+    return [wish for wish in wishes if wish is not None]
+
+
 class ReservationsActor:
     """Reservations as an actor: looks and acts twice a second while anything is on its way."""
 
@@ -173,8 +187,10 @@ class ReservationsActor:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._is_ours = False
+        self._left_at = -_LEFT_S
         # Nobody may ever call it after a restart, and still workers have to leave.
-        self._acting = asyncio.get_running_loop().create_task(self._act())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._act()), loop.create_task(self._listen())]
 
     async def standing(self) -> tuple[bool, RaymlError | None]:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
@@ -186,7 +202,10 @@ class ReservationsActor:
 
     async def reserve(self, wish: bytes) -> None:
         """As `Reservations.reserve`."""
-        if self._reservations.reserve(msgspec.json.decode(wish, type=Wish)):
+        self._reserve(wish, SILENCE_S)
+
+    def _reserve(self, wish: bytes, patience_s: float) -> None:
+        if self._reservations.reserve(msgspec.json.decode(wish, type=Wish), patience_s):
             self._wake.set()
 
     async def look(self, run: str, seen: int) -> Grant | None:
@@ -205,12 +224,25 @@ class ReservationsActor:
 
     async def hold(self, run: str, addresses: list[str]) -> list[str]:
         """As `Reservations.hold`."""
-        return await asyncio.to_thread(self._reservations.hold, run, addresses)
+        workers = await asyncio.to_thread(self._reservations.hold, run, addresses)
+        self._wake.set()
+        return workers
 
     async def release(self, run: str) -> None:
         """As `Reservations.release`."""
-        await asyncio.to_thread(self._reservations.release, run)
+        self._reservations.release(run)
+        self._left_at = time.monotonic()
         self._wake.set()
+
+    async def _listen(self) -> None:
+        """Hear of jobs before their drivers have started: pods take their time, too."""
+        while True:
+            await asyncio.sleep(_EARLY_S)
+            try:
+                for wish in await asyncio.to_thread(_take_early_wishes):
+                    self._reserve(wish, EARLY_S)
+            except (RayError, RuntimeError, msgspec.DecodeError):
+                _logger.exception("a wish was lost")  # the driver will say it again
 
     async def _act(self) -> None:
         while True:
@@ -233,17 +265,6 @@ class ReservationsActor:
         except Exception:  # whatever it is, the reservations of others must go on
             _logger.exception("step failed")
             return _QUIET_S
+        if time.monotonic() - self._left_at < _LEFT_S:
+            return _LEAVING_S
         return _GROWING_S if is_moving else _QUIET_S
-
-
-def _wish(spec: Spec, attempt: int) -> Wish:
-    return Wish(
-        run=spec.run,
-        attempt=attempt,
-        owner=spec.origin.user,
-        experiment=spec.experiment,
-        since=spec.submitted_at,
-        resources=spec.resources,
-        priority=spec.priority,
-        image=spec.image,
-    )

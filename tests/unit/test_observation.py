@@ -124,11 +124,11 @@ class TestWorkers:
     def test_a_pod_that_is_ready_without_its_ray_node_is_started(self) -> None:
         assert worker(**running()).state == "started"
 
-    def test_a_ray_node_whose_pod_is_not_ready_is_started(self) -> None:
+    def test_a_ray_node_that_lives_is_ready_before_its_pod_is(self) -> None:
         (found,) = read(
             pod(**running(is_ready=False)), nodes=[Node("id", "10.0.0.1", False)]
         ).workers
-        assert found.state == "started"
+        assert found.state == "ready"
 
     def test_a_ready_pod_with_a_live_ray_node_is_ready(self) -> None:
         seen = read(pod(**running()), nodes=[Node("id", "10.0.0.1", is_busy=True)])
