@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from rayml.cluster.observation import Observation
 
 
+# Within so long of a run's end all of its workers get idle, one a moment after the other. They go
+# together: KubeRay takes seconds to act on a second change that comes right after a first.
+LEFT_S = 1.0
+
+
 @dataclass(kw_only=True)
 class Pool:
     """One shape's workers, and what is wanted of them.
@@ -63,6 +68,13 @@ class Pool:
     def has_users(self) -> bool:
         """A worker of it is held or used, or may be in a moment."""
         return len(self.free) < len(self.alive) or self.unplaced > 0
+
+    def is_being_left(self, now: float) -> bool:
+        """Tell whether a run has just left workers of it, of which Ray still calls some busy."""
+        return any(
+            worker.is_busy and worker.free_since is not None and now - worker.free_since < LEFT_S
+            for worker in self.free
+        )
 
     def spare(self) -> list[Worker]:
         """Return the workers that nobody needs, those first that should go first.

@@ -25,7 +25,7 @@ def choose_victims(
             is_tired = (
                 worker.idle_since is not None and now - worker.idle_since >= settings.grace_s
             )
-            if is_tired or not worker.is_bound:
+            if (is_tired and not pool.is_being_left(now)) or not worker.is_bound:
                 pool.give_up(worker)
     spare = [
         (going_order(worker), pool, worker) for pool in pools.values() for worker in pool.spare()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from rayml.cluster.grants import Grant
     from rayml.spec import Spec
     from rayml.tracker.records import Record
+
+_AGAIN_S = 1.0
+_logger = logging.getLogger("rayml.cluster")
 
 
 class Places:
@@ -36,6 +41,7 @@ class Places:
         self._spec = spec
         self._record = record
         self._reservation = _ray.find_reservation(spec)
+        self._note: _Note | None = None
 
     def take(
         self,
@@ -64,15 +70,19 @@ class Places:
             placed = place.ready()
             while not placed.done():
                 pause(placed)
-            self._note(attempt, grant, self._reservation.hold(place))
+            addresses = self._reservation.addresses(place)
         except BaseException:
             place.release()
             raise
+        # The job need not wait until it is written down where it runs.
+        self._note = _Note(lambda: self._write_down(attempt, grant, addresses))
         return place
 
     def give_back(self, place: _ray.Place, attempt: int) -> None:
         """Let others have an attempt's place."""
         place.release()
+        if self._note is not None:
+            self._note.end()
         if self._reservation is not None:
             self._reservation.release()
             with suppress(RaymlError):  # the run's end says the same
@@ -94,11 +104,38 @@ class Places:
             return "its workers are there, and a process on them starts"
         return _ray.busy_reason(self._spec.resources)
 
-    def _note(self, attempt: int, grant: Grant, workers: list[str]) -> None:
+    def _write_down(self, attempt: int, grant: Grant, addresses: list[str]) -> None:
         run, now = self._spec.run, time.time()
+        workers = self._reservation.hold(addresses)  # type: ignore[union-attr]
         self._record(
             Reserved(run=run, time=now, attempt=attempt, shape=grant.shape, workers=workers)
         )
+
+
+class _Note:
+    """Something that is written down beside the job, as soon as that is possible."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write = write
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._try, name="rayml-note", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Try no more; what is being written is finished."""
+        self._is_over.set()
+        self._thread.join()
+
+    def _try(self) -> None:
+        while True:
+            try:
+                self._write()
+            except Exception as exc:  # noqa: BLE001 - Kubernetes, the store or Ray are away
+                _logger.warning("not written down yet", extra={"why": str(exc)})
+            else:
+                return
+            if self._is_over.wait(_AGAIN_S):
+                return
 
 
 def _await_grant(

@@ -37,6 +37,11 @@ def live_nodes() -> list[Node]:
     ]
 
 
+def live_ids() -> frozenset[str]:
+    """Return the ids of the nodes that are alive."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
 def drain_idle(node_id: str) -> bool:
     """Let a node take nothing new if it is idle; tell whether that was so.
 

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.experimental import internal_kv
 
 from rayml._ray.connection import HEAD_ACTOR, first_line
-from rayml._ray.nodes import RayNodes, addresses_of
+from rayml._ray.nodes import RayNodes, addresses_of, live_ids
 from rayml.cluster.address import ClusterName
 from rayml.cluster.grants import EARLY_S, SILENCE_S, WISH, Grant, Wish, wish_of
 from rayml.errors import ClusterUnreachable, RaymlError
@@ -30,8 +30,8 @@ NAME = "reservations"
 _START_S = 60.0
 _PATIENCE_S = 300.0
 _PAUSE_S = 2.0
-_GROWING_S = 0.5
-_EARLY_S = 0.25
+_GROWING_S = 1.0
+_LISTEN_S = 0.1
 # A worker that a run has just left gets idle one moment or the next: its placement group goes, its
 # process ends.
 _LEAVING_S, _LEFT_S = 0.1, 1.5
@@ -81,9 +81,16 @@ class Reservation:
             raise grant.problem
         return grant
 
-    def hold(self, place: Place) -> list[str]:
-        """Note which workers the run is on; return their names."""
-        addresses = addresses_of(place.nodes())
+    def addresses(self, place: Place) -> list[str]:
+        """Return where the run is, as `hold` takes it."""
+        return addresses_of(place.nodes())
+
+    def hold(self, addresses: list[str]) -> list[str]:
+        """Note which workers the run is on; return their names.
+
+        Raises:
+            RaymlError: Kubernetes does not answer.
+        """
         names: Any = ray.get(self._actor.hold.remote(self._spec.run, addresses))
         if self._wish is not None:
             self._wish = msgspec.structs.replace(self._wish, holding=tuple(names))
@@ -174,7 +181,7 @@ def _take_early_wishes() -> list[bytes]:
 
 
 class ReservationsActor:
-    """Reservations as an actor: looks and acts twice a second while anything is on its way."""
+    """Reservations as an actor: looks and acts all the time while anything is on its way."""
 
     def __init__(self, address: str) -> None:
         # Only the head needs them.
@@ -188,6 +195,7 @@ class ReservationsActor:
         self._changed = asyncio.Event()
         self._is_ours = False
         self._left_at = -_LEFT_S
+        self._is_moving = False
         # Nobody may ever call it after a restart, and still workers have to leave.
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._act()), loop.create_task(self._listen())]
@@ -235,12 +243,20 @@ class ReservationsActor:
         self._wake.set()
 
     async def _listen(self) -> None:
-        """Hear of jobs before their drivers have started: pods take their time, too."""
+        """Hear of jobs before their drivers have started, and of nodes as soon as they have come.
+
+        Both cost a call each of Ray's control service, where a step costs five of Kubernetes.
+        """
+        known: frozenset[str] = frozenset()
         while True:
-            await asyncio.sleep(_EARLY_S)
+            await asyncio.sleep(_LISTEN_S)
             try:
                 for wish in await asyncio.to_thread(_take_early_wishes):
                     self._reserve(wish, EARLY_S)
+                nodes = await asyncio.to_thread(live_ids) if self._is_moving else known
+                if nodes != known:
+                    known = nodes
+                    self._wake.set()
             except (RayError, RuntimeError, msgspec.DecodeError):
                 _logger.exception("a wish was lost")  # the driver will say it again
 
@@ -257,7 +273,7 @@ class ReservationsActor:
 
     async def _step(self) -> float:
         try:
-            is_moving = await asyncio.to_thread(self._reservations.step)
+            self._is_moving = await asyncio.to_thread(self._reservations.step)
         except RaymlError as exc:
             self._reservations.fail(exc)
             _logger.warning("step failed", extra={"why": str(exc)})
@@ -267,4 +283,4 @@ class ReservationsActor:
             return _QUIET_S
         if time.monotonic() - self._left_at < _LEFT_S:
             return _LEAVING_S
-        return _GROWING_S if is_moving else _QUIET_S
+        return _GROWING_S if self._is_moving else _QUIET_S

@@ -147,6 +147,7 @@ class Producer:
         self.redactor = redactor
         self._id = uuid.uuid4().hex
         self._n = 0
+        self._recording = threading.Lock()
 
     def encode(self, records: list[Record]) -> bytes:
         """Return the next batch, encoded, with `***` for every secret in it."""
@@ -172,8 +173,9 @@ class Producer:
         self.transport.append(data)
 
     def record(self, *records: Record) -> None:
-        """Make a few records durable and return."""
-        self.send(self.encode(list(records)))
+        """Make a few records durable and return; several threads may do so."""
+        with self._recording:
+            self.send(self.encode(list(records)))
 
 
 class Client:
