@@ -120,7 +120,9 @@ def foreign_cluster(
     """
     with _place(plane, "theirs", s3) as cluster:
         pod = {"containers": [{"name": "ray-head", "image": image}]}
-        worker = {"containers": [{"name": "ray-worker", "image": image}]}
+        size = {"cpu": "1", "memory": "1Gi"}
+        container = {"name": "ray-worker", "image": image, "resources": {"limits": size}}
+        worker = {"containers": [container]}
         group = {"groupName": "own", "replicas": 0, "minReplicas": 0, "maxReplicas": 1}
         spec = {
             "rayVersion": image.partition(":")[2].partition("-")[0],

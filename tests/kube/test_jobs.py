@@ -126,13 +126,14 @@ def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) ->
 
 
 def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:
+    before = set(train.pods())
     with pytest.raises(CapacityError, match=r"asks for 5 workers and the cluster's limit is 4"):
         train.submit(where, resources=rayml.Resources(workers=5))
     with pytest.raises(CapacityError, match="CPU"):
         train.submit(where, resources=rayml.Resources(cpus=64))
     with pytest.raises(SpecError, match=r"gpus=0\.5"):
         train.submit(where, resources=rayml.Resources(gpus=0.5))
-    assert train.pods() == {}
+    assert set(train.pods()) <= before
 
 
 def test_a_folder_of_this_machine_is_no_store(train: JobCluster, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ class TestRaysOwnTools:
         wait_for_state(run, "running")
         address = f"rayml://{train.name.namespace}/{train.name.name}"
         assert run.id in self.call("list", "--address", address).stdout
-        self.call("stop", "--address", address, run.id)
+        self.call("stop", "--address", address, "--no-wait", run.id)
         wait_for_state(run, "cancelled")
 
 
