@@ -230,7 +230,9 @@ class TestChanges:
         before = ask(door, "/echo").json()["headers"]["x-ray-authorization"]
         plane.api.delete(rayclusters)
         for kind in ("secrets/one", "services/one-head-svc"):
-            plane.api.wait(f"/api/v1/namespaces/{NAMESPACE}/{kind}", lambda found: not found)
+            # Kubernetes' garbage collector looks for new kinds of owners every half a minute.
+            path = f"/api/v1/namespaces/{NAMESPACE}/{kind}"
+            plane.api.wait(path, lambda found: not found, timeout_s=90)
         make(plane)
 
         found = eventually(lambda: answered(door), 60)
