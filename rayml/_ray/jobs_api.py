@@ -74,7 +74,9 @@ def submit_driver(
     if py_modules:
         environment["py_modules"] = list(py_modules)
     client.submit_job(
-        entrypoint=" ".join(map(quote, words)),
+        # In place of Ray's shell: when that is stopped, a driver that is its child is left to the
+        # container's first process, which need not collect it, and Ray waits for it to go.
+        entrypoint=f"exec {' '.join(map(quote, words))}",
         submission_id=spec.run,
         metadata={"rayml_run": spec.run, "rayml_name": spec.name},
         runtime_env=environment,

@@ -217,7 +217,7 @@ class TestRaysOwnTools:
         wait_for_state(run, "running")
         address = f"rayml://{train.name.namespace}/{train.name.name}"
         assert run.id in self.call("list", "--address", address).stdout
-        self.call("stop", "--address", address, "--no-wait", run.id)
+        self.call("stop", "--address", address, run.id)
         wait_for_state(run, "cancelled")
 
 
