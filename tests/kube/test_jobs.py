@@ -173,8 +173,7 @@ class TestWaiting:
         path = f"/api/v1/namespaces/{train.name.namespace}/resourcequotas"
         # The workers of the test before would make room when they go.
         wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
-        used = 1
-        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": str(used + 1)}}}
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "2"}}}
         train.plane.api.create(path, quota)
         try:
             run = train.submit(sleep, params={"seconds": 0}, resources=PAIR)
