@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Within so long of a run's end all of its workers get idle, one a moment after the other. They go
 # together: KubeRay takes seconds to act on a second change that comes right after a first.
-LEFT_S = 1.0
+_LEFT_S = 1.0
 
 
 @dataclass(kw_only=True)
@@ -71,10 +71,7 @@ class Pool:
 
     def is_being_left(self, now: float) -> bool:
         """Tell whether a run has just left workers of it, of which Ray still calls some busy."""
-        return any(
-            worker.is_busy and worker.free_since is not None and now - worker.free_since < LEFT_S
-            for worker in self.free
-        )
+        return any(worker.is_busy and is_just_left(worker, now) for worker in self.free)
 
     def spare(self) -> list[Worker]:
         """Return the workers that nobody needs, those first that should go first.
@@ -136,6 +133,11 @@ def make_pools(
     for pool in pools.values():
         _sort_out(pool, all_held, drained, now)
     return pools
+
+
+def is_just_left(worker: Worker, now: float) -> bool:
+    """Tell whether a run has left a worker only a moment ago."""
+    return worker.free_since is not None and now - worker.free_since < _LEFT_S
 
 
 def going_order(worker: Worker) -> tuple[bool, float, str]:

@@ -22,7 +22,7 @@ from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops
 from rayml.cluster.plan import Plan, plan
-from rayml.cluster.pool import LEFT_S
+from rayml.cluster.pool import is_just_left
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
 from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
 from rayml.errors import NotFound, RaymlError
@@ -252,7 +252,9 @@ class Reservations:
             if worker.name in decided.victims - self._drained and not self._is_drained(worker)
         ]
         self._drained |= decided.victims - {worker.name for worker in refused}
-        if any(map(_is_just_left, refused)):  # all of a run's workers go together
+        now = time.time()
+        # All of a run's workers go together.
+        if any(is_just_left(worker, now) for worker in refused):
             refused = [worker for worker in seen.workers if worker.name in decided.victims]
         replicas = Counter(decided.replicas)
         replicas.update(f"{GROUP_PREFIX}{worker.shape}" for worker in refused)
@@ -307,10 +309,6 @@ def _line(held: _Held) -> dict[str, object]:
         "state": "held" if grant.is_ready else "waiting",
         "reason": str(grant.problem or grant.reason),
     }
-
-
-def _is_just_left(worker: Worker) -> bool:
-    return worker.free_since is not None and time.time() - worker.free_since < LEFT_S
 
 
 def _address(pod: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """How soon does a job begin on a KubeRay cluster, and how soon do its workers go after it?
 
 By hand means: somebody raises a worker group's `replicas` in the RayCluster and calls `ray job
-submit` for a script that asks for a placement group of as many workers. Both are commands of a new
-process each, on the same RayCluster, through the same way in (the kube-apiserver's service proxy).
+submit` for a script that asks for a placement group of as many workers. The change is one patch
+from this process, at once; `ray job submit` and `rayml run` are new processes. Both go to the same
+RayCluster, through the same way in (the kube-apiserver's service proxy).
 The first line of the job's code tells the time when it was run.
 
 The plane is the tests' own: real etcd, kube-apiserver, scheduler and Ray, with doubles of kubelet
