@@ -124,17 +124,33 @@ def _add_checkpoint(store: Store, shard: str) -> bool:
         ShardReader(store, shard).read_into(stretch)
     if stretch.is_empty:
         return False
-    span = _write_stretch(store, stretch)
-    made = [span]
-    spans = [*stretch.header.spans, span]
-    while merged := _merge_last(store, shard, spans):
-        made.append(merged)
-        spans = [s for s in spans if s.last < merged.first] + [merged]
-    checkpoint = _checkpoint(stretch, spans)
-    if not store.create(checkpoint_key(shard, stretch.last), encode_checkpoint(checkpoint)):
+    made = [_write_stretch(store, stretch)]
+    try:
+        spans = _merge(store, shard, [*stretch.header.spans, *made], made)
+    except NotFound:
+        if not _is_overtaken(store, shard, stretch.header.seq):
+            raise
+        is_first = False
+    else:
+        encoded = encode_checkpoint(_checkpoint(stretch, spans))
+        is_first = store.create(checkpoint_key(shard, stretch.last), encoded)
+    if not is_first:
         for unused in made:  # somebody else was here at the same moment
             _delete_tables(store, shard, unused)
     return True
+
+
+def _is_overtaken(store: Store, shard: str, seq: int) -> bool:
+    """Return whether somebody else has written a checkpoint after this one."""
+    return any(key > checkpoint_key(shard, seq) for key in store.list(f"checkpoints/{shard}/"))
+
+
+def _merge(store: Store, shard: str, spans: list[Span], made: list[Span]) -> list[Span]:
+    """Merge the newest spans while there are many of about one size; add new ones to `made`."""
+    while merged := _merge_last(store, shard, spans):
+        made.append(merged)
+        spans = [span for span in spans if span.last < merged.first] + [merged]
+    return spans
 
 
 def _write_stretch(store: Store, stretch: _Stretch) -> Span:

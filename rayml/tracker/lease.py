@@ -88,10 +88,11 @@ def lease_shard(store: Store, damaged: Container[str] = ()) -> Lease:
             if LiveMark(store, lease.shard).get() is None:
                 return lease
             lease.release()
-    new = _try(folder / f"{uuid.uuid4().hex[:16]}.lock")
-    if new is None:
-        raise StoreError(f"no file below {folder} can be locked; use another file system")
-    return new
+    while True:
+        # Somebody who looks for a shard at this moment may find the new file, and be faster.
+        new = _try(folder / f"{uuid.uuid4().hex[:16]}.lock")
+        if new is not None:
+            return new
 
 
 def _try(path: Path) -> Lease | None:
@@ -101,7 +102,12 @@ def _try(path: Path) -> Lease | None:
         raise StoreError(f"{path} cannot be opened: {exc.strerror}; mend its permissions") from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError as exc:
+        os.close(descriptor)
+        raise StoreError(
+            f"{path} cannot be locked: {exc.strerror}; use another file system"
+        ) from exc
     return Lease(path.stem, descriptor)

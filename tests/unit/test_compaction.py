@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayml.errors import JournalCorrupt, JournalFenced, StoreError
+from rayml.errors import JournalCorrupt, JournalFenced, NotFound, StoreError
 from rayml.store.folder import Folder
 from rayml.tracker import compaction
 from rayml.tracker.checkpoints import Span, find_checkpoint
@@ -286,6 +286,53 @@ def test_several_at_once_do_no_harm() -> None:
             list(pool.map(lambda _: compact(store, "s"), range(4)))
 
     assert told(read(store)) == told(read(plain))
+
+
+def test_one_that_finds_its_tables_gone_goes_on_with_the_newer_ones() -> None:
+    """Another merges, and merges on, while it is about to read what it would merge."""
+    store, plain = MemoryStore(), MemoryStore()
+    writers = Writer(store), Writer(plain)
+
+    def write(name: str) -> None:
+        for writer in writers:
+            writer.write(submitted(name), points("loss", [0, 1], [0.5, 0.25], run=name))
+
+    for n in range(7):
+        write(f"r{n}")
+        compact(store, "s")
+    write("r7")
+    get = store.get
+
+    def overtaken(key: str) -> bytes:
+        if key.startswith("tables/"):
+            store.get = get  # type: ignore[method-assign]
+            for n in range(3):
+                compact(store, "s")
+                write(f"after {n}")
+            assert store.size(key) is None
+        return get(key)
+
+    store.get = overtaken  # type: ignore[method-assign]
+    assert compact(store, "s") == 2
+
+    assert told(read(store)) == told(read(plain))
+    checkpoint = find_checkpoint(store, "s")
+    assert checkpoint is not None
+    left = {key.split("/")[2] for key in store.list("tables/s/")}
+    assert {f"{s.first:012d}-{s.last:012d}-{s.nonce}" for s in checkpoint.header.spans} <= left
+
+
+def test_tables_that_are_lost_are_missed() -> None:
+    store = MemoryStore()
+    writer = Writer(store)
+    for n in range(7):
+        writer.write(submitted(f"r{n}"), points("loss", [0], [0.5], run=f"r{n}"))
+        compact(store, "s")
+    for key in store.list("tables/s/"):
+        store.delete(key)
+    writer.write(submitted("r7"))
+    with pytest.raises(NotFound):
+        compact(store, "s")
 
 
 def test_a_damaged_checkpoint_is_passed_over() -> None:

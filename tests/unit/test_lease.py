@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_shard_is_leased_to_one_at_a_time_and_then_again(store: Folder) -> Non
     assert third.shard == first.shard
     second.release()
     third.release()
+
+
+def test_many_leases_at_the_same_moment_are_of_as_many_shards(store: Folder) -> None:
+    # A name that one of them has just made up may be found, and locked, by another.
+    with ThreadPoolExecutor(16) as pool:
+        leases = list(pool.map(lambda _: lease_shard(store), range(200)))
+    assert len({lease.shard for lease in leases}) == 200
+    for lease in leases:
+        lease.release()
 
 
 def test_a_hundred_runs_one_after_the_other_share_a_shard(store: Folder) -> None:
