@@ -47,7 +47,7 @@ class Job:
     def resources(self) -> rayml.Resources:
         """What it asks for: each number of workers is of a shape of its own."""
         return rayml.Resources(
-            cpus=1, memory=f"{256 + 128 * self.workers}Mi", workers=self.workers
+            cpus=1, memory=f"{512 + 128 * self.workers}Mi", workers=self.workers
         )
 
 

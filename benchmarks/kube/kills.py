@@ -65,11 +65,17 @@ def play(
 ) -> int:
     """Return how many reservations and workers are left."""
     words = [sys.executable, "-c", CLIENT, str(cluster.name), cluster.store]
-    with subprocess.Popen(
-        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as client:
+    said = folder / "said"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            words, cwd=folder / "job", stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as client,
+    ):
         assert client.stdout is not None
-        run = rayml.get_run(client.stdout.readline().strip(), store=cluster.store)
+        name = client.stdout.readline().strip()
+        assert name, said.read_text()
+        run = rayml.get_run(name, store=cluster.store)
         time.sleep(numbers.uniform(0, 12))
         kill(cluster, run, client)
         wait_for_state(run, "succeeded", "failed", patience_s=PATIENCE_S)
@@ -87,7 +93,8 @@ def main() -> None:
         scratch() as folder,
         job_cluster(folder / "s3", {"node-1": 4.0, "node-2": 4.0}, grace_s=0) as cluster,
     ):
-        (folder / "job.py").write_text(JOB)
+        (folder / "job").mkdir()
+        (folder / "job" / "job.py").write_text(JOB)
         left = {
             name: [play(cluster, folder, kill) for _ in range(ROUNDS)]
             for name, kill in victims.items()
