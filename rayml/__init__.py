@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
     from rayml.database import sql
+    from rayml.engine import Torch
     from rayml.inputs import Input
     from rayml.job import submit
     from rayml.listing import Experiment, experiments, get_run, runs
@@ -72,6 +73,7 @@ _LAZY = {
     "ModelVersion": "rayml.registered:ModelVersion",
     "Run": "rayml.run:Run",
     "RunList": "rayml.run_list:RunList",
+    "Torch": "rayml.engine:Torch",
     "artifact": "rayml.registry:artifact",
     "context": "rayml.run_context:current_context",
     "experiments": "rayml.listing:experiments",
@@ -117,6 +119,7 @@ __all__ = [
     "SpecError",
     "StoreError",
     "StoreUnreachable",
+    "Torch",
     "artifact",
     "context",
     "experiments",

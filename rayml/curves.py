@@ -20,7 +20,9 @@ class Best(NamedTuple):
     step: int
 
 
-def read_curve(run: RunRecord, metric: str, axis: str | None) -> pd.DataFrame:
+def read_curve(
+    run: RunRecord, metric: str, axis: str | None, rank: int | None = None
+) -> pd.DataFrame:
     """Return the points by step: the columns step, time (UTC) and value.
 
     Args:
@@ -28,6 +30,7 @@ def read_curve(run: RunRecord, metric: str, axis: str | None) -> pd.DataFrame:
         metric: Which one.
         axis: Another metric of the run, whose value at that step or the last one before it comes
             as a first column, `axis`; NaN before its first point.
+        rank: Who logged both; by default all ranks' are one.
 
     Raises:
         NotFound: The run has no such metric.
@@ -35,13 +38,15 @@ def read_curve(run: RunRecord, metric: str, axis: str | None) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - not needed to submit
 
     _check_metric(run, metric)
-    frame = pd.DataFrame(run.points(metric), columns=["step", "time", "value"])
+    frame = pd.DataFrame(run.points(metric, rank), columns=["step", "time", "value"])
     frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
     if axis is None:
         return frame
     _check_metric(run, axis)
-    along = pd.DataFrame(run.points(axis), columns=["step", "time", "axis"])[["step", "axis"]]
-    return pd.merge_asof(frame, along, on="step")[["axis", "step", "time", "value"]]
+    along = pd.DataFrame(run.points(axis, rank), columns=["step", "time", "axis"])
+    return pd.merge_asof(frame, along[["step", "axis"]], on="step")[
+        ["axis", "step", "time", "value"]
+    ]
 
 
 def read_summary(run: RunRecord, metric: str) -> Summary:

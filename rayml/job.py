@@ -16,6 +16,7 @@ import cloudpickle
 import msgspec
 
 from rayml.config import Resources, Retry, setting
+from rayml.engine import resize_for
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
 from rayml.inputs import describe_input
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
+    from rayml.engine import Engine
     from rayml.spec import Target
 
 _MIN_SECRET = 4
@@ -66,6 +68,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     experiment: str | None = None,
     labels: Mapping[str, str] | None = None,
     resources: Resources | None = None,
+    engine: Engine | None = None,
     requirements: Sequence[str] | str | Path | None = None,
     working_dir: str | Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -93,6 +96,8 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         experiment: What the run belongs to; `"default"` by default.
         labels: Words to find the run by.
         resources: What each worker needs; one CPU by default.
+        engine: How the job spreads over its workers, such as `rayml.Torch(workers=4)`; by default
+            it runs on the first of them.
         requirements: Packages for this job alone, on top of the environment: a list, or the path
             of
             a requirements.txt. uv installs them once and keeps them.
@@ -129,6 +134,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         experiment=setting("experiment", experiment) or "default",
         labels={str(k): str(v) for k, v in (labels or {}).items()},
         resources=resources or Resources(),
+        engine=engine,
         requirements=_read_requirements(requirements),
         working_dir=None if working_dir is None else Path(working_dir),
         env={str(k): str(v) for k, v in (env or {}).items()},
@@ -158,7 +164,7 @@ def _previewed(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, changes=KubeCluster(spec.cluster).preview(spec))
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - as `submit`
     function: Callable[..., object] | str | Path,
     *,
     params: dict[str, object],
@@ -168,6 +174,8 @@ def prepare(
     cluster: str | None,
     store: Store,
     name: str | None,
+    resources: Resources,
+    engine: Engine | None,
     **rest: object,
 ) -> Job:
     """Validate a job and return it with all that it needs to travel.
@@ -197,6 +205,8 @@ def prepare(
         inputs=records,
         secrets=sorted(secrets),
         parent=context.run_id if (context := find_context()) is not None else None,
+        resources=resources if engine is None else resize_for(engine, resources),
+        engine=engine,
         **rest,  # type: ignore[arg-type]
     )
     spec = _recordable(spec, secrets)
@@ -295,6 +305,7 @@ def _submit_there(job: Job, address: str) -> Run:
 def _submit_here(job: Job) -> Run:
     packed = pack(job.payload)
     from rayml import _ray  # noqa: PLC0415 - Ray loads here, not with rayml
+    from rayml.engines import check_installed  # noqa: PLC0415
     from rayml.supervisor import Supervisor  # noqa: PLC0415
     from rayml.tracker.abandoned import close_abandoned  # noqa: PLC0415
 
@@ -305,6 +316,8 @@ def _submit_here(job: Job) -> Run:
         _tidied.add(job.store.uri)
     if not _ray.is_resized():
         _ray.check_capacity(job.spec.resources)
+        if job.spec.engine is not None and not job.spec.requirements:
+            check_installed(job.spec.engine)
     supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
     run = Run(job.spec, job.store, driver=supervisor)
     supervisor.start()

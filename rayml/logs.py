@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 from rayml.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rayml.redaction import Redactor
     from rayml.store import Store
@@ -31,11 +31,11 @@ _LAST_INTERVAL_S = 5.0
 _PART_BYTES = 4 * 1024 * 1024
 
 
-def capture_path(run: str, attempt: int) -> Path:
-    """Return the file that catches an attempt's output on the machine that executes it."""
+def capture_path(run: str, attempt: int, rank: int = 0) -> Path:
+    """Return the file that catches what a rank of an attempt prints, on its machine."""
     folder = Path(tempfile.gettempdir()) / f"rayml-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{run}-{attempt}.out"
+    return folder / f"{run}-{attempt}-{rank}.out"
 
 
 class LogShipper:
@@ -45,12 +45,14 @@ class LogShipper:
     killed.
     """
 
-    def __init__(self, store: Store, run: str, attempt: int, redactor: Redactor) -> None:
+    def __init__(
+        self, store: Store, run: str, attempt: int, redactor: Redactor, rank: int = 0
+    ) -> None:
         self._store = store
-        self._run = run
-        self._attempt = attempt
+        self._folder = f"{_folder(run, rank)}{attempt:04d}/"
         self._redactor = redactor
-        self._mark = capture_path(run, attempt).with_suffix(".mark")
+        self._path = capture_path(run, attempt, rank)
+        self._mark = self._path.with_suffix(".mark")
         self._position, self._part, self._count = self._read_mark()
 
     def ship(self, *, is_last: bool) -> bool:
@@ -75,7 +77,7 @@ class LogShipper:
 
     def remove(self) -> None:
         """Delete the capture file; call it when all of it is in the store."""
-        capture_path(self._run, self._attempt).unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
 
     def _next(self, *, is_last: bool) -> bytes:
@@ -88,7 +90,7 @@ class LogShipper:
 
     def _read(self) -> bytes:
         try:
-            with capture_path(self._run, self._attempt).open("rb") as file:
+            with self._path.open("rb") as file:
                 file.seek(self._position)
                 return file.read(_PART_BYTES)
         except FileNotFoundError:
@@ -96,7 +98,7 @@ class LogShipper:
 
     @property
     def _key(self) -> str:
-        return f"logs/{self._run}/{self._attempt:04d}/{self._part:08d}.log"
+        return f"{self._folder}{self._part:08d}.log"
 
     def _read_mark(self) -> tuple[int, int, int]:
         try:
@@ -111,13 +113,17 @@ class LogShipper:
         staged.replace(self._mark)
 
 
-def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor) -> None:
+def _folder(run: str, rank: int) -> str:
+    return f"logs/{run}/{rank:05d}/"
+
+
+def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor, rank: int = 0) -> None:
     """Store what a process printed before it died, and delete its capture file.
 
     Raises:
         StoreError: The store refused.
     """
-    shipper = LogShipper(store, run, attempt, redactor)
+    shipper = LogShipper(store, run, attempt, redactor, rank)
     while shipper.ship(is_last=True):
         pass
     shipper.remove()
@@ -191,31 +197,62 @@ def _flush(*streams: TextIO) -> None:
 
 
 class LogReader:
-    """Reads one run's output from the store, attempt by attempt, and remembers how far it came."""
+    """Reads what a run's ranks have printed from the store, and remembers how far it came.
 
-    def __init__(self, store: Store, run: str) -> None:
+    A rank's output comes attempt by attempt; with several ranks each line says whose it is.
+    """
+
+    def __init__(self, store: Store, run: str, ranks: Sequence[int] = (0,)) -> None:
+        self._ranks = [
+            _RankReader(store, _folder(run, rank), f"[rank {rank}] " if len(ranks) > 1 else "")
+            for rank in ranks
+        ]
+
+    def read(self, *, is_last: bool = False) -> str:
+        """Return what was stored since the last call; a character is never cut in two.
+
+        Args:
+            is_last: Nothing more will come; with several ranks a line without an end waits for it.
+        """
+        return "".join(rank.read(is_last=is_last) for rank in self._ranks)
+
+
+class _RankReader:
+    def __init__(self, store: Store, folder: str, label: str) -> None:
         self._store = store
-        self._prefix = f"logs/{run}/"
-        self._last = ""
+        self._folder = folder
+        self._label = label
+        self._last = self._rest = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def read(self) -> str:
-        """Return what was stored since the last call; a character is never cut in two."""
+    def read(self, *, is_last: bool) -> str:
         text = []
-        for key in self._store.list(self._prefix, after=self._last):
+        for key in self._store.list(self._folder, after=self._last):
             text.append(self._decoder.decode(self._store.get(key)))
             self._last = key
-        return "".join(text)
+        return self._labelled("".join(text), is_last) if self._label else "".join(text)
+
+    def _labelled(self, text: str, is_last: bool) -> str:  # noqa: FBT001 - of the method above
+        *lines, self._rest = (self._rest + text).split("\n")
+        if is_last and self._rest:
+            lines, self._rest = [*lines, self._rest], ""
+        return "".join(f"{self._label}{line}\n" for line in lines)
 
 
 def follow(
-    read: Callable[[], str], is_over: Callable[[], bool], interval_s: float
+    read: Callable[[bool], str], is_over: Callable[[], bool], interval_s: float
 ) -> Iterator[str]:
-    """Yield complete lines as they come, with their ends, until the run is over."""
+    """Yield complete lines as they come, with their ends, until the run is over.
+
+    Args:
+        read: Returns what is new; it is told whether this is the last time.
+        is_over: Tells whether nothing more will come.
+        interval_s: Seconds between two looks.
+    """
     rest = ""
     while True:
         over = is_over()
-        *lines, rest = (rest + read()).splitlines(keepends=True) or [""]
+        *lines, rest = (rest + read(over)).splitlines(keepends=True) or [""]
         if rest.endswith("\n"):
             lines, rest = [*lines, rest], ""
         yield from lines

@@ -60,7 +60,8 @@ class Places:
             RaymlError: The workers can never be had.
         """
         if self._reservation is None:
-            return _ray.find_place(self._spec.resources)
+            is_spread = self._spec.engine is not None
+            return _ray.find_place(self._spec.resources, is_group=is_spread)
         self._reservation.ask(attempt)
         grant = _await_grant(self._reservation, pause, explain)
         place = _ray.take_workers(

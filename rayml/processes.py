@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from rayml.tracker.segments import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
 
 # Set in the environment of a job: a child that has left its parent still carries it.
 VARIABLE = "RAYML_RUN_ID"
@@ -30,6 +37,44 @@ def interrupt(pid: int) -> None:
     """Raise KeyboardInterrupt in the code that a process executes."""
     with suppress(ProcessLookupError):
         os.kill(pid, INTERRUPT)
+
+
+_interruptible: list[int] = []
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let `interrupt` raise KeyboardInterrupt in this thread, in place of the one before.
+
+    The process's first thread must have called `listen` for that if this is another one. There,
+    an interruption waits for the end of a sleep or read; in the first thread it ends them.
+    """
+    _interruptible.append(threading.get_ident())
+    is_first = threading.current_thread() is threading.main_thread()
+    if is_first:
+        listen()
+    try:
+        yield
+    finally:
+        _interruptible.pop()
+        if is_first:
+            signal.signal(INTERRUPT, signal.SIG_IGN)
+
+
+def listen() -> None:
+    """Let this process hear `interrupt`; call it in its first thread."""
+    # Ray's own way to cancel a task does not end a sleep or a read, and SIGINT is blocked in its
+    # workers, rightly: Ctrl-C in the terminal is not for them.
+    signal.signal(INTERRUPT, _interrupted)
+
+
+def _interrupted(_: int, __: FrameType | None) -> None:
+    if not _interruptible:
+        return
+    if (thread := _interruptible[-1]) == threading.get_ident():
+        raise KeyboardInterrupt
+    raised = ctypes.py_object(KeyboardInterrupt)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
 def kill_run(run: str, pid: int) -> int:

@@ -240,15 +240,24 @@ class Run:
             raise error
         return self
 
-    def logs(self, follow: bool = False) -> str | Iterator[str]:  # noqa: FBT001, FBT002 - the contract
+    def logs(self, follow: bool = False, rank: int | None = None) -> str | Iterator[str]:  # noqa: FBT001, FBT002 - the contract
         """Return what it has printed, or yield it line by line until it ends.
 
         Args:
             follow: Yield complete lines, with their ends, as they come.
+            rank: Of the worker to hear alone; by default all are, and each line says whose it is.
+
+        Raises:
+            SpecError: It has no such rank.
         """
-        reader = LogReader(self._store, self.id)
+        if rank is not None and rank not in range(self._spec.world_size):
+            raise SpecError(
+                f"run {self.id} has no rank {rank}; it has {self._spec.world_size}, from 0 on"
+            )
+        ranks = range(self._spec.world_size) if rank is None else (rank,)
+        reader = LogReader(self._store, self.id, ranks)
         if not follow:
-            return reader.read()
+            return reader.read(is_last=True)
         return self._follow(reader)
 
     def cancel(self, grace_s: float = 10) -> None:
@@ -269,18 +278,22 @@ class Run:
             driver = find_driver(self._spec, self._store)
         driver.cancel(grace_s, by="its user")
 
-    def history(self, metric: str, axis: str | None = None) -> pd.DataFrame:
+    def history(
+        self, metric: str, axis: str | None = None, rank: int | None = None
+    ) -> pd.DataFrame:
         """Return a metric's points as a DataFrame with the columns step, time (UTC) and value.
 
         Args:
             metric: Its name.
             axis: Another metric to look at it along, such as the epoch or the samples seen: the
                 column `axis`, before the others, has its last value at or before each step.
+            rank: Of the worker that logged it; by default all ranks' values at a step are one,
+                their mean unless `log_metric` was told otherwise.
 
         Raises:
             NotFound: It has logged no such metric.
         """
-        return read_curve(self._record(), metric, axis)
+        return read_curve(self._record(), metric, axis, rank)
 
     def summary(self, metric: str) -> Summary:
         """Return a metric's count, first and last step, last value, and min and max with steps.
@@ -391,7 +404,9 @@ class Run:
         return _POLL_S if self._store.is_local else _REMOTE_POLL_S
 
     def _follow(self, reader: LogReader) -> Iterator[str]:
-        yield from follow(reader.read, self._is_ended, self._poll_s)
+        yield from follow(
+            lambda is_last: reader.read(is_last=is_last), self._is_ended, self._poll_s
+        )
 
 
 def _utc(seconds: float | None) -> datetime | None:

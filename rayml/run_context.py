@@ -7,18 +7,20 @@ import threading
 import time
 from contextvars import ContextVar
 from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, get_args
 
 import cloudpickle
 import msgspec
 
 from rayml.artifacts import Artifact
-from rayml.errors import RaymlError, SpecError
+from rayml.errors import RaymlError, SpecError, suggestion
+from rayml.ranks import Rank
 from rayml.spec import describe_value
 from rayml.tracker import relay
 from rayml.tracker.client import Client, Producer
 from rayml.tracker.long_params import keep_long
 from rayml.tracker.records import Labels, Logged, Params
+from rayml.tracker.series import Reduction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_NAME = 250
 _CHECKPOINT = "checkpoint"
+_ALONE = Rank()
 
 
 class Context:
@@ -47,6 +50,9 @@ class Context:
         attempt: Counted from 1.
         params: What the job was given, defaults included where the function is known.
         inputs: What the job was given, by name: `.uri .path() .to_pandas() .to_arrow() .to_ray()`.
+        rank: Which of the workers that run the function at once this is, counted from 0.
+        world_size: How many those are; 1 without an engine.
+        local_rank: Which it is of those on the same machine.
         is_shared: It was handed to another process, which may log too.
     """
 
@@ -57,12 +63,17 @@ class Context:
         store: Store,
         params: Mapping[str, object],
         inputs: Mapping[str, Input],
+        rank: Rank = _ALONE,
     ) -> None:
         self.run_id = producer.run
         self.attempt = producer.attempt
         self.params = dict(params)
         self.inputs = dict(inputs)
+        self.rank = rank.rank
+        self.world_size = rank.world_size
+        self.local_rank = rank.local_rank
         self.is_shared = False
+        self._place = rank
         self._client = client
         self._producer = producer
         self._store = store
@@ -74,7 +85,7 @@ class Context:
     def __reduce__(self) -> tuple[Callable[..., Context], tuple[object, ...]]:
         self.is_shared = True
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
-        return _rebuild, (self._producer.transport, *rest, self._producer.redactor)
+        return _rebuild, (self._producer.transport, *rest, self._producer.redactor, self._place)
 
     @property
     def store(self) -> Store:
@@ -94,11 +105,17 @@ class Context:
     def for_children(self) -> bytes:
         """Return what a `RelayTransport` tells child processes; inputs stay with the parent."""
         inputs: dict[str, Input] = {}
-        rest = (self.run_id, self.attempt, self.params, inputs, self._producer.redactor)
-        return bytes(cloudpickle.dumps((self._store, *rest)))
+        job = (self._store, self.run_id, self.attempt, self.params, inputs)
+        return bytes(cloudpickle.dumps((*job, self._producer.redactor, self._place)))
 
     def log_metric(
-        self, name: str, value: SupportsFloat, step: int | None = None, *, sync: bool = False
+        self,
+        name: str,
+        value: SupportsFloat,
+        step: int | None = None,
+        *,
+        sync: bool = False,
+        reduce: Reduction | None = None,
     ) -> None:
         """Log one number; NaN and infinities are kept.
 
@@ -108,9 +125,11 @@ class Context:
                 element.
             step: Where on the metric's axis; without it, one after the metric's last. Any order.
             sync: Return when it is durable.
+            reduce: How the values that several ranks log at a step become one: `"mean"`, which it
+                is if nobody says otherwise, `"sum"`, `"min"` or `"max"`. Each rank's own stay too.
 
         Raises:
-            SpecError: The name, value or step is not such a thing.
+            SpecError: The name, value, step or reduction is not such a thing.
             StoreError: With `sync`: it could not be made durable within 30 s.
         """
         try:
@@ -122,6 +141,8 @@ class Context:
             ) from exc
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
             _check_name(name)
+        if reduce is not None:
+            self._reduce(name, reduce)
         self._sender().point(name, number, position)
         if sync:
             self.flush()
@@ -312,6 +333,13 @@ class Context:
         """
         self._client.close(timeout_s)
 
+    def _reduce(self, name: str, how: Reduction) -> None:
+        if how not in get_args(Reduction):
+            raise SpecError(
+                f"metric {name!r} got reduce={how!r}; {suggestion(str(how), get_args(Reduction))}"
+            )
+        self._sender().reduce(name, how)
+
     def _sender(self) -> Client:
         if self._pid != os.getpid():
             self._rejoin()
@@ -328,7 +356,7 @@ class Context:
         parent = self._producer
         transport = relay.RelayTransport(address)
         self._producer = Producer(transport, parent.run, parent.attempt, parent.redactor)
-        self._client = _child_client(self._producer)
+        self._client = _child_client(self._producer, self._place)
         self._pid = os.getpid()
 
     def _log(self, saved: ArtifactRecord) -> Artifact:
@@ -353,14 +381,15 @@ def _rebuild(
     params: Mapping[str, object],
     inputs: Mapping[str, Input],
     redactor: Redactor | None,
+    rank: Rank,
 ) -> Context:
     """Make a context in another process of a job; it is flushed when that exits."""
     producer = Producer(transport, run_id, attempt, redactor)
-    return Context(_child_client(producer), producer, store, params, inputs)
+    return Context(_child_client(producer, rank), producer, store, params, inputs, rank)
 
 
-def _child_client(producer: Producer) -> Client:
-    client = Client(producer, eager=True)
+def _child_client(producer: Producer, rank: Rank) -> Client:
+    client = Client(producer, rank=rank.rank, eager=True)
     # Unlike atexit, this is also called in the children that multiprocessing forks.
     Finalize(None, _flush_quietly, (client,), exitpriority=10)
     return client

@@ -1,7 +1,8 @@
 """The one entry point in which every attempt executes, on this machine or on a cluster.
 
 It runs inside a Ray task. A function runs in the task's own process, so that what it starts on Ray
-counts as the job's; a script runs as a process of its own, so that it really is unchanged.
+counts as the job's; a script runs as a process of its own, so that it really is unchanged. With an
+engine the task only has that start the ranks, each of which executes the attempt in its own way.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import linecache
 import logging
 import os
 import random
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-import traceback
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +26,19 @@ from typing import TYPE_CHECKING
 import cloudpickle
 import msgspec
 
-from rayml import processes
+from rayml import engines, processes
 from rayml.code import unpack_folder
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.mlflow_uri import tracking_uri
+from rayml.problem import describe_exception, redacted
+from rayml.ranks import Rank, RankFailed
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
 from rayml.run_context import Context, enter, leave
+from rayml.script import ScriptFailed, run_script
 from rayml.tracker.client import Client, Producer
 from rayml.tracker.reader import find_artifact
 from rayml.tracker.records import Problem, Result, Started
@@ -54,7 +56,6 @@ _FLUSH_S = 60.0
 # What another process of the job has logged just before the function returned is on its way.
 _LINGER_S = 0.25
 _MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
-_PACKAGE = str(Path(__file__).parent)
 _OWN_MODULES = frozenset(
     [
         *("rayml", "ray", "msgspec", "obstore", "pyarrow", "numpy", "pandas", "psutil"),
@@ -87,6 +88,7 @@ class Order:
     Attributes:
         path: The submitter's module search path; what is missing here is added behind.
         code: Digest of the packed folder that it runs in, if that came from another machine.
+        share: What it takes of a worker, under Ray's names: with an engine each rank does.
     """
 
     spec: Spec
@@ -97,6 +99,7 @@ class Order:
     ray_address: str = ""
     path: tuple[str, ...] = ()
     code: str | None = None
+    share: Mapping[str, float] = field(default_factory=dict)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,11 +115,35 @@ def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
     Everything that the job logged and printed is durable when this returns; if it could not be
     made so, the outcome is a failure. Never raises for what user code does.
     """
+    if order.spec.engine is not None:
+        return _spread(order, payload), False
     before = set(sys.modules), threading.active_count(), _log_settings()
-    attempt = _Attempt(order, node)
+    attempt = _Attempt(order, Rank(node=node))
     outcome = attempt.run(payload)
     is_clean = outcome.problem is None and not attempt.killed_children
     return msgspec.json.encode(outcome), is_clean and _is_unchanged(*before)
+
+
+def _spread(order: Order, payload: bytes) -> bytes:
+    try:
+        return engines.run(order.spec, order.share, partial(execute_rank, order, payload))
+    except RankFailed as exc:
+        problem = exc.problem
+    except RaymlError as exc:
+        problem = Problem(kind="engine", message=str(exc))
+    return msgspec.json.encode(Outcome(problem=problem))
+
+
+def execute_rank(order: Order, payload: bytes, rank: Rank) -> bytes:
+    """Run one rank of an attempt to its end; return its `Outcome`.
+
+    Raises:
+        RankFailed: What it runs has failed.
+    """
+    outcome = _Attempt(order, rank).run(payload)
+    if outcome.problem is not None:
+        raise RankFailed(msgspec.structs.replace(outcome.problem, rank=rank.rank), time.time())
+    return msgspec.json.encode(outcome)
 
 
 def _is_unchanged(
@@ -134,9 +161,9 @@ def _log_settings() -> tuple[int, list[logging.Handler]]:
 
 
 class _Attempt:
-    def __init__(self, order: Order, node: str) -> None:
+    def __init__(self, order: Order, rank: Rank) -> None:
         self._order = order
-        self._node = node
+        self._rank = rank
         self._spec = order.spec
         self._redactor = Redactor(order.secrets.values())
         self._producer = Producer(
@@ -145,13 +172,13 @@ class _Attempt:
             order.attempt,
             self._redactor if order.secrets else None,
         )
-        self._client = Client(self._producer)
+        self._client = Client(self._producer, rank=rank.rank)
         self.killed_children = 0
 
     def run(self, payload: bytes) -> Outcome:
-        order, spec = self._order, self._spec
-        path = capture_path(spec.run, order.attempt)
-        capture = Capture(LogShipper(order.store, spec.run, order.attempt, self._redactor), path)
+        order, run, rank = self._order, self._spec.run, self._rank.rank
+        shipper = LogShipper(order.store, run, order.attempt, self._redactor, rank)
+        capture = Capture(shipper, capture_path(run, order.attempt, rank))
         capture.start()
         try:
             self._client.add(self._started(), urgent=True)
@@ -166,7 +193,8 @@ class _Attempt:
             run=self._spec.run,
             time=time.time(),
             attempt=self._order.attempt,
-            node=self._node,
+            rank=self._rank.rank,
+            node=self._rank.node,
             host=socket.gethostname(),
             pid=os.getpid(),
         )
@@ -174,17 +202,19 @@ class _Attempt:
     def _run_user_code(self, payload: bytes) -> Outcome:
         try:
             value = self._call(payload)
-        except _ScriptFailed as exc:
+        except ScriptFailed as exc:
             return Outcome(problem=redacted(exc.problem, self._redactor))
-        except SystemExit as exc:
-            return _exit_outcome(exc, self._redactor)
         except BaseException as exc:  # noqa: BLE001 - whatever user code raises ends the attempt
+            if isinstance(exc, SystemExit) and exc.code in (None, 0):
+                return self._keep(None)
             return Outcome(problem=redacted(describe_exception(exc), self._redactor))
         return self._keep(value)
 
     def _keep(self, value: object) -> Outcome:
         for name, number in result_metrics(value):
             self._client.point(name, number, None)
+        if self._rank.rank > 0:  # what the first one returns is the run's result
+            return Outcome()
         try:
             result = encode_result(value, self._order.store, self._redactor.redact)
         except RaymlError as exc:
@@ -208,7 +238,8 @@ class _Attempt:
             # Whoever watches must know this process before user code can take it down.
             self._client.flush(_FLUSH_S)
             if spec.target.kind == "script":
-                _run_script(order)
+                output = capture_path(spec.run, order.attempt, self._rank.rank)
+                run_script(spec, _script_environment(order), output)
                 return None
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
@@ -223,7 +254,8 @@ class _Attempt:
             name: Input(record, payload.inputs.get(name), self._find_artifact)
             for name, record in order.spec.inputs.items()
         }
-        return Context(self._client, self._producer, order.store, payload.params, inputs)
+        rest = (order.store, payload.params, inputs)
+        return Context(self._client, self._producer, *rest, self._rank)
 
     def _find_artifact(self, uri: str) -> Artifact:
         return find_artifact(self._order.store, uri)
@@ -295,9 +327,6 @@ def _process_state(order: Order) -> Iterator[None]:
     """Give the process the job's folder, environment and words; put its own back afterwards."""
     spec = order.spec
     environment, home, path, argv = dict(os.environ), Path.cwd(), list(sys.path), sys.argv
-    # Ray's own way to cancel a task does not end a sleep or a read, and SIGINT is blocked in its
-    # workers, rightly: Ctrl-C in the terminal is not for them.
-    signal.signal(processes.INTERRUPT, signal.default_int_handler)
     _forget_seeds()
     os.environ |= order.secrets
     os.environ[processes.VARIABLE] = spec.run
@@ -306,13 +335,18 @@ def _process_state(order: Order) -> Iterator[None]:
     sys.path += [folder for folder in order.path if folder not in sys.path]
     sys.argv = [spec.target.file or spec.name, *spec.args]
     try:
-        yield
+        with processes.interruptible():
+            yield
     finally:
-        signal.signal(processes.INTERRUPT, signal.SIG_IGN)
         sys.path[:], sys.argv = path, argv
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(home)
+
+
+def _script_environment(order: Order) -> dict[str, str]:
+    address = {"RAY_ADDRESS": order.ray_address} if order.ray_address else {}
+    return {**os.environ, **address}
 
 
 def _point_mlflow_here(store: Store) -> None:
@@ -326,108 +360,3 @@ def _forget_seeds() -> None:
     random.seed()
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
-
-
-class _ScriptFailed(Exception):
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
-def _run_script(order: Order) -> None:
-    """Run a script as `python script.py args` would, and wait for it.
-
-    Raises:
-        _ScriptFailed: It exited with another code than 0, or was killed.
-    """
-    spec = order.spec
-    script = str(Path(spec.working_dir, spec.target.file))
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    if order.ray_address:
-        environment["RAY_ADDRESS"] = order.ray_address
-    # A child inherits which signals are blocked, and a script wants its Ctrl-C.
-    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    child = subprocess.Popen(
-        [sys.executable, script, *spec.args],
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,
-    )
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        os.killpg(child.pid, signal.SIGINT)
-        child.wait()
-        raise
-    if code != 0:
-        raise _ScriptFailed(_script_problem(spec, code, order.attempt))
-
-
-def _script_problem(spec: Spec, code: int, attempt: int) -> Problem:
-    name = Path(spec.target.file).name
-    if code < 0:
-        reason = signal.Signals(-code).name
-        return Problem(kind="killed", message=f"{name} was killed by {reason}")
-    shown = last_traceback(capture_path(spec.run, attempt))
-    kind = "error" if shown else "exit"
-    return Problem(kind=kind, message=f"{name} exited with code {code}", traceback=shown)
-
-
-def last_traceback(path: Path) -> str:
-    """Return the traceback that ends a script's output, or nothing."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64 * 1024))
-        text = file.read().decode(errors="replace")
-    _, found, tail = text.rpartition("Traceback (most recent call last):\n")
-    return found + tail.rstrip() if found else ""
-
-
-def _exit_outcome(exc: SystemExit, redactor: Redactor) -> Outcome:
-    if exc.code in (None, 0):
-        return Outcome(result=Result(format="json", inline=b"null"))
-    shown = f"code {exc.code}" if isinstance(exc.code, int) else repr(exc.code)
-    problem = Problem(kind="exit", message=f"the function exited with {shown}")
-    return Outcome(problem=redacted(problem, redactor))
-
-
-def describe_exception(exc: BaseException) -> Problem:
-    """Return what user code raised as a problem, with the traceback as its author would see it."""
-    if isinstance(exc, KeyboardInterrupt):
-        return Problem(kind="cancelled", message="it was interrupted")
-    text = "".join(_user_traceback(exc).format())
-    summary = _short(traceback.format_exception_only(exc)[-1].strip())
-    if isinstance(exc, ModuleNotFoundError) and exc.name:
-        package = exc.name.partition(".")[0]
-        summary += f"; give requirements=[{package!r}], or an image that has it"
-    return Problem(kind="error", message=summary, traceback=text)
-
-
-def redacted(problem: Problem, redactor: Redactor) -> Problem:
-    """Return a problem without secrets in its words."""
-    return msgspec.structs.replace(
-        problem,
-        message=redactor.redact_text(problem.message),
-        traceback=redactor.redact_text(problem.traceback),
-    )
-
-
-def _user_traceback(exc: BaseException) -> traceback.TracebackException:
-    """Return an exception's traceback, causes included, with the user's own frames only."""
-    whole = traceback.TracebackException.from_exception(exc)
-    pending = [whole]
-    while pending:
-        part = pending.pop()
-        part.stack[:] = [frame for frame in part.stack if not _is_ours(frame.filename)]
-        pending += [p for p in (part.__cause__, part.__context__) if p is not None]
-        pending += part.exceptions or []
-    return whole
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith((_PACKAGE, "<frozen importlib", "<frozen runpy"))
-
-
-def _short(text: str) -> str:
-    limit = 2000
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters in all)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rayml.config import Resources, Retry
+from rayml.engine import Engine
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         run: The run's id.
         params: Their values as JSON; what JSON cannot hold is described by its text.
+        engine: How it spreads over its workers; None runs it once.
         secrets: The names of the secrets only.
         working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
         parent: The id of the run that started this one, or None.
@@ -94,6 +96,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     args: list[str] = []
     labels: dict[str, str] = {}
     resources: Resources = Resources()
+    engine: Engine | None = None
     requirements: list[str] = []
     env: dict[str, str] = {}
     secrets: list[str] = []
@@ -105,6 +108,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     priority: int = 0
     changes: list[dict[str, Any]] = []
     long_params: dict[str, str] = {}
+
+    @property
+    def world_size(self) -> int:
+        """How many processes run its function at once."""
+        return 1 if self.engine is None else self.resources.workers
 
     def __str__(self) -> str:
         """Return the job as indented JSON: what `dry_run=True` and `--dry-run` show."""

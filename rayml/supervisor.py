@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -22,6 +22,7 @@ from rayml._ray import RAY_DIED
 from rayml.environment import runtime_env
 from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
 from rayml.places import Places
+from rayml.problem import redacted
 from rayml.redaction import Redactor
 from rayml.tracker.abandoned import close_shard_of
 from rayml.tracker.client import ActorTransport, Producer
@@ -30,6 +31,7 @@ from rayml.tracker.records import (
     Ended,
     Problem,
     Retrying,
+    Started,
     Submitted,
     Waiting,
 )
@@ -75,8 +77,7 @@ class _Running:
     task: ray.ObjectRef[Any]
     end: Future[Any]
     started: float | None = None
-    node: str = ""
-    pid: int = 0
+    ranks: list[Started] = field(default_factory=list)
     oom_kills: int = 0
 
     @property
@@ -211,14 +212,17 @@ class Supervisor(threading.Thread):
                 self._connection.address,
                 tuple(sys.path),
                 self._code,
+                place.demand,
             )
+            # With an engine the task itself only waits: its workers are the ranks'.
+            demand = place.demand if self._spec.engine is None else {}
             task = _ray.start_attempt(
-                runner.execute, (order, self._payload), place, environment,
+                runner.execute, (order, self._payload), place, demand, environment,
                 name=f"rayml:{self._spec.name}",
             )  # fmt: skip
             return self._await(_Running(begun, task, task.future(), oom_kills=_ray.oom_kills()))
         except _Stopped as exc:
-            return runner.Outcome(problem=runner.redacted(exc.problem, self._redactor))
+            return runner.Outcome(problem=redacted(exc.problem, self._redactor))
         finally:
             if self._has_ray():
                 self._leave(place, attempt)
@@ -270,8 +274,8 @@ class Supervisor(threading.Thread):
 
     def _outcome_without_ray(self, running: _Running) -> Outcome:
         if self._connection.is_own:
-            run, attempt = self._spec.run, running.attempt
-            end_attempt(self._store, run, attempt, running.pid, self._redactor)
+            for rank in running.ranks:
+                end_rank(self._store, rank, self._redactor)
         return runner.Outcome(problem=RAY_DIED)
 
     def _tick(self, running: _Running) -> float:
@@ -303,11 +307,12 @@ class Supervisor(threading.Thread):
             self._halt(running, status.cancel.grace_s, problem)
 
     def _note_start(self, running: _Running, status: Status | None) -> None:
-        started = status.started if status is not None else None
-        if started is None or started.attempt != running.attempt or running.started is not None:
+        ranks = status.ranks if status is not None else []
+        if not ranks or ranks[0].attempt != running.attempt:
             return
-        running.started = time.monotonic()
-        running.node, running.pid = started.node, started.pid
+        running.ranks = ranks
+        if running.started is None:
+            running.started = time.monotonic()
 
     def _check_clock(self, running: _Running) -> None:
         now, spec = time.monotonic(), self._spec
@@ -341,8 +346,8 @@ class Supervisor(threading.Thread):
         """End the attempt: ask the code first, then end its processes, all of them."""
         if running.started is None:
             ray.cancel(running.task, force=True)
-        else:
-            self._on_its_node(running, processes.interrupt, running.pid)
+        for rank in running.ranks:
+            self._on_node_of(rank, processes.interrupt, rank.pid)
         _ray.wait_for_any([running.end], grace_s)
         self._clean_up(running)
         raise _Stopped(problem)
@@ -356,23 +361,22 @@ class Supervisor(threading.Thread):
             if running.started is None and _ray.wait_for_any([self._watching()], _QUIET_S):
                 self._note_start(running, self._take_status())
             self._clean_up(running)
-            problem = _ray.explain_death(exc, running.pid, running.oom_kills)
-            return runner.Outcome(problem=runner.redacted(problem, self._redactor))
+            pid = running.ranks[0].pid if running.ranks else 0
+            problem = _ray.explain_death(exc, pid, running.oom_kills)
+            return runner.Outcome(problem=redacted(problem, self._redactor))
 
     def _clean_up(self, running: _Running) -> None:
         """End what an attempt has left running, and store what it had printed."""
-        self._on_its_node(
-            running, end_attempt, self._store, self._spec.run, running.attempt, running.pid,
-            self._redactor,
-        )  # fmt: skip
+        if self._spec.engine is not None:  # the task that waits for the ranks
+            ray.cancel(running.task, force=True)
+        for rank in running.ranks:
+            self._on_node_of(rank, end_rank, self._store, rank, self._redactor)
 
-    def _on_its_node(
-        self, running: _Running, function: Callable[..., object], *args: object
-    ) -> None:
-        if running.node in ("", _ray.this_node()):
+    def _on_node_of(self, rank: Started, function: Callable[..., object], *args: object) -> None:
+        if rank.node in ("", _ray.this_node()):
             function(*args)
-        elif _ray.node_is_alive(running.node):
-            ray.get(_ray.run_on_node(running.node, function, *args), timeout=60)
+        elif _ray.node_is_alive(rank.node):
+            ray.get(_ray.run_on_node(rank.node, function, *args), timeout=60)
 
     # --- around the attempts ---
 
@@ -426,10 +430,10 @@ def _cancelled_by(name: str) -> Problem:
     return Problem(kind="cancelled", message=f"it was cancelled by {name}")
 
 
-def end_attempt(store: Store, run: str, attempt: int, pid: int, redactor: Redactor) -> None:
-    """On the machine of an attempt: end its processes and store the rest of what it printed."""
-    processes.kill_run(run, pid)
-    logs.ship_rest(store, run, attempt, redactor)
+def end_rank(store: Store, rank: Started, redactor: Redactor) -> None:
+    """On the machine of a rank: end its processes and store the rest of what it printed."""
+    processes.kill_run(rank.run, rank.pid)
+    logs.ship_rest(store, rank.run, rank.attempt, redactor, rank.rank)
 
 
 def request_cancel(actor: ray.actor.ActorHandle[Any], run: str, grace_s: float, by: str) -> None:

@@ -13,8 +13,8 @@ import psutil
 
 from rayml.config import setting
 from rayml.origin import new_run_id, read_origin
+from rayml.problem import describe_exception
 from rayml.run_context import Context, enter, find_context, leave
-from rayml.runner import describe_exception
 from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
 from rayml.tracker.client import Client, Producer

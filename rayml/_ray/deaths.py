@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ray.exceptions import (
+    ActorDiedError,
     NodeDiedError,
     OutOfMemoryError,
     RaySystemError,
@@ -34,10 +35,13 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
         return Problem(kind="oom", message="it was killed because the machine's memory ran out")
     if isinstance(exc, NodeDiedError | RaySystemError) or not is_alive():
         return RAY_DIED
-    if isinstance(exc, WorkerCrashedError):
+    if isinstance(exc, WorkerCrashedError | ActorDiedError):
+        if "node" in str(exc) and "died" in str(exc) and "process" not in str(exc):
+            return RAY_DIED
+        shown = f" (pid {pid})" if pid else ""
         return Problem(
             kind="killed",
-            message=f"its process (pid {pid}) ended before the function returned: it called "
+            message=f"its process{shown} ended before the function returned: it called "
             "os._exit, crashed, or was killed",
         )
     if isinstance(exc, RuntimeEnvSetupError):

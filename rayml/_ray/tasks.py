@@ -44,9 +44,9 @@ class Place:
     """Where an attempt runs.
 
     Attributes:
-        demand: What its task takes, under Ray's names.
+        demand: What it takes of a worker, under Ray's names.
         group: The placement group that holds all its workers; None for a single one, for which
-            the task asks by itself.
+            its task asks by itself.
     """
 
     demand: Mapping[str, float]
@@ -71,11 +71,15 @@ def start_attempt(
     execute: Callable[..., tuple[bytes, bool]],
     args: tuple[object, ...],
     place: Place,
+    demand: Mapping[str, float],
     runtime_env: dict[str, object],
     name: str,
 ) -> ray.ObjectRef[Any]:
-    """Start `execute(*args, node)` as a Ray task; it returns (outcome, is_clean)."""
-    demand, group = place.demand, place.group
+    """Start `execute(*args, node)` as a Ray task that takes so much of its place.
+
+    It returns (outcome, is_clean).
+    """
+    group = place.group
     accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
     options: dict[str, object] = {
         "num_cpus": demand.get("CPU", 0),
@@ -115,10 +119,15 @@ def retire_worker() -> None:
             manager._num_task_executions[function_id] = _MAX_CALLS - 1
 
 
-def find_place(resources: Resources) -> Place:
-    """Ask for all of a job's workers at once, wherever there is room for them."""
+def find_place(resources: Resources, *, is_group: bool) -> Place:
+    """Ask for all of a job's workers at once, wherever there is room for them.
+
+    Args:
+        resources: What it asks for.
+        is_group: Hold a single worker in a placement group too.
+    """
     demand = ray_resources(resources)
-    if resources.workers == 1:
+    if resources.workers == 1 and not is_group:
         return Place(demand)
     bundles = [demand or {"CPU": 0.001} for _ in range(resources.workers)]
     return Place(demand, cast("PlacementGroup", placement_group(bundles, strategy="PACK")))

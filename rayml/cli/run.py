@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rayml.cli.watch import Ended, Event, Keeper, View
+    from rayml.engine import Engine
     from rayml.run import Run
     from rayml.store import Store
     from rayml.tracker.runs import RunRecord
@@ -62,6 +63,9 @@ def run(  # noqa: PLR0913 - one for each option
     gpus: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
     gpu_type: Annotated[str | None, typer.Option(help="Ray's accelerator type: A100.")] = None,
     workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the workers form: torch.")
+    ] = None,
     image: Annotated[
         str | None, typer.Option(help="Of the workers, on Kubernetes; else the cluster's own.")
     ] = None,
@@ -142,6 +146,7 @@ def run(  # noqa: PLR0913 - one for each option
             spot=spot,
             service_account=service_account,
         ),
+        "engine": None if engine is None else _engine(engine),
         "image": image,
         "requirements": _requirements(requirement, requirements),
         "working_dir": working_dir,
@@ -174,6 +179,12 @@ def _submit(
     signature = read_signature(find_target(target, folder), None)
     params = {name: parse_word(name, word, signature) for name, word in words.items()}
     return submit(target, params=params, dry_run=dry_run, **options)
+
+
+def _engine(name: str) -> Engine:
+    from rayml.engine import parse_engine  # noqa: PLC0415 - not for --help
+
+    return parse_engine(name)
 
 
 def _requirements(packages: list[str] | None, file: str | None) -> list[str] | str | None:

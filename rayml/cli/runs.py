@@ -136,6 +136,16 @@ def _times(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
+def _engine_text(record: RunRecord) -> str:
+    """Return how a job spreads over its workers, and where its ranks run."""
+    from rayml.engine import engine_name  # noqa: PLC0415 - not for --help
+
+    if (engine := record.spec.engine) is None:
+        return ""
+    places = [f"rank {rank.rank} on {rank.host}" for rank in record.ranks]
+    return ", ".join([engine_name(engine), *places])
+
+
 def _job(record: RunRecord) -> list[tuple[str, str]]:
     spec, origin = record.spec, record.spec.origin
     asked = {
@@ -149,6 +159,7 @@ def _job(record: RunRecord) -> list[tuple[str, str]]:
         ("inputs", pairs_text({name: given.uri for name, given in spec.inputs.items()})),
         ("target", " ".join([spec.target.text, *spec.args])),
         ("resources", pairs_text(asked) + where),
+        ("engine", _engine_text(record)),
         ("requirements", ", ".join(spec.requirements)),
         ("env", pairs_text(spec.env)),
         ("secrets", ", ".join(spec.secrets)),
@@ -168,13 +179,16 @@ def history(
         str | None,
         typer.Option(help="Another metric to see it along, such as the epoch: a first column."),
     ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Of the worker that logged it; all by default.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Print a metric's points by step: a table on a terminal, CSV in a pipe."""
     from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
-    frame = get_run(name, store=store).history(metric, axis)
+    frame = get_run(name, store=store).history(metric, axis, rank)
     frame["time"] = [at.isoformat() for at in frame["time"]]
     rows = frame.to_dict("records")
     if as_json:
@@ -197,13 +211,16 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
     ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Of the worker to hear alone; all by default.")
+    ] = None,
     store: StoreOption = None,
 ) -> int:
     """Print what a run has printed."""
     from rayml.listing import get_run  # noqa: PLC0415 - not for --help
 
     run = get_run(name, store=open_for_reading(store))
-    for text in run.logs(follow=True) if follow else [run.logs()]:
+    for text in run.logs(follow=True, rank=rank) if follow else [run.logs(rank=rank)]:
         print(text, end="", flush=True)
     if follow:
         say(f"run {run.id} {run.state}")

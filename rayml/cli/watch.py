@@ -253,10 +253,7 @@ class Watch:
         return None
 
     def _begin(self, run: str) -> None:
-        from rayml.logs import LogReader  # noqa: PLC0415 - not for --help
-
         self.run = run
-        self._logs = LogReader(self.store, run)
 
     def _look_again(self) -> None:
         """Look if it is time; a store that does not answer now may do so later."""
@@ -273,11 +270,14 @@ class Watch:
         self._looked_at = time.monotonic()
 
     def _look(self) -> None:
+        from rayml.logs import LogReader  # noqa: PLC0415 - not for --help
         from rayml.tracker.reader import read_runs  # noqa: PLC0415 - not for --help
 
         # The record first: what it says to be over has left all its output behind.
         record = read_runs(self.store).find(self.run)
-        self.view.look(record, self._logs.read() if self._logs else "")
+        if self._logs is None:
+            self._logs = LogReader(self.store, self.run, range(record.spec.world_size))
+        self.view.look(record, self._logs.read(is_last=record.is_terminal))
 
     def _interrupted(self, number: int) -> None:
         if self._is_cancelled:

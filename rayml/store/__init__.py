@@ -9,7 +9,7 @@ Keys are relative paths. The layout, which every reader may rely on:
     cancels/<run>.json                      with how much grace to end it
     catalog/<seq>.json                      what people changed afterwards, one object a change
     catalog_states/<seq>.json               what the changes up to it amount to; a shortcut
-    logs/<run>/<attempt>/<part>.log         what the job printed
+    logs/<run>/<rank>/<attempt>/<part>.log  what the job printed
     blobs/sha256/<aa>/<digest>              the bytes of artifacts, under their own digest
     checkpoints/<shard>/<seq>.jsonl         a shard's state up to a segment
     tables/<shard>/<span>/<table>           what will not change any more, for a checkpoint

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rayml.redaction import Redactor
     from rayml.tracker.records import Record
+    from rayml.tracker.series import Reduction
     from rayml.tracker.tracker import Tracker
 
 _logger = logging.getLogger("rayml")
@@ -206,6 +207,8 @@ class Client:
         self._records: list[Record] = []
         self._series: dict[str, tuple[list[int], list[float], list[float]]] = {}
         self._next_step: dict[str, int] = {}
+        self._reductions: dict[str, Reduction] = {}
+        self._new_reductions: dict[str, Reduction] = {}
         self._points = 0
         self._added = 0
         self._durable = 0
@@ -220,6 +223,12 @@ class Client:
         self._wake = threading.Event()
         self._sender = threading.Thread(target=self._send_all, name="rayml-client", daemon=True)
         self._sender.start()
+
+    def reduce(self, name: str, how: Reduction) -> None:
+        """Say how several ranks' values of a metric become one; send it with its next point."""
+        with self._lock:
+            if self._reductions.get(name) != how:
+                self._reductions[name] = self._new_reductions[name] = how
 
     def point(self, name: str, value: float, step: int | None, at: float | None = None) -> None:
         """Buffer one metric point; without a step it takes the one after the metric's last.
@@ -354,15 +363,18 @@ class Client:
         with self._lock:
             records, series, count = self._records, self._series, self._points
             self._records, self._series, self._points = [], {}, 0
+            reductions, self._new_reductions = self._new_reductions, {}
         if series:
-            records = [*records, self._points_record(series)]
+            records = [*records, self._points_record(series, reductions)]
             count += len(records) - 1
         else:
             count += len(records)
         return (records, count) if records else None
 
     def _points_record(
-        self, series: dict[str, tuple[list[int], list[float], list[float]]]
+        self,
+        series: dict[str, tuple[list[int], list[float], list[float]]],
+        reductions: dict[str, Reduction],
     ) -> Points:
         return Points(
             run=self._producer.run,
@@ -370,6 +382,7 @@ class Client:
             attempt=self._producer.attempt,
             rank=self._rank,
             series={n: (s, t, plain_values(v)) for n, (s, t, v) in series.items()},
+            reductions=reductions,
         )
 
     def _send(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from rayml.artifacts.record import ArtifactRecord
 from rayml.spec import Spec
+from rayml.tracker.series import Reduction
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -22,9 +23,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         kind: `error`, `exit`, `killed`, `oom`, `node_lost`, `timeout`, `start_timeout`, `result`,
-            `store`, `lost` or `capacity` (its workers can never be had).
+            `store`, `lost`, `capacity` (its workers can never be had) or `engine` (that could not
+            start).
         message: One sentence.
         traceback: The user's own, without rayml's frames; empty if there is none.
+        rank: Of the worker that failed.
     """
 
     kind: str
@@ -78,7 +81,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
-    """User code begins."""
+    """User code begins, on each rank."""
 
     run: str
     time: float
@@ -86,6 +89,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     node: str
     host: str
     pid: int
+    rank: int = 0
 
 
 class Reserved(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reserved"):
@@ -175,10 +179,16 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="a
     artifact: ArtifactRecord
 
 
-class Points(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="points"):
+class Points(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="points"
+):
     """Metric points in columns: name → (steps, times, values), equally long.
 
     Values that JSON has no number for are written as `"nan"`, `"inf"` and `"-inf"`.
+
+    Attributes:
+        rank: Who logged them.
+        reductions: How several ranks' values become one, by metric, where that was said.
     """
 
     run: str
@@ -186,6 +196,7 @@ class Points(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="p
     attempt: int
     rank: int
     series: dict[str, tuple[list[int], list[float], list[float | str]]]
+    reductions: dict[str, Reduction] = {}
 
 
 class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="points"):
@@ -195,6 +206,7 @@ class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     attempt: int
     rank: int
     series: dict[str, msgspec.Raw]
+    reductions: dict[str, Reduction] = {}
 
 
 _Event: TypeAlias = (

@@ -31,7 +31,7 @@ from rayml.tracker.records import (
     Waiting,
     decode_record,
 )
-from rayml.tracker.series import Metrics, merge, summarize, supersede
+from rayml.tracker.series import Metrics, Reduction, merge, reduce_ranks, summarize, supersede
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -73,7 +73,10 @@ class RunRecord:
         params: By name; long ones are cut.
         long_params: Digests of the blobs that hold those whole, by name.
         held: The workers that it holds, if it holds any.
+        started: The first rank of the newest attempt that began.
+        others: The attempt's other ranks.
         worker_s: Seconds for which it held workers, summed over them, up to those it holds now.
+        reductions: How several ranks' values of a metric become one, where that is not their mean.
         stored: Where its older points lie, if they are not here.
         edits: What people changed afterwards, where somebody has looked that up.
     """
@@ -88,6 +91,7 @@ class RunRecord:
     labels: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, ArtifactRecord] = field(default_factory=dict)
     started: Started | None = None
+    others: dict[int, Started] = field(default_factory=dict)
     started_at: float | None = None
     ended_at: float | None = None
     cancel: CancelRequested | None = None
@@ -96,6 +100,7 @@ class RunRecord:
     held: Reserved | None = None
     worker_s: float = 0.0
     series: Metrics = field(default_factory=Metrics)
+    reductions: dict[str, Reduction] = field(default_factory=dict)
     stored: Stored | None = None
     edits: Edits | None = None
 
@@ -108,12 +113,26 @@ class RunRecord:
         """Return for how long it has held the workers that it holds, summed over them."""
         return max(0.0, now - self.held.time) * len(self.held.workers) if self.held else 0.0
 
-    def points(self, metric: str) -> list[Point]:
-        """Return a metric's points that count, by step: see `supersede`."""
-        stored = self._load(metric)
-        recent = {source: series.recent for source, series in self.series[metric].items()}
-        parts = [*stored.items(), *recent.items()]
-        return supersede([(source[0], part.points()) for source, part in parts if part])
+    @property
+    def ranks(self) -> list[Started]:
+        """What began of the newest attempt that did: a job without an engine has one rank."""
+        return [] if self.started is None else [self.started, *self.others.values()]
+
+    def points(self, metric: str, rank: int | None = None) -> list[Point]:
+        """Return a metric's points that count, by step: see `supersede` and `reduce_ranks`.
+
+        Args:
+            metric: Its name.
+            rank: Who logged them; by default all ranks' become one.
+        """
+        attempts: dict[int, dict[int, list[Point]]] = {}
+        for (attempt, found), part in self.columns(metric):
+            if rank in (None, found):
+                attempts.setdefault(attempt, {}).setdefault(found, []).extend(part.points())
+        how = self.reductions.get(metric, "mean")
+        return supersede(
+            {n: reduce_ranks(list(ranks.values()), how) for n, ranks in attempts.items()}
+        )
 
     def _load(self, metric: str) -> dict[Source, Columns]:
         if self.stored is None:
@@ -128,7 +147,7 @@ class RunRecord:
         """Return what a metric's points that count amount to."""
         sources = sorted(self.series[metric].items())
         summaries = [(source[0], s.summary) for source, s in sources if s.summary]
-        if _goes_on(summaries):
+        if len({attempt for attempt, _ in summaries}) == len(summaries) and _goes_on(summaries):
             return reduce(merge, (summary for _, summary in summaries))
         points = self.points(metric)
         return summarize([p[0] for p in points], [p[2] for p in points])
@@ -226,6 +245,8 @@ def apply(runs: MutableMapping[str, RunRecord], record: Record | ReadRecord, seq
         return
     if isinstance(record, Points | ReadPoints):
         run.series.add((record.attempt, record.rank), dict(record.series))
+        if record.reductions:
+            run.reductions = run.reductions | record.reductions
     else:
         _change(run, record)
 
@@ -275,7 +296,10 @@ def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901 
             pass  # whoever said so had not heard yet that the attempt began
         case Waiting():
             run.state, run.reason, run.attempt = "waiting", record.reason, record.attempt
+        case Started() if run.started is not None and run.started.attempt == record.attempt:
+            run.others = run.others | {record.rank: record}
         case Started():
+            run.others = {}
             run.state, run.reason, run.attempt = "running", "", record.attempt
             run.started, run.started_at = record, run.started_at or record.time
         case Reserved():

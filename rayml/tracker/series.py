@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import threading
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from rayml.errors import JournalCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Point: TypeAlias = tuple[int, float, float]
 """Step, Unix seconds, value."""
@@ -25,9 +25,24 @@ Source: TypeAlias = tuple[int, int]
 Part: TypeAlias = msgspec.Raw | tuple[list[int], list[float], list[float | str]]
 """Steps, Unix times and values as the journal has them, encoded or not: see `records.Points`."""
 
+Reduction: TypeAlias = Literal["mean", "sum", "min", "max"]
+"""How what several ranks logged at a step becomes one value."""
+
 _FEW, _FEW_BYTES = 16, 1024
 _decoder = msgspec.json.Decoder(tuple[list[int], list[float], list[float | str]])
 _reading = threading.Lock()
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+_REDUCTIONS: dict[Reduction, Callable[[list[float]], float]] = {
+    "mean": _mean,
+    "sum": sum,
+    "min": min,
+    "max": max,
+}
 
 
 @dataclass
@@ -275,20 +290,38 @@ def _above_nan(value: float) -> tuple[bool, float]:
     return (True, 0.0) if math.isnan(value) else (False, value)
 
 
-def supersede(attempts: Sequence[tuple[int, Sequence[Point]]]) -> list[Point]:
+def supersede(attempts: Mapping[int, Sequence[Point]]) -> list[Point]:
     """Return the points of a metric that count, by step.
 
     A later attempt goes on from where it restarted: its points take the place of the earlier
     attempts' from its own first step on.
 
     Args:
-        attempts: Each attempt's number and points; an attempt may come several times, once for
-            each rank.
+        attempts: The points of each attempt, by its number.
     """
-    kept: list[tuple[int, Point]] = []
-    for attempt in sorted({number for number, _ in attempts}):
-        points = [p for number, part in attempts if number == attempt for p in part]
-        first = min(point[0] for point in points)
-        kept = [(n, point) for n, point in kept if point[0] < first]
-        kept.extend((attempt, point) for point in points)
-    return sorted((point for _, point in kept), key=lambda point: point[0])
+    kept: list[Point] = []
+    for _, points in sorted(attempts.items()):
+        first = min((point[0] for point in points), default=math.inf)
+        kept = [point for point in kept if point[0] < first] + list(points)
+    return sorted(kept, key=lambda point: point[0])
+
+
+def reduce_ranks(ranks: Sequence[Sequence[Point]], how: Reduction) -> Sequence[Point]:
+    """Return what several ranks logged of a metric as one point for each step.
+
+    Of a rank's points at a step the last one counts; one rank's points stay as they are.
+
+    >>> reduce_ranks([[(0, 1.0, 2.0), (1, 2.0, 4.0)], [(0, 1.5, 6.0)]], "mean")
+    [(0, 1.5, 4.0), (1, 2.0, 4.0)]
+    """
+    if len(ranks) == 1:
+        return ranks[0]
+    steps: dict[int, dict[int, Point]] = {}
+    for rank, points in enumerate(ranks):
+        for point in points:
+            steps.setdefault(point[0], {})[rank] = point
+    function = _REDUCTIONS[how]
+    return [
+        (step, max(p[1] for p in found.values()), function([p[2] for p in found.values()]))
+        for step, found in steps.items()
+    ]

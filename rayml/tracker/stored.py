@@ -17,7 +17,7 @@ from rayml.tracker.records import (
     plain_values,
 )
 from rayml.tracker.runs import RunRecord
-from rayml.tracker.series import Metrics, Series, Summary
+from rayml.tracker.series import Metrics, Reduction, Series, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     labels: dict[str, str] = {}
     artifacts: list[ArtifactRecord] = []
     started: Started | None = None
+    others: dict[int, Started] = {}
     started_at: float | None = None
     ended_at: float | None = None
     cancel: CancelRequested | None = None
@@ -70,11 +71,13 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     held: Reserved | None = None
     worker_s: float = 0.0
     metrics: dict[str, msgspec.Raw] = {}
+    reductions: dict[str, Reduction] = {}
 
 
 _SAME = (
     "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "started",
-    "started_at", "ended_at", "cancel", "problem", "result", "held", "worker_s",
+    "others", "started_at", "ended_at", "cancel", "problem", "result", "held", "worker_s",
+    "reductions",
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Status(NamedTuple):
 
     version: int
     state: str
-    started: Started | None
+    ranks: list[Started]
     cancel: CancelRequested | None
 
 
@@ -233,12 +233,12 @@ class Tracker:
         # A tracker that comes back has counted other changes: its versions are above all before.
         first = self._journal.epoch << 32
         if run in self._ended:
-            return Status(first + _LAST_VERSION, "ended", None, None)
+            return Status(first + _LAST_VERSION, "ended", [], None)
         if run not in self._runs:
             raise NotFound(f"this tracker has no run {run!r}; it was submitted elsewhere")
         record = self._runs[run]
         version = first + self._versions.get(run, 0)
-        return Status(version, record.state, record.started, record.cancel)
+        return Status(version, record.state, record.ranks, record.cancel)
 
     async def _commit_all(self) -> None:
         while self._queue:

@@ -291,7 +291,7 @@ def test_a_store_that_refuses_is_named_at_the_end_and_the_output_kept(
 def replay(*texts: str) -> list[str]:
     """Follow a run that prints these texts, one between two looks at it."""
     rest = list(texts)
-    return list(follow(lambda: rest.pop(0) if rest else "", lambda: not rest, 0))
+    return list(follow(lambda _: rest.pop(0) if rest else "", lambda: not rest, 0))
 
 
 def test_follow_yields_whole_lines() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayml.artifacts.record import json_safe
+from rayml.problem import describe_exception, redacted
 from rayml.redaction import Redactor, redact_strings
-from rayml.runner import describe_exception, redacted
 from rayml.spec import describe_value
 from rayml.tracker.records import Problem
 from tests.unit.journals import logged

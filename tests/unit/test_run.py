@@ -292,8 +292,8 @@ def test_a_pickled_result_of_somebody_else_needs_trust(store: Folder) -> None:
 def test_the_log_is_read_from_the_store_alone(store: Folder) -> None:
     run = write(store, submitted(), started(), ended())
     assert run.logs() == ""
-    store.put("logs/r1/0001/00000000.log", "epoch 1 é".encode()[:-1])
-    store.put("logs/r1/0001/00000001.log", "é".encode()[1:] + b"\nepoch 2\nend")
+    store.put("logs/r1/00000/0001/00000000.log", "epoch 1 é".encode()[:-1])
+    store.put("logs/r1/00000/0001/00000001.log", "é".encode()[1:] + b"\nepoch 2\nend")
 
     assert run.logs() == "epoch 1 é\nepoch 2\nend"
     assert list(run.logs(follow=True)) == ["epoch 1 é\n", "epoch 2\n", "end"]

@@ -1,0 +1,113 @@
+"""How one job spreads over several workers: settings that check themselves and do nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from rayml.errors import SpecError, suggestion
+
+if TYPE_CHECKING:
+    from rayml.config import Resources
+
+_BACKENDS = ("gloo", "nccl")
+
+
+class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="torch", gc=False):
+    """The function runs on every worker at once, as one PyTorch process group, through Ray Train.
+
+    `torch.distributed` is initialized before the function begins: `DistributedDataParallel`, FSDP
+    and `ray.train.torch.prepare_model` work as they are. A script runs once on every worker with
+    `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` set, as torchrun does, and
+    initializes the group itself. Needs `rayml[torch]`.
+
+    Attributes:
+        workers: How many; those of `Resources` by default.
+        backend: `"gloo"` or `"nccl"`; NCCL on workers with GPUs by default, else Gloo.
+        timeout_s: Seconds that ranks wait for one that does not come to a collective operation;
+            then the attempt fails and names it.
+
+    Raises:
+        SpecError: A value is not such a thing.
+    """
+
+    workers: int | None = None
+    backend: str | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _check_workers(self.workers)
+        if self.backend is not None and self.backend not in _BACKENDS:
+            raise SpecError(
+                f"backend={self.backend!r} is none of PyTorch's that rayml starts; "
+                f"{suggestion(str(self.backend), _BACKENDS)}"
+            )
+        if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s < float("inf"):
+            raise SpecError(f"timeout_s={self.timeout_s!r} is not a time; give seconds above 0")
+
+    def check(self, resources: Resources) -> None:
+        """Check that the workers have what it needs.
+
+        Raises:
+            SpecError: They do not.
+        """
+        if self.backend == "nccl" and not resources.gpus:
+            raise SpecError(
+                "backend='nccl' works between GPUs and the job asks for none; give "
+                "Resources(gpus=1), or backend='gloo'"
+            )
+
+
+Engine: TypeAlias = Torch
+
+
+def parse_engine(name: str) -> Engine:
+    """Return the engine of a name, with its default settings.
+
+    >>> parse_engine("torch")
+    Torch(workers=None, backend=None, timeout_s=600.0)
+
+    Raises:
+        SpecError: There is no such engine.
+    """
+    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch,)}
+    if name not in known:
+        raise SpecError(f"engine {name!r} is not known; {suggestion(name, known)}")
+    return known[name]()
+
+
+def engine_name(engine: Engine) -> str:
+    """Return what people call an engine.
+
+    >>> engine_name(Torch())
+    'torch'
+    """
+    return _tag(type(engine))
+
+
+def resize_for(engine: Engine, resources: Resources) -> Resources:
+    """Return the resources of a job with an engine: as many workers as that says.
+
+    Raises:
+        SpecError: They contradict each other, or the workers lack what the engine needs.
+    """
+    if engine.workers is not None and resources.workers not in (1, engine.workers):
+        raise SpecError(
+            f"the engine has workers={engine.workers} and the resources have "
+            f"workers={resources.workers}; give the number once"
+        )
+    engine.check(resources)
+    return resources if engine.workers is None else replace(resources, workers=engine.workers)
+
+
+def _tag(kind: type[Engine]) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+def _check_workers(workers: object) -> None:
+    if workers is None:
+        return
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise SpecError(f"workers={workers!r} is not a count; give an integer from 1 up")

@@ -1,0 +1,84 @@
+"""A plain script as a job: run as `python script.py args` would, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rayml.tracker.records import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rayml.spec import Spec
+
+_TAIL_BYTES = 64 * 1024
+_WAIT_S = 1.0
+
+
+class ScriptFailed(Exception):
+    """It exited with another code than 0, or was killed."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None:
+    """Run a script and wait for it; KeyboardInterrupt is raised there too.
+
+    Args:
+        spec: The job.
+        environment: What its variables are.
+        output: Where what it prints is caught.
+
+    Raises:
+        ScriptFailed: It exited with another code than 0, or was killed.
+    """
+    script = str(Path(spec.working_dir, spec.target.file))
+    # A child inherits which signals are blocked, and a script wants its Ctrl-C.
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    child = subprocess.Popen(
+        [sys.executable, script, *spec.args],
+        stdin=subprocess.DEVNULL,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        code = _wait(child)
+    except KeyboardInterrupt:
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait()
+        raise
+    if code != 0:
+        raise ScriptFailed(_problem(Path(script).name, code, output))
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    while True:  # a thread hears of an interruption between two waits only
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(_WAIT_S)
+
+
+def _problem(name: str, code: int, output: Path) -> Problem:
+    if code < 0:
+        reason = signal.Signals(-code).name
+        return Problem(kind="killed", message=f"{name} was killed by {reason}")
+    shown = last_traceback(output)
+    kind = "error" if shown else "exit"
+    return Problem(kind=kind, message=f"{name} exited with code {code}", traceback=shown)
+
+
+def last_traceback(path: Path) -> str:
+    """Return the traceback that ends a script's output, or nothing."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    _, found, tail = text.rpartition("Traceback (most recent call last):\n")
+    return found + tail.rstrip() if found else ""

@@ -1,0 +1,113 @@
+"""Engines' settings, and how a failure is told from what it causes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+import rayml
+from rayml.engine import parse_engine, resize_for
+from rayml.engines.torch import find_culprit
+from rayml.errors import SpecError
+from rayml.spec import Spec
+from rayml.tracker.records import Problem
+
+
+def job(context: rayml.Context) -> None:
+    pass
+
+
+def dry(tmp_path: Any, **options: Any) -> Spec:
+    spec = rayml.submit(job, dry_run=True, store=tmp_path, **options)
+    assert isinstance(spec, Spec)
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers=0 is not a count"),
+        ({"workers": True}, "workers=True is not a count"),
+        ({"backend": "mpi"}, "backend='mpi' is none of"),
+        ({"backend": "ncll"}, "did you mean 'nccl'"),
+        ({"timeout_s": 0}, "timeout_s=0 is not a time"),
+        ({"timeout_s": float("inf")}, "timeout_s=inf is not a time"),
+    ],
+)
+def test_a_wrong_setting_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        rayml.Torch(**options)
+
+
+def test_the_engine_s_workers_are_the_resources(tmp_path: Any) -> None:
+    spec = dry(tmp_path, engine=rayml.Torch(workers=4), resources=rayml.Resources(cpus=2))
+    assert (spec.resources.workers, spec.resources.cpus, spec.world_size) == (4, 2, 4)
+    three = rayml.Resources(workers=3)
+    for engine in (rayml.Torch(), rayml.Torch(workers=3)):
+        assert dry(tmp_path, engine=engine, resources=three).world_size == 3
+    assert dry(tmp_path, resources=three).world_size == 1
+
+
+def test_two_numbers_of_workers_are_refused(tmp_path: Any) -> None:
+    with pytest.raises(SpecError, match="workers=4 and the resources have workers=2"):
+        dry(tmp_path, engine=rayml.Torch(workers=4), resources=rayml.Resources(workers=2))
+
+
+def test_nccl_without_gpus_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(SpecError, match="backend='nccl' works between GPUs"):
+        dry(tmp_path, engine=rayml.Torch(workers=2, backend="nccl"))
+    gpus = rayml.Resources(gpus=1)
+    assert dry(tmp_path, engine=rayml.Torch(workers=2, backend="nccl"), resources=gpus).engine
+
+
+def test_an_engine_is_recorded_with_the_job(tmp_path: Any) -> None:
+    spec = dry(tmp_path, engine=rayml.Torch(workers=2, timeout_s=5))
+    assert '"engine": "torch"' in str(spec)
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec).engine == spec.engine
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    assert parse_engine("torch") == rayml.Torch()
+    with pytest.raises(SpecError, match="did you mean 'torch'"):
+        parse_engine("torhc")
+
+
+def test_resources_without_an_engine_s_number_stay() -> None:
+    resources = rayml.Resources(workers=5)
+    assert resize_for(rayml.Torch(), resources) is resources
+
+
+# Who is to blame
+
+DEAD = Problem(kind="killed", message="its process ended")
+LOST = Problem(kind="error", message="RuntimeError: Connection closed by peer", traceback="lost")
+WAITED = Problem(
+    kind="error", message="RuntimeError: Timed out waiting 5000ms for recv", traceback="waited"
+)
+WRONG = Problem(kind="error", message="ValueError: bad row", traceback="wrong")
+
+
+@pytest.mark.parametrize(
+    ("problems", "rank", "words"),
+    [
+        ({1: WRONG}, 1, "rank 1: ValueError"),
+        ({2: WRONG, 0: LOST}, 2, "rank 2: ValueError"),
+        ({0: LOST, 1: DEAD}, 1, "rank 1: its process ended"),
+        ({0: WAITED, 2: WAITED}, 1, "rank 1 did not come for 5 s to where rank 0, 2 waited"),
+        ({2: WAITED}, 0, "rank 0 and rank 1 did not come"),
+        ({0: WAITED, 1: WAITED, 2: WAITED}, 0, "rank 0: RuntimeError: Timed out"),
+        ({0: WAITED, 1: WRONG}, 1, "rank 1: ValueError"),
+    ],
+)
+def test_the_rank_that_made_the_others_fail_is_named(
+    problems: dict[int, Problem], rank: int, words: str
+) -> None:
+    found = find_culprit(problems, 3, 5)
+    assert found.rank == rank
+    assert found.message.startswith(words)
+
+
+def test_the_only_rank_needs_no_number() -> None:
+    assert find_culprit({0: WRONG}, 1, 5).message == "ValueError: bad row"
