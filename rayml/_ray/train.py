@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from ray.exceptions import RayError
 from ray.train import get_context
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.callbacks import WorkingDirectorySetupCallback
+from ray.train.v2._internal.callbacks import DatasetsCallback, WorkingDirectorySetupCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
@@ -49,8 +51,13 @@ if TYPE_CHECKING:
 _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # what is printed is caught already
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
 }
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 # Those that wait for a rank which died or hangs fail a moment after each other.
 _SETTLE_S = 1.0
 
@@ -97,6 +104,7 @@ class _Director(TrainController):
 
     def __init__(self) -> None:
         """Wait to be told what to run."""
+        _be_quiet()
 
     async def fit(
         self, main: Callable[[Rank], bytes], world_size: int, share: dict[str, float], group: Group
@@ -144,8 +152,7 @@ def fit(
     except WorkerGroupError as exc:
         return _problems(exc.worker_failures, before)
     except ControllerError as exc:
-        problem = Problem(kind="engine", message=f"Ray Train failed: {exc.controller_failure}")
-        raise RankFailed(problem) from exc
+        raise RankFailed(_not_started(exc.controller_failure)) from exc
 
 
 class _Scaling(FixedScalingPolicy):
@@ -163,21 +170,27 @@ class _Listening(WorkerCallback):
 
     def after_init_train_context(self) -> None:
         """Begin to listen."""
+        _be_quiet()
         processes.listen()
 
 
+def _be_quiet() -> None:
+    """Say nothing that the run does not say: a terminal shows what Ray's processes print."""
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+
+
 def _useful(callbacks: list[Any]) -> list[Any]:
-    """Leave out what would take our placement group away, or the job's folder."""
-    harmful = (PlacementGroupCleanerCallback, WorkingDirectorySetupCallback)
-    return [callback for callback in callbacks if not isinstance(callback, harmful)]
+    """Leave out what takes placement group or folder away, and an actor for no datasets."""
+    others = (DatasetsCallback, PlacementGroupCleanerCallback, WorkingDirectorySetupCallback)
+    return [callback for callback in callbacks if not isinstance(callback, others)]
 
 
 def _backend(group: Group) -> BackendConfig:
     if group.backend is None:
         return _Addresses()
-    from ray.train.torch import TorchConfig
+    from rayml._ray.train_torch import TorchGroup
 
-    return TorchConfig(backend=group.backend, timeout_s=int(max(1, group.timeout_s)))
+    return TorchGroup(backend=group.backend, timeout_s=int(max(1, group.timeout_s)))
 
 
 class _AddressBackend(Backend):
@@ -212,6 +225,12 @@ def _this_rank() -> Rank:
     return Rank(
         context.get_world_rank(), context.get_world_size(), context.get_local_rank(), this_node()
     )
+
+
+def _not_started(exc: Exception) -> Problem:
+    text = _COLORS.sub("", str(exc)).strip()
+    last = text.rpartition("\n")[2]
+    return Problem(kind="engine", message=f"Ray Train could not start: {last}", traceback=text)
 
 
 def _problems(failures: Mapping[int, Exception], oom_kills_before: int) -> dict[int, Problem]:
