@@ -17,6 +17,7 @@ _RETRIED_AS: dict[str, Failure] = {
     "error": "error",
     "exit": "error",
     "killed": "error",
+    "engine": "error",
     "oom": "oom",
     "node_lost": "node_lost",
     "lost": "node_lost",

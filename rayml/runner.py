@@ -130,7 +130,7 @@ def _spread(order: Order, payload: bytes) -> bytes:
     except RankFailed as exc:
         problem = exc.problem
     except RaymlError as exc:
-        problem = Problem(kind="engine", message=str(exc))
+        problem = Problem(kind="requirements", message=str(exc))
     return msgspec.json.encode(Outcome(problem=problem))
 
 

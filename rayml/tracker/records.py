@@ -23,8 +23,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         kind: `error`, `exit`, `killed`, `oom`, `node_lost`, `timeout`, `start_timeout`, `result`,
-            `store`, `lost`, `capacity` (its workers can never be had) or `engine` (that could not
-            start).
+            `store`, `lost`, `capacity` (its workers can never be had), `requirements` (what it
+            needs could not be installed, or is not) or `engine` (that could not start).
         message: One sentence.
         traceback: The user's own, without rayml's frames; empty if there is none.
         rank: Of the worker that failed.

@@ -131,7 +131,10 @@ class RunRecord:
                 attempts.setdefault(attempt, {}).setdefault(found, []).extend(part.points())
         how = self.reductions.get(metric, "mean")
         return supersede(
-            {n: reduce_ranks(list(ranks.values()), how) for n, ranks in attempts.items()}
+            {
+                n: reduce_ranks([ranks[r] for r in sorted(ranks)], how)
+                for n, ranks in attempts.items()
+            }
         )
 
     def _load(self, metric: str) -> dict[Source, Columns]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rayml.tracker.records import Record
     from rayml.tracker.runs import RunRecord
     from rayml.tracker.segments import Segment
-    from rayml.tracker.series import Columns
+    from rayml.tracker.series import Columns, Reduction
 
 OWNER = Owner(host="tests", boot="1", pid=1, started_at=0.0)
 
@@ -53,8 +53,8 @@ def submitted(run: str = "r1", **fields: object) -> Submitted:
     return Submitted(run=run, time=1.0, spec=make_spec(run, **fields))
 
 
-def started(attempt: int = 1, run: str = "r1") -> Started:
-    return Started(run=run, time=2.0, attempt=attempt, node="n", host="h", pid=1)
+def started(attempt: int = 1, run: str = "r1", rank: int = 0) -> Started:
+    return Started(run=run, time=2.0, attempt=attempt, node="n", host="h", pid=1, rank=rank)
 
 
 def logged(value: object, attempt: int = 1, run: str = "r1", name: str = "p") -> Params:
@@ -62,10 +62,17 @@ def logged(value: object, attempt: int = 1, run: str = "r1", name: str = "p") ->
 
 
 def points(
-    name: str, steps: list[int], values: list[float | str], attempt: int = 1, run: str = "r1"
+    name: str,
+    steps: list[int],
+    values: list[float | str],
+    attempt: int = 1,
+    run: str = "r1",
+    rank: int = 0,
+    reductions: dict[str, Reduction] | None = None,
 ) -> Points:
     series = {name: (steps, [4.0] * len(steps), values)}
-    return Points(run=run, time=4.0, attempt=attempt, rank=0, series=series)
+    rest = {"attempt": attempt, "rank": rank, "reductions": reductions or {}}
+    return Points(run=run, time=4.0, series=series, **rest)  # type: ignore[arg-type]
 
 
 def ended(state: str = "succeeded", attempt: int = 1, run: str = "r1") -> Ended:

@@ -79,7 +79,7 @@ def told(reader: Reader) -> dict[str, object]:
     return {
         name: (
             run.spec, run.state, run.reason, run.attempt, run.params, run.labels, run.artifacts,
-            run.started, run.started_at, run.ended_at, run.problem, run.result,
+            run.ranks, run.reductions, run.started_at, run.ended_at, run.problem, run.result,
             {metric: repr((run.summary(metric), run.points(metric))) for metric in run.series},
         )
         for name, run in sorted(reader.runs.items())
@@ -100,7 +100,10 @@ def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
             for metric in ("loss", "auc 🚀"):
                 steps = rng.sample(range(20), rng.randrange(1, 9))
                 values = [odd_value(rng) for _ in steps]
-                way.append(points(metric, steps, values, attempt, name))
+                ranks = rng.sample(range(3), rng.randrange(1, 3))
+                way += [points(metric, steps, values, attempt, name, rank) for rank in ranks]
+        if rng.random() < 0.3:
+            way += [started(attempt, name, rank=1), summed(name, attempt)]
         if rng.random() < 0.6:
             way.append(ended("succeeded", 2, name))
         found.append(way)
@@ -110,6 +113,10 @@ def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
         mixed.append(way.pop(0))
         found = [way for way in found if way]
     return mixed
+
+
+def summed(run: str, attempt: int) -> Record:
+    return points("rows", [0], [2.0], attempt, run, rank=1, reductions={"rows": "sum"})
 
 
 # What readers see

@@ -26,7 +26,14 @@ def test_without_a_retry_the_first_failure_is_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "on"), [("exit", "error"), ("killed", "error"), ("oom", "oom"), ("node_lost",) * 2]
+    ("kind", "on"),
+    [
+        ("exit", "error"),
+        ("killed", "error"),
+        ("engine", "error"),
+        ("oom", "oom"),
+        ("node_lost", "node_lost"),
+    ],
 )
 def test_a_failure_is_retried_if_its_sort_is_asked_for(kind: str, on: str) -> None:
     others = tuple({"node_lost", "oom", "error"} - {on})
@@ -34,7 +41,9 @@ def test_a_failure_is_retried_if_its_sort_is_asked_for(kind: str, on: str) -> No
     assert isinstance(decide(1, kind, Retry(on=others)), GiveUp)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["timeout", "start_timeout", "cancelled", "result", "store"])
+@pytest.mark.parametrize("kind", [
+    "timeout", "start_timeout", "cancelled", "result", "store", "requirements",
+])  # fmt: skip
 def test_what_would_end_the_same_way_is_not_retried(kind: str) -> None:
     assert decide(1, kind, Retry()) == GiveUp(
         f"attempt 1 of 3 ended with {kind}, which is not retried"

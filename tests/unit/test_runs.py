@@ -243,6 +243,32 @@ def test_the_first_attempt_says_when_a_run_began() -> None:
     assert run.started == later
 
 
+def test_the_ranks_of_the_newest_attempt_are_known() -> None:
+    first, second = started(rank=1), started(rank=0)
+    assert fold(submitted(), first, second).ranks == [first, second]
+    assert fold(submitted(), first, second).started == first
+    again = [started(2, rank=rank) for rank in (2, 0, 1)]
+    assert fold(submitted(), first, second, retrying(), *again).ranks == again
+
+
+def test_what_several_ranks_log_at_a_step_is_one_value() -> None:
+    logged_by_two = [
+        points("loss", [0, 1], [1.0, 2.0], rank=0),
+        points("loss", [0, 1, 2], [3.0, 8.0, 7.0], rank=1),
+        points("rows", [0], [10.0], rank=0, reductions={"rows": "sum"}),
+        points("rows", [0], [5.0], rank=1, reductions={"rows": "sum"}),
+    ]
+    run = fold(submitted(), started(), *logged_by_two)
+    assert [point[2] for point in run.points("loss")] == [2.0, 5.0, 7.0]
+    assert [point[2] for point in run.points("loss", rank=0)] == [1.0, 2.0]
+    assert (run.metric("loss", "max"), run.metric("loss", "last")) == (7.0, 7.0)
+    assert dict(run.last_values()) == {"loss": 7.0, "rows": 15.0}
+
+    later = [points("loss", [1], [0.5], attempt=2, rank=rank) for rank in (0, 1)]
+    run = fold(submitted(), started(), *logged_by_two, retrying(), started(2), *later)
+    assert [point[2] for point in run.points("loss")] == [2.0, 0.5]
+
+
 def test_records_before_the_submission_change_nothing() -> None:
     told = Fold()
     told.add(make_batch(started()))
