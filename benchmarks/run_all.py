@@ -41,6 +41,7 @@ SCRIPTS = (
     "kube/starts",
     "kube/burst",
     "kube/kills",
+    "engines/ranks",
 )
 FULL = "--full"
 RESULTS = FOLDER / "results.md"
