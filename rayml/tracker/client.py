@@ -208,7 +208,6 @@ class Client:
         self._series: dict[str, tuple[list[int], list[float], list[float]]] = {}
         self._next_step: dict[str, int] = {}
         self._reductions: dict[str, Reduction] = {}
-        self._new_reductions: dict[str, Reduction] = {}
         self._points = 0
         self._added = 0
         self._durable = 0
@@ -225,10 +224,8 @@ class Client:
         self._sender.start()
 
     def reduce(self, name: str, how: Reduction) -> None:
-        """Say how several ranks' values of a metric become one; send it with its next point."""
-        with self._lock:
-            if self._reductions.get(name) != how:
-                self._reductions[name] = self._new_reductions[name] = how
+        """Say how several ranks' values of a metric become one; it is sent with the points."""
+        self._reductions[name] = how
 
     def point(self, name: str, value: float, step: int | None, at: float | None = None) -> None:
         """Buffer one metric point; without a step it takes the one after the metric's last.
@@ -363,18 +360,15 @@ class Client:
         with self._lock:
             records, series, count = self._records, self._series, self._points
             self._records, self._series, self._points = [], {}, 0
-            reductions, self._new_reductions = self._new_reductions, {}
         if series:
-            records = [*records, self._points_record(series, reductions)]
+            records = [*records, self._points_record(series)]
             count += len(records) - 1
         else:
             count += len(records)
         return (records, count) if records else None
 
     def _points_record(
-        self,
-        series: dict[str, tuple[list[int], list[float], list[float]]],
-        reductions: dict[str, Reduction],
+        self, series: dict[str, tuple[list[int], list[float], list[float]]]
     ) -> Points:
         return Points(
             run=self._producer.run,
@@ -382,7 +376,7 @@ class Client:
             attempt=self._producer.attempt,
             rank=self._rank,
             series={n: (s, t, plain_values(v)) for n, (s, t, v) in series.items()},
-            reductions=reductions,
+            reductions=dict(self._reductions),
         )
 
     def _send(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ from rayml.redaction import Redactor
 from rayml.store.folder import Folder
 from rayml.tracker.client import Client, LoopTransport, Producer
 from rayml.tracker.live import live_shards
+from rayml.tracker.records import ReadPoints, decode_record
 from rayml.tracker.segments import Batch
 from rayml.tracker.spool import Spool
 from rayml.tracker.tracker import Tracker
@@ -401,3 +402,19 @@ def test_random_values_come_back_bit_by_bit(store: Folder, transport: LoopTransp
     client.close()
 
     assert list(logged_columns(read_run(store), "loss").value) == values
+
+
+def test_how_ranks_become_one_is_told_with_the_points_that_follow() -> None:
+    """Whatever else is sent between the two."""
+    transport = Recording()
+    client = Client(Producer(transport, "r1", 1))
+    client.reduce("rows", "sum")
+    client.add(logged(1))
+    client.flush()
+    client.point("rows", 1.0, 0)
+    client.close()
+
+    *_, last = [msgspec.json.decode(data, type=Batch).records for data in transport.batches]
+    [record] = map(decode_record, last)
+    assert isinstance(record, ReadPoints)
+    assert record.reductions == {"rows": "sum"}

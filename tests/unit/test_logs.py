@@ -79,6 +79,17 @@ def test_output_is_stored_in_parts_as_it_comes(store: Folder, run: str) -> None:
     assert LogReader(store, run).read() == "one\ntwo\nthree"
 
 
+def test_each_line_says_which_of_several_ranks_has_printed_it(store: Folder, run: str) -> None:
+    reader = LogReader(store, run, range(2))
+    store.put(f"logs/{run}/00000/0001/00000000.log", b"one\ntw")
+    store.put(f"logs/{run}/00001/0001/00000000.log", b"three\n")
+    assert reader.read() == "[rank 0] one\n[rank 1] three\n"
+    store.put(f"logs/{run}/00000/0001/00000001.log", b"o\nno end")
+    assert reader.read() == "[rank 0] two\n"
+    assert reader.read(is_last=True) == "[rank 0] no end\n"
+    assert LogReader(store, run, [0]).read() == "one\ntwo\nno end"
+
+
 @pytest.mark.parametrize("cut", range(1, 8))
 def test_a_character_that_was_cut_in_two_is_whole_when_read(
     store: Folder, run: str, cut: int
