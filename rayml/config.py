@@ -113,8 +113,7 @@ class Resources:
     def __post_init__(self) -> None:
         for name in ("cpus", "gpus"):
             _check_amount(name, getattr(self, name))
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
-            raise SpecError(f"workers={self.workers!r} is not a count; give an integer from 1 up")
+        check_count("workers", self.workers)
         if self.memory is not None:
             parse_memory(self.memory)
         self._check_limits()
@@ -165,6 +164,16 @@ class Resources:
         return f"Resources({', '.join(given)})"
 
 
+def check_count(name: str, value: object) -> None:
+    """Check that a setting counts something.
+
+    Raises:
+        SpecError: It is not an integer from 1 up.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpecError(f"{name}={value!r} is not a count; give an integer from 1 up")
+
+
 def _check_amount(name: str, value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value < float("inf"):  # type: ignore[operator]
@@ -189,14 +198,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _check_amount("backoff_s", self.backoff_s)
-        if (
-            isinstance(self.attempts, bool)
-            or not isinstance(self.attempts, int)
-            or self.attempts < 1
-        ):
-            raise SpecError(
-                f"attempts={self.attempts!r} is not a count; give an integer from 1 up"
-            )
+        check_count("attempts", self.attempts)
         for kind in self.on:
             if kind not in get_args(Failure):
                 known = suggestion(str(kind), get_args(Failure))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from rayml.config import check_count
 from rayml.errors import SpecError, suggestion
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        _check_workers(self.workers)
+        if self.workers is not None:
+            check_count("workers", self.workers)
         if self.backend is not None and self.backend not in _BACKENDS:
             raise SpecError(
                 f"backend={self.backend!r} is none of PyTorch's that rayml starts; "
@@ -104,10 +106,3 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
 
 def _tag(kind: type[Engine]) -> str:
     return str(kind.__struct_config__.tag)
-
-
-def _check_workers(workers: object) -> None:
-    if workers is None:
-        return
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise SpecError(f"workers={workers!r} is not a count; give an integer from 1 up")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rayml.artifacts import Artifact
+    from rayml.engine import Engine
     from rayml.spec import Spec
     from rayml.store import Store
     from rayml.tracker.client import Transport
@@ -115,8 +116,8 @@ def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
     Everything that the job logged and printed is durable when this returns; if it could not be
     made so, the outcome is a failure. Never raises for what user code does.
     """
-    if order.spec.engine is not None:
-        return _spread(order, payload), False
+    if (engine := order.spec.engine) is not None:
+        return _spread(engine, order, payload), False
     before = set(sys.modules), threading.active_count(), _log_settings()
     attempt = _Attempt(order, Rank(node=node))
     outcome = attempt.run(payload)
@@ -124,9 +125,10 @@ def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
     return msgspec.json.encode(outcome), is_clean and _is_unchanged(*before)
 
 
-def _spread(order: Order, payload: bytes) -> bytes:
+def _spread(engine: Engine, order: Order, payload: bytes) -> bytes:
+    main = partial(execute_rank, order, payload)
     try:
-        return engines.run(order.spec, order.share, partial(execute_rank, order, payload))
+        return engines.run(engine, order.spec, order.share, main)
     except RankFailed as exc:
         problem = exc.problem
     except RaymlError as exc:
@@ -173,12 +175,13 @@ class _Attempt:
             self._redactor if order.secrets else None,
         )
         self._client = Client(self._producer, rank=rank.rank)
+        self._output = capture_path(order.spec.run, order.attempt, rank.rank)
         self.killed_children = 0
 
     def run(self, payload: bytes) -> Outcome:
         order, run, rank = self._order, self._spec.run, self._rank.rank
         shipper = LogShipper(order.store, run, order.attempt, self._redactor, rank)
-        capture = Capture(shipper, capture_path(run, order.attempt, rank))
+        capture = Capture(shipper, self._output)
         capture.start()
         try:
             self._client.add(self._started(), urgent=True)
@@ -238,8 +241,7 @@ class _Attempt:
             # Whoever watches must know this process before user code can take it down.
             self._client.flush(_FLUSH_S)
             if spec.target.kind == "script":
-                output = capture_path(spec.run, order.attempt, self._rank.rank)
-                run_script(spec, _script_environment(order), output)
+                run_script(spec, _script_environment(order), self._output)
                 return None
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)

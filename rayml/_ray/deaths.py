@@ -36,7 +36,7 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
     if isinstance(exc, NodeDiedError | RaySystemError) or not is_alive():
         return RAY_DIED
     if isinstance(exc, WorkerCrashedError | ActorDiedError):
-        if "node" in str(exc) and "died" in str(exc) and "process" not in str(exc):
+        if "its node has died" in str(exc):
             return RAY_DIED
         shown = f" (pid {pid})" if pid else ""
         return Problem(

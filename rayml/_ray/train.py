@@ -188,7 +188,7 @@ def _useful(callbacks: list[Any]) -> list[Any]:
 def _backend(group: Group) -> BackendConfig:
     if group.backend is None:
         return _Addresses()
-    from rayml._ray.train_torch import TorchGroup
+    from rayml._ray.train_torch import TorchGroup  # noqa: PLC0415 - loads PyTorch
 
     return TorchGroup(backend=group.backend, timeout_s=int(max(1, group.timeout_s)))
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rayml.ranks import Rank
 
 MODULES = {"torch": "torch", "pydantic": "ray[train]"}
-# How Gloo, a store of PyTorch's and NCCL's watchdog say that a rank did not come.
+# How Gloo and PyTorch's store say that another rank went away.
 _LOSSES = ("Connection closed by peer", "Connection reset", "Broken pipe", "recvValue failed")
+# How these and NCCL's watchdog say that one did not come.
 _TIMEOUTS = ("Timed out waiting", "timed out after", "Timeout waiting", "Watchdog caught")
 
 

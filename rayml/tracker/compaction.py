@@ -125,19 +125,26 @@ def _add_checkpoint(store: Store, shard: str) -> bool:
     if stretch.is_empty:
         return False
     made = [_write_stretch(store, stretch)]
-    try:
-        spans = _merge(store, shard, [*stretch.header.spans, *made], made)
-    except NotFound:
-        if not _is_overtaken(store, shard, stretch.header.seq):
-            raise
-        is_first = False
-    else:
-        encoded = encode_checkpoint(_checkpoint(stretch, spans))
-        is_first = store.create(checkpoint_key(shard, stretch.last), encoded)
-    if not is_first:
-        for unused in made:  # somebody else was here at the same moment
+    if not _write_checkpoint(store, stretch, made):
+        for unused in made:
             _delete_tables(store, shard, unused)
     return True
+
+
+def _write_checkpoint(store: Store, stretch: _Stretch, made: list[Span]) -> bool:
+    """Merge what there is to merge, and tell whether nobody else was here at the same moment.
+
+    Spans that it makes are added to `made`.
+    """
+    shard, before = stretch.header.shard, stretch.header
+    try:
+        spans = _merge(store, shard, [*before.spans, *made], made)
+    except NotFound:
+        if _is_overtaken(store, shard, before.seq):
+            return False
+        raise
+    encoded = encode_checkpoint(_checkpoint(stretch, spans))
+    return store.create(checkpoint_key(shard, stretch.last), encoded)
 
 
 def _is_overtaken(store: Store, shard: str, seq: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from functools import reduce
@@ -150,7 +151,7 @@ class RunRecord:
         """Return what a metric's points that count amount to."""
         sources = sorted(self.series[metric].items())
         summaries = [(source[0], s.summary) for source, s in sources if s.summary]
-        if len({attempt for attempt, _ in summaries}) == len(summaries) and _goes_on(summaries):
+        if _goes_on(summaries):
             return reduce(merge, (summary for _, summary in summaries))
         points = self.points(metric)
         return summarize([p[0] for p in points], [p[2] for p in points])
@@ -212,13 +213,12 @@ _ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
 
 
 def _goes_on(summaries: list[tuple[int, Summary]]) -> bool:
-    """Tell whether no attempt went back behind where an earlier one had been."""
-    reached: dict[int, int] = {}
+    """Tell whether each attempt has one rank and begins behind all that earlier ones reached."""
+    before, reached = 0, -math.inf
     for attempt, summary in summaries:
-        earlier = [step for other, step in reached.items() if other < attempt]
-        if earlier and summary.first_step <= max(earlier):
+        if attempt == before or summary.first_step <= reached:
             return False
-        reached[attempt] = max(reached.get(attempt, summary.last_step), summary.last_step)
+        before, reached = attempt, max(reached, summary.last_step)
     return True
 
 

@@ -188,12 +188,8 @@ def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, stubborn: bool) -> No
 
 
 def _pids(gate: Gate) -> list[int]:
-    texts = [Path(f"{gate}.{rank}").read_text() for rank in (0, 1) if _is_there(gate, rank)]
-    return [int(text) for text in texts if text] if len(texts) == 2 else []
-
-
-def _is_there(gate: Gate, rank: int) -> bool:
-    return Path(f"{gate}.{rank}").exists()
+    texts = [path.read_text() for path in gate.path.parent.glob(f"{gate.path.name}.*")]
+    return [int(text) for text in texts] if len(texts) == 2 and all(texts) else []
 
 
 def test_a_timeout_ends_all_ranks(submit: Submit) -> None:

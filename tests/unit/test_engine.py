@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,12 +14,15 @@ from rayml.errors import SpecError
 from rayml.spec import Spec
 from rayml.tracker.records import Problem
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def job(context: rayml.Context) -> None:
     pass
 
 
-def dry(tmp_path: Any, **options: Any) -> Spec:
+def dry(tmp_path: Path, **options: Any) -> Spec:
     spec = rayml.submit(job, dry_run=True, store=tmp_path, **options)
     assert isinstance(spec, Spec)
     return spec
@@ -41,7 +44,7 @@ def test_a_wrong_setting_is_refused(options: dict[str, Any], words: str) -> None
         rayml.Torch(**options)
 
 
-def test_the_engine_s_workers_are_the_resources(tmp_path: Any) -> None:
+def test_the_engine_s_workers_are_the_resources(tmp_path: Path) -> None:
     spec = dry(tmp_path, engine=rayml.Torch(workers=4), resources=rayml.Resources(cpus=2))
     assert (spec.resources.workers, spec.resources.cpus, spec.world_size) == (4, 2, 4)
     three = rayml.Resources(workers=3)
@@ -50,19 +53,19 @@ def test_the_engine_s_workers_are_the_resources(tmp_path: Any) -> None:
     assert dry(tmp_path, resources=three).world_size == 1
 
 
-def test_two_numbers_of_workers_are_refused(tmp_path: Any) -> None:
+def test_two_numbers_of_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="workers=4 and the resources have workers=2"):
         dry(tmp_path, engine=rayml.Torch(workers=4), resources=rayml.Resources(workers=2))
 
 
-def test_nccl_without_gpus_is_refused(tmp_path: Any) -> None:
+def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="backend='nccl' works between GPUs"):
         dry(tmp_path, engine=rayml.Torch(workers=2, backend="nccl"))
     gpus = rayml.Resources(gpus=1)
     assert dry(tmp_path, engine=rayml.Torch(workers=2, backend="nccl"), resources=gpus).engine
 
 
-def test_an_engine_is_recorded_with_the_job(tmp_path: Any) -> None:
+def test_an_engine_is_recorded_with_the_job(tmp_path: Path) -> None:
     spec = dry(tmp_path, engine=rayml.Torch(workers=2, timeout_s=5))
     assert '"engine": "torch"' in str(spec)
     assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec).engine == spec.engine
