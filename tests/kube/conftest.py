@@ -23,7 +23,7 @@ from tests.kube.sandbox import SandboxError
 from tests.s3 import s3_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 KUBECONFIG = "RAYML_TEST_KUBECONFIG"
 GONE_S = 30.0
@@ -37,8 +37,24 @@ class Cluster:
     api: Api
 
 
+_PLANE = pytest.StashKey[Plane]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the control plane's parts printed last beside the test that failed."""
+    report = yield
+    plane = item.config.stash.get(_PLANE, None)
+    if plane and report.failed:
+        for name in ("operator", "kube-controller-manager", "kubelet"):
+            report.sections.append((f"end of {name}'s log", plane.component_log(name)[-3000:]))
+    return report
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Plane | Cluster]:
+def cluster(pytestconfig: pytest.Config) -> Iterator[Plane | Cluster]:
     """A Kubernetes cluster with KubeRay: the one that is named, else our own plane."""
     named = os.environ.get(KUBECONFIG)
     if named:
@@ -53,10 +69,12 @@ def cluster() -> Iterator[Plane | Cluster]:
         plane.__enter__()
     except (NotBuildable, SandboxError) as exc:
         _skip(str(exc))
+    pytestconfig.stash[_PLANE] = plane
     try:
         _furnish(plane)
         yield plane
     finally:
+        del pytestconfig.stash[_PLANE]
         plane.__exit__(None, None, None)
 
 

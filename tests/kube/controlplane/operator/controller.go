@@ -82,9 +82,11 @@ func (c *controller) listen(
 	return informed, nil
 }
 
-// isEdited tells a change of the cluster from one of its status, which the controller has made itself.
+// isEdited tells a change of the cluster from one of its status, which the controller has made itself. A watch that
+// was cut shows a cluster that was deleted and made anew as changed, with the generation that it had.
 func isEdited(before, after *unstructured.Unstructured) bool {
-	return before.GetGeneration() != after.GetGeneration() ||
+	return before.GetUID() != after.GetUID() ||
+		before.GetGeneration() != after.GetGeneration() ||
 		!maps.Equal(before.GetLabels(), after.GetLabels()) ||
 		!maps.Equal(before.GetAnnotations(), after.GetAnnotations())
 }
