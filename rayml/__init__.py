@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
     from rayml.database import sql
-    from rayml.engine import Torch
+    from rayml.engine import Horovod, Torch
     from rayml.inputs import Input
     from rayml.job import submit
     from rayml.listing import Experiment, experiments, get_run, runs
@@ -67,6 +67,7 @@ _LAZY = {
     "Artifact": "rayml.artifacts:Artifact",
     "Context": "rayml.run_context:Context",
     "Experiment": "rayml.listing:Experiment",
+    "Horovod": "rayml.engine:Horovod",
     "Input": "rayml.inputs:Input",
     "Lineage": "rayml.ancestry:Lineage",
     "Model": "rayml.registered:Model",
@@ -100,6 +101,7 @@ __all__ = [
     "ClusterUnreachable",
     "Context",
     "Experiment",
+    "Horovod",
     "Input",
     "JobCancelled",
     "JobFailed",

@@ -46,8 +46,7 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="
                 f"backend={self.backend!r} is none of PyTorch's that rayml starts; "
                 f"{suggestion(str(self.backend), _BACKENDS)}"
             )
-        if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s < float("inf"):
-            raise SpecError(f"timeout_s={self.timeout_s!r} is not a time; give seconds above 0")
+        _check_timeout(self.timeout_s)
 
     def check(self, resources: Resources) -> None:
         """Check that the workers have what it needs.
@@ -62,7 +61,55 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="
             )
 
 
-Engine: TypeAlias = Torch
+class Horovod(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="horovod", gc=False
+):
+    """The function runs on every worker at once, and `hvd.init()` makes them one Horovod group.
+
+    Workers reach each other by Gloo. A script runs once on every worker, as under `horovodrun`.
+    Needs `rayml[horovod]`, which is built where it is installed: `rayml doctor` tells how.
+
+    Attributes:
+        workers: How many; those of `Resources` by default.
+        elastic: `(min, max)`: the job gets as many workers as the larger number, and code under
+            `hvd.elastic.run` goes on from its last commit while a worker that died is away, as
+            long as the smaller number is left; one that is back joins at the next commit. Each
+            worker counts as a machine of its own then: `hvd.local_rank()` is 0.
+        timeout_s: Seconds that ranks wait for one that does not come to a collective operation.
+            Then the attempt fails and names it; an elastic job goes on without it.
+
+    Raises:
+        SpecError: A value is not such a thing.
+    """
+
+    workers: int | None = None
+    elastic: tuple[int, int] | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_count("workers", self.workers)
+        _check_timeout(self.timeout_s)
+        if self.elastic is not None:
+            self._check_elastic(self.elastic)
+
+    def _check_elastic(self, bounds: object) -> None:
+        if not isinstance(bounds, tuple) or [type(bound) for bound in bounds] != [int, int]:
+            raise SpecError(f"elastic={bounds!r} is not (min, max); give two counts of workers")
+        least, most = bounds
+        if not 1 <= least <= most:
+            raise SpecError(f"elastic={bounds!r} needs 1 <= min <= max")
+        if self.workers not in (None, most):
+            raise SpecError(
+                f"the job gets the {most} workers that elastic={bounds!r} allows; leave out "
+                f"workers={self.workers}"
+            )
+
+    def check(self, resources: Resources) -> None:
+        """Accept any workers."""
+
+
+Engine: TypeAlias = Torch | Horovod
 
 
 def parse_engine(name: str) -> Engine:
@@ -74,7 +121,7 @@ def parse_engine(name: str) -> Engine:
     Raises:
         SpecError: There is no such engine.
     """
-    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch,)}
+    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod)}
     if name not in known:
         raise SpecError(f"engine {name!r} is not known; {suggestion(name, known)}")
     return known[name]()
@@ -95,13 +142,21 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
     Raises:
         SpecError: They contradict each other, or the workers lack what the engine needs.
     """
-    if engine.workers is not None and resources.workers not in (1, engine.workers):
+    workers = engine.workers
+    if isinstance(engine, Horovod) and engine.elastic is not None:
+        workers = engine.elastic[1]
+    if workers is not None and resources.workers not in (1, workers):
         raise SpecError(
-            f"the engine has workers={engine.workers} and the resources have "
+            f"the engine has workers={workers} and the resources have "
             f"workers={resources.workers}; give the number once"
         )
     engine.check(resources)
-    return resources if engine.workers is None else replace(resources, workers=engine.workers)
+    return resources if workers is None else replace(resources, workers=workers)
+
+
+def _check_timeout(timeout_s: object) -> None:
+    if not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
+        raise SpecError(f"timeout_s={timeout_s!r} is not a time; give seconds above 0")
 
 
 def _tag(kind: type[Engine]) -> str:

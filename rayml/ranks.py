@@ -25,6 +25,10 @@ class Rank:
     local_rank: int = 0
     node: str = ""
 
+    def now(self) -> Rank:
+        """Return which it is at the moment: elastic groups renumber their members."""
+        return self
+
 
 class RankFailed(Exception):
     """A rank has failed.

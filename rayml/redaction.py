@@ -111,8 +111,10 @@ def _redact_strings(value: object, redact: Callable[[bytes], bytes]) -> object:
     match value:
         case str():
             return redact(value.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
-        case list() | tuple():
+        case list():
             return [_redact_strings(item, redact) for item in value]
+        case tuple():
+            return tuple(_redact_strings(item, redact) for item in value)
         case dict():
             return {
                 _redact_strings(key, redact): _redact_strings(item, redact)

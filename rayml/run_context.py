@@ -50,9 +50,6 @@ class Context:
         attempt: Counted from 1.
         params: What the job was given, defaults included where the function is known.
         inputs: What the job was given, by name: `.uri .path() .to_pandas() .to_arrow() .to_ray()`.
-        rank: Which of the workers that run the function at once this is, counted from 0.
-        world_size: How many those are; 1 without an engine.
-        local_rank: Which it is of those on the same machine.
         is_shared: It was handed to another process, which may log too.
     """
 
@@ -69,9 +66,6 @@ class Context:
         self.attempt = producer.attempt
         self.params = dict(params)
         self.inputs = dict(inputs)
-        self.rank = rank.rank
-        self.world_size = rank.world_size
-        self.local_rank = rank.local_rank
         self.is_shared = False
         self._place = rank
         self._client = client
@@ -86,6 +80,21 @@ class Context:
         self.is_shared = True
         rest = (self._store, self.run_id, self.attempt, self.params, self.inputs)
         return _rebuild, (self._producer.transport, *rest, self._producer.redactor, self._place)
+
+    @property
+    def rank(self) -> int:
+        """Which of the workers that run the function at once this is, counted from 0."""
+        return self._place.now().rank
+
+    @property
+    def world_size(self) -> int:
+        """How many those are; 1 without an engine."""
+        return self._place.now().world_size
+
+    @property
+    def local_rank(self) -> int:
+        """Which it is of those on the same machine."""
+        return self._place.now().local_rank
 
     @property
     def store(self) -> Store:

@@ -216,7 +216,7 @@ class _Attempt:
     def _keep(self, value: object) -> Outcome:
         for name, number in result_metrics(value):
             self._client.point(name, number, None)
-        if self._rank.rank > 0:  # what the first one returns is the run's result
+        if self._rank.now().rank > 0:  # what the first one returns is the run's result
             return Outcome()
         try:
             result = encode_result(value, self._order.store, self._redactor.redact)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ray.exceptions import (
     ActorDiedError,
     NodeDiedError,
     OutOfMemoryError,
+    RayError,
     RaySystemError,
+    RayTaskError,
     RuntimeEnvSetupError,
     WorkerCrashedError,
 )
 
 from rayml._ray.connection import is_alive
 from rayml._ray.tasks import oom_kills
+from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
-
-if TYPE_CHECKING:
-    from ray.exceptions import RayError
 
 RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
@@ -47,3 +45,18 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
     if isinstance(exc, RuntimeEnvSetupError):
         return Problem(kind="error", message=f"its environment could not be set up: {exc}")
     return Problem(kind="error", message=str(exc).strip())
+
+
+def rank_failure(exc: BaseException, oom_kills_before: int) -> RankFailed:
+    """Return how a rank failed whose call raised this.
+
+    Args:
+        exc: What was raised where the call was waited for.
+        oom_kills_before: As for `explain_death`.
+    """
+    cause = exc.cause if isinstance(exc, RayTaskError) else exc
+    if isinstance(cause, RankFailed):
+        return cause
+    if isinstance(cause, RayError):
+        return RankFailed(explain_death(cause, 0, oom_kills_before))
+    return RankFailed(Problem(kind="error", message=str(cause).strip()))

@@ -80,14 +80,7 @@ def start_attempt(
     It returns (outcome, is_clean).
     """
     group = place.group
-    accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
-    options: dict[str, object] = {
-        "num_cpus": demand.get("CPU", 0),
-        "num_gpus": demand.get("GPU", 0),
-        "memory": int(demand["memory"]) if "memory" in demand else None,
-        "resources": accelerator or None,
-        "name": name,
-    }
+    options = {**demand_options(demand), "name": name}
     if runtime_env:
         options["runtime_env"] = runtime_env
     if group is not None:
@@ -96,6 +89,17 @@ def start_attempt(
         )
     task = _attempt_function().options(**options).remote(execute, *args)
     return cast("ray.ObjectRef[Any]", task)
+
+
+def demand_options(demand: Mapping[str, float]) -> dict[str, object]:
+    """Return what a task or actor takes of a worker as the options that Ray wants it in."""
+    accelerator = {k: v for k, v in demand.items() if k.startswith("accelerator_type")}
+    return {
+        "num_cpus": demand.get("CPU", 0),
+        "num_gpus": demand.get("GPU", 0),
+        "memory": int(demand["memory"]) if "memory" in demand else None,
+        "resources": accelerator or None,
+    }
 
 
 @cache

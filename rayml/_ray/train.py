@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import RayError
 from ray.train import get_context
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
@@ -35,10 +34,10 @@ from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
-from ray.util.placement_group import get_current_placement_group
 
 from rayml import processes
-from rayml._ray.deaths import explain_death
+from rayml._ray.deaths import rank_failure
+from rayml._ray.members import held_group
 from rayml._ray.tasks import oom_kills, this_node
 from rayml.ranks import Rank, RankFailed
 from rayml.tracker.records import Problem
@@ -84,10 +83,7 @@ class _Held(DefaultPlacementGroupHandle):
 
 class _Workers(WorkerGroup):
     def _create_placement_group(self, *_: object) -> _Held:
-        group = get_current_placement_group()
-        if group is None:
-            raise RuntimeError("the job's workers are not held")
-        return _Held(group)
+        return _Held(held_group())
 
     def poll_status(self, timeout: float | None = None) -> WorkerGroupPollStatus:
         status = super().poll_status(timeout)
@@ -241,10 +237,6 @@ def _problems(failures: Mapping[int, Exception], oom_kills_before: int) -> dict[
 
 def _failure(exc: Exception, oom_kills_before: int) -> RankFailed:
     cause = exc._base_exc if isinstance(exc, UserExceptionWithTraceback) else exc
-    if isinstance(cause, RankFailed):
-        return cause
     if isinstance(cause, WorkerHealthCheckFailedError):
         cause = cause.health_check_failure
-    if isinstance(cause, RayError):
-        return RankFailed(explain_death(cause, 0, oom_kills_before))
-    return RankFailed(Problem(kind="error", message=str(cause).strip()))
+    return rank_failure(cause, oom_kills_before)

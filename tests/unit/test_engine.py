@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 import rayml
+from rayml.culprit import find_culprit
 from rayml.engine import parse_engine, resize_for
-from rayml.engines.torch import find_culprit
+from rayml.engines.torch import SIGNS
 from rayml.errors import SpecError
 from rayml.spec import Spec
 from rayml.tracker.records import Problem
@@ -107,10 +108,10 @@ WRONG = Problem(kind="error", message="ValueError: bad row", traceback="wrong")
 def test_the_rank_that_made_the_others_fail_is_named(
     problems: dict[int, Problem], rank: int, words: str
 ) -> None:
-    found = find_culprit(problems, 3, 5)
+    found = find_culprit(problems, 3, 5, SIGNS)
     assert found.rank == rank
     assert found.message.startswith(words)
 
 
 def test_the_only_rank_needs_no_number() -> None:
-    assert find_culprit({0: WRONG}, 1, 5).message == "ValueError: bad row"
+    assert find_culprit({0: WRONG}, 1, 5, SIGNS).message == "ValueError: bad row"

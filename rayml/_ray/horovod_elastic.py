@@ -1,0 +1,219 @@
+"""Horovod's ranks on a job's workers when some may go, and come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from horovod.runner.elastic.discovery import DiscoveredHosts, HostDiscovery
+from horovod.runner.elastic.driver import ElasticDriver
+from horovod.runner.elastic.rendezvous import create_rendezvous_handler
+from horovod.runner.http.http_server import RendezvousServer
+from ray.exceptions import RayError
+from ray.util import placement_group_table
+
+from rayml._ray.deaths import rank_failure
+from rayml._ray.horovod import find_absent, meeting_variables, read_waits, slot_variables
+from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire
+from rayml._ray.tasks import oom_kills
+from rayml.ranks import Rank
+from rayml.tracker.records import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from horovod.runner.common.util.hosts import SlotInfo
+    from ray.util.placement_group import PlacementGroup
+
+    from rayml._ray.members import Actor, Seat
+    from rayml.ranks import RankFailed
+
+# A worker that was lost is tried again after some 2 s, and after twice as long each time.
+_COOLDOWN_S = (1, 30)
+# How often in a row a worker may be lost so soon after it began.
+_LOSSES, _SOON_S = 3, 30.0
+# What a rank raises because of another one.
+_OTHERS = "HorovodInternalError"
+
+
+class _Bundles(HostDiscovery):  # type: ignore[misc]  # it has no types
+    """To Horovod each worker of the job is a machine, so that one's loss costs no other."""
+
+    def __init__(self, group: PlacementGroup) -> None:
+        super().__init__()
+        self._group = group
+
+    def find_available_hosts_and_slots(self) -> dict[str, int]:
+        """Return the workers that are there."""
+        nodes = placement_group_table(self._group)["bundles_to_node_id"]
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return {_host(bundle): 1 for bundle, node in sorted(nodes.items()) if node in alive}
+
+
+def _host(bundle: int) -> str:
+    return f"worker-{bundle}"
+
+
+def _bundle(host: str) -> int:
+    return int(host.rpartition("-")[2])
+
+
+class _Driver(ElasticDriver):  # type: ignore[misc]  # it has no types
+    """Horovod's own, which never takes a lost worker that is back for the one that was lost."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        self.ready: dict[str, float] = {}
+        self._order: list[str] = []
+        super().__init__(*args, **options)
+
+    def record_ready(self, host: str, slot: int) -> None:
+        """Note since when a rank waits for the others to meet again."""
+        self.ready[host] = time.monotonic()
+        super().record_ready(host, slot)
+
+    def forget(self, host: str) -> None:
+        """Note that a worker's process has ended."""
+        with suppress(ValueError):
+            self._order.remove(host)
+
+    def _update_host_assignments(self, current_hosts: DiscoveredHosts) -> list[SlotInfo]:
+        self.ready.clear()
+        for host in self._host_assignments.keys() - set(self._order):
+            del self._host_assignments[host]
+        pending: list[SlotInfo] = super()._update_host_assignments(current_hosts)
+        self._order = list(self._host_assignments)
+        return pending
+
+    def _get_host_assignments(self, current_hosts: DiscoveredHosts) -> tuple[Any, Any]:
+        """Number those first that are there already: the first one's state is everybody's."""
+        there = current_hosts.host_assignment_order
+        new = sorted(set(there) - set(self._order), key=_bundle)
+        order = [host for host in self._order if host in there] + new
+        ordered = DiscoveredHosts(current_hosts.host_slots, order)
+        return cast("tuple[Any, Any]", super()._get_host_assignments(ordered))
+
+
+class Crew:
+    """The ranks of one elastic job: those that run, those that were lost, and how it ended."""
+
+    def __init__(
+        self,
+        main: Callable[[Rank], tuple[int, bytes]],
+        bounds: tuple[int, int],
+        share: Mapping[str, float],
+        timeout_s: float,
+    ) -> None:
+        """Start nothing yet; `fit` does.
+
+        Args:
+            main: What each rank calls; it returns its last number and what the job returns.
+            bounds: How many ranks there must be, and may be.
+            share: What each takes of its worker.
+            timeout_s: For how long they wait for each other.
+        """
+        self._main = main
+        self._share = share
+        self._timeout_s = timeout_s
+        self._least, self._most = bounds
+        self._group = held_group()
+        self._server = RendezvousServer()
+        self._driver = _Driver(
+            self._server, _Bundles(self._group), *bounds, timeout_s, cooldown_range=_COOLDOWN_S
+        )
+        self._port: int = self._server.start(create_rendezvous_handler(self._driver))
+        self._actors: dict[str, Actor] = {}
+        self._hung: set[str] = set()
+        self._losses: Counter[str] = Counter()
+        self._returned: dict[int, bytes] = {}
+        self._problems: dict[int, Problem] = {}
+        self._failed = threading.Event()
+
+    def fit(self) -> tuple[dict[int, bytes], dict[int, Problem]]:
+        """Call `main` on each rank until the job is over.
+
+        Returns what it returned, by the rank's last number; and, if the job failed, the problems
+        of the ranks that had failed by then, in the order in which they did.
+        """
+        try:
+            self._driver.wait_for_available_slots(self._most)
+            self._driver.start(self._least, self._work)
+            while not self._driver.finished() and not self._failed.wait(LOOK_S):
+                self._end_those_that_hang()
+            if self._failed.is_set():
+                time.sleep(SETTLE_S)
+        finally:
+            self._disband()
+        return ({}, dict(self._problems)) if self._failed.is_set() else (self._returned, {})
+
+    def _work(self, slot: SlotInfo, events: Iterable[threading.Event]) -> tuple[int, float]:
+        """See one rank through; Horovod wants to know its exit code, and when that was."""
+        host, before, began = slot.hostname, oom_kills(), time.monotonic()
+        actor = self._actors[host] = hire(self._group, _bundle(host), self._share)
+        self._problems.pop(_bundle(host), None)
+        try:
+            number, returned = self._result(actor, slot, events)
+        except RayError as exc:
+            self._lose(host, rank_failure(exc, before), began)
+            return 1, time.time()
+        except _Stopped:
+            return 1, time.time()
+        finally:
+            self._actors.pop(host, None)
+            ray.kill(actor)
+        self._returned[number] = returned
+        return 0, time.time()
+
+    def _result(
+        self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event]
+    ) -> tuple[int, bytes]:
+        seats: list[Seat] = ray.get([actor.locate.remote()])
+        variables = meeting_variables(self._port, seats[0], self._timeout_s) | slot_variables(slot)
+        rank = Rank(_bundle(slot.hostname), self._most, 0, seats[0].node)
+        task = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
+        while not ray.wait([task], timeout=LOOK_S)[0]:
+            if any(event.is_set() for event in events):
+                raise _Stopped
+        result: tuple[int, bytes] = ray.get(task)
+        return result
+
+    def _lose(self, host: str, failure: RankFailed, began: float) -> None:
+        self._driver.forget(host)
+        if self._failed.is_set():
+            return
+        problem = failure.problem
+        if host in self._hung:
+            self._hung.discard(host)
+            message = f"it did not come for {self._timeout_s:g} s to where the others waited"
+            problem = Problem(kind="killed", message=message)
+        if problem.kind == "error" and _OTHERS not in problem.message:
+            self._problems = {_bundle(host): problem}
+            self._failed.set()
+            return
+        self._problems[_bundle(host)] = problem
+        is_early = time.monotonic() - began < _SOON_S
+        self._losses[host] = self._losses[host] + 1 if is_early else 0
+        if self._losses[host] >= _LOSSES:
+            self._failed.set()
+
+    def _end_those_that_hang(self) -> None:
+        now = time.monotonic()
+        waits = read_waits(self._server)
+        waits |= {_bundle(host): now - since for host, since in dict(self._driver.ready).items()}
+        running = {_bundle(host): actor for host, actor in dict(self._actors).items()}
+        for bundle in find_absent(waits, running, self._timeout_s) or ():
+            self._hung.add(_host(bundle))
+            ray.kill(running[bundle])
+
+    def _disband(self) -> None:
+        for actor in list(self._actors.values()):
+            ray.kill(actor)
+        if not self._driver.finished():
+            self._driver.stop()
+
+
+class _Stopped(Exception):
+    """A rank is not wanted any more."""

@@ -1,0 +1,120 @@
+"""Horovod on all workers, which reach each other by Gloo."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rayml.culprit import Signs, find_culprit
+from rayml.ranks import Rank, RankFailed
+from rayml.tracker.records import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    from rayml.engine import Horovod
+
+MODULES = {"horovod": "horovod", "torch": "torch"}
+# Horovod says no more of what others did.
+SIGNS = Signs(of_losses=("HorovodInternalError",), of_timeouts=("HorovodInternalError",))
+# Where all of its operations wait.
+_OPERATIONS = "horovod.torch.mpi_ops"
+_LOOK_S = 0.5
+
+
+def run(
+    settings: Horovod,
+    share: Mapping[str, float],
+    world_size: int,
+    is_script: bool,  # noqa: FBT001 - as all engines'
+    main: Callable[[Rank], bytes],
+) -> bytes:
+    """Run the ranks to their end; return what the first one returned.
+
+    Raises:
+        RankFailed: Its failure has ended the others.
+    """
+    watched = partial(_watch, main, settings.timeout_s)
+    returned, problems = _fit(settings, share, world_size, watched)
+    if returned and not problems:
+        # A script's process keeps to itself what its last number was, and returns nothing.
+        first = min(returned) if is_script else 0
+        if first in returned:
+            return returned[first]
+    if not problems:
+        raise RankFailed(Problem(kind="engine", message="Horovod lost the first rank at the end"))
+    raise RankFailed(find_culprit(problems, world_size, settings.timeout_s, SIGNS))
+
+
+def _fit(
+    settings: Horovod, share: Mapping[str, float], world_size: int, main: Callable[[Rank], bytes]
+) -> tuple[dict[int, bytes], dict[int, Problem]]:
+    if settings.elastic is None:
+        from rayml._ray.horovod import fit  # noqa: PLC0415 - loads Horovod
+
+        return fit(main, world_size, share, settings.timeout_s)
+    from rayml._ray.horovod_elastic import Crew  # noqa: PLC0415 - loads Horovod
+
+    last_numbered = partial(_call_elastic, main)
+    return Crew(last_numbered, settings.elastic, share, settings.timeout_s).fit()
+
+
+def _watch(main: Callable[[Rank], bytes], timeout_s: float, rank: Rank) -> bytes:
+    """Call `main`, and tell when one of Horovod's operations waits for long.
+
+    Horovod's own check for stalled ranks never finds any on Gloo: its list of ranks is empty.
+    """
+    ended = threading.Event()
+    watch = threading.Thread(target=_tell_waits, args=(rank.rank, timeout_s, ended), daemon=True)
+    watch.start()
+    try:
+        return main(rank)
+    finally:
+        ended.set()
+
+
+def _tell_waits(rank: int, timeout_s: float, ended: threading.Event) -> None:
+    from rayml._ray.horovod import report_wait  # noqa: PLC0415 - loads Horovod
+
+    since: dict[FrameType, float] = {}
+    told = False
+    while not ended.wait(min(_LOOK_S, timeout_s / 4)):
+        now = time.monotonic()
+        # While a call's frame is kept here, no other call's can be mistaken for it.
+        since = {frame: since.get(frame, now) for frame in _waiting_frames()}
+        waited = now - min(since.values(), default=now)
+        if waited > timeout_s / 2 or told:
+            told = waited > timeout_s / 2
+            with suppress(RuntimeError):  # the group is being made anew, or over
+                report_wait(rank, waited if told else 0.0)
+
+
+def _waiting_frames() -> list[FrameType]:
+    """Return where threads wait for an operation of Horovod's that has begun."""
+    if "horovod.torch" not in sys.modules:
+        return []
+    frames = sys._current_frames().values()  # noqa: SLF001 - the documented way to see them
+    return [frame for frame in frames if frame.f_globals.get("__name__") == _OPERATIONS]
+
+
+def _call_elastic(main: Callable[[Rank], bytes], rank: Rank) -> tuple[int, bytes]:
+    member = _Member(rank.rank, rank.world_size, rank.local_rank, rank.node)
+    returned = main(member)
+    return member.now().rank, returned
+
+
+class _Member(Rank):
+    """A rank whose number is Horovod's: it changes when others go or come."""
+
+    def now(self) -> Rank:
+        """Return which it is in the group that there is; outside of one, which it was made as."""
+        hvd = sys.modules.get("horovod.torch")
+        if hvd is None or not hvd.is_initialized():
+            return self
+        return replace(self, rank=hvd.rank(), world_size=hvd.size())

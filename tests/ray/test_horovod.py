@@ -1,0 +1,285 @@
+"""The Horovod engine: several workers train one model, of which some may go and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rayml
+from tests.ray.test_torch import train_alone
+
+if TYPE_CHECKING:
+    from tests.ray.conftest import Submit
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+PAIR = rayml.Horovod(workers=2, timeout_s=60)
+HALF = rayml.Resources(cpus=0.5)
+AGAIN = rayml.Retry(attempts=3, backoff_s=0.01)
+
+
+def train(context: rayml.Context, steps: int = 3, dies: bool = False) -> list[float]:
+    """Train on every rank with a row of its own, from the last checkpoint on."""
+    import io
+
+    import horovod.torch as hvd
+    import torch
+
+    hvd.init()
+    assert (hvd.rank(), hvd.size()) == (context.rank, context.world_size)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 1)
+    first = 0
+    if (saved := context.restore()) is not None:
+        model.load_state_dict(torch.load(io.BytesIO(saved.load())))
+        first = saved.meta["step"] + 1
+    optimizer = hvd.DistributedOptimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters()
+    )
+    row = torch.tensor([[1.0, float(context.rank)]])
+    for step in range(first, steps):
+        loss = (model(row) - context.rank).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        context.log_metric("loss", loss.item(), step)
+        if context.rank == 0:
+            buffer = io.BytesIO()
+            torch.save(model.state_dict(), buffer)
+            context.checkpoint(buffer.getvalue(), step, sync=True)
+        hvd.barrier()
+        if dies and (context.attempt, context.rank, step) == (1, 1, 1):
+            context.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    print("rank", hvd.rank(), "of", hvd.size(), "local", hvd.local_rank(), hvd.local_size())
+    return [number.item() for part in model.parameters() for number in part.flatten()]
+
+
+def test_all_workers_train_one_model_and_each_one_logs(submit: Submit) -> None:
+    run = submit(train, params={"steps": 2}, engine=PAIR, resources=HALF).wait()
+    assert run.result == pytest.approx(train_alone(2))
+    ranks = [run.history("loss", rank=rank).value for rank in (0, 1)]
+    assert run.history("loss").value.tolist() == pytest.approx(sum(ranks) / 2)
+    assert str(run.logs()).splitlines() == [
+        "[rank 0] rank 0 of 2 local 0 2",
+        "[rank 1] rank 1 of 2 local 1 2",
+    ]
+
+
+def test_a_killed_rank_costs_one_step_and_the_end_is_the_same(submit: Submit) -> None:
+    params = {"steps": 5, "dies": True}
+    run = submit(train, params=params, engine=PAIR, resources=HALF, retry=AGAIN).wait()
+    assert run.attempt == 2
+    assert run.result == pytest.approx(train_alone(5))
+    assert run.history("loss", rank=1).step.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
+    def job(context: rayml.Context) -> None:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+        if context.rank == 1:
+            raise ValueError("row 7 has no label")
+        hvd.allreduce(torch.ones(1))
+
+    run = submit(job, engine=PAIR, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "error")
+    assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
+
+
+def test_a_rank_that_hangs_is_named(submit: Submit) -> None:
+    def job(context: rayml.Context) -> None:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+        if context.rank == 1:
+            time.sleep(600)
+        hvd.allreduce(torch.ones(1), name="total")
+
+    engine = rayml.Horovod(workers=2, timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1 did not come for 4 s") as caught:
+        run.wait()
+    assert caught.value.rank == 1
+
+
+SCRIPT = """
+import horovod.torch as hvd
+import torch
+import rayml
+
+hvd.init()
+total = hvd.allreduce(torch.tensor([float(hvd.rank() + 1)]), op=hvd.Sum)
+rayml.context().log_metric("total", total.item())
+print("rank", hvd.rank(), "of", hvd.size(), "sees", total.item())
+"""
+
+
+@pytest.mark.parametrize("elastic", [None, (1, 2)])
+def test_a_script_for_horovodrun_runs_unchanged(
+    submit: Submit, tmp_path: Path, elastic: tuple[int, int] | None
+) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    engine = rayml.Horovod(workers=2, elastic=elastic)
+    run = submit("train.py", engine=engine, resources=HALF, working_dir=tmp_path).wait()
+    assert sorted(str(run.logs()).splitlines()) == [
+        "[rank 0] rank 0 of 2 sees 3.0",
+        "[rank 1] rank 1 of 2 sees 3.0",
+    ]
+    assert run.history("total").value.tolist() == [3.0]
+
+
+def train_elastically(context: rayml.Context, folder: str, steps: int, lost: int) -> list[object]:
+    """Train with a commit after each step; in the third one a worker dies, once."""
+    import horovod.torch as hvd
+    import torch
+
+    hvd.init()
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 1)
+    optimizer = hvd.DistributedOptimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters()
+    )
+    mark = Path(folder, "killed")
+
+    @hvd.elastic.run  # type: ignore[untyped-decorator]
+    def go_on(state: Any) -> None:
+        while state.step < steps:
+            if state.step == 2 and hvd.rank() == lost and not mark.exists():
+                mark.touch()
+                print("goes", flush=True)
+                context.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            row = torch.tensor([[1.0, float(hvd.rank())]])
+            loss = (model(row) - hvd.rank()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            context.log_metric("size", context.world_size, state.step)
+            assert context.rank == hvd.rank()
+            state.step += 1
+            state.sizes = [*state.sizes, hvd.size()]
+            state.commit()
+
+    state = hvd.elastic.TorchState(model=model, optimizer=optimizer, step=0, sizes=[])
+    go_on(state)
+    weights = [number.item() for part in model.parameters() for number in part.flatten()]
+    return [state.sizes, weights]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_an_elastic_job_goes_on_from_the_last_commit(
+    submit: Submit, tmp_path: Path, lost: int
+) -> None:
+    params = {"folder": str(tmp_path), "steps": 5, "lost": lost}
+    engine = rayml.Horovod(elastic=(2, 2), timeout_s=60)
+    run = submit(train_elastically, params=params, engine=engine, resources=HALF).wait()
+    result: Any = run.result
+    sizes, weights = result
+    assert run.attempt == 1
+    assert sizes == [2] * 5
+    assert weights == pytest.approx(train_alone(5))
+    assert run.history("size", rank=1).step.tolist() == [0, 1, 2, 3, 4]
+    assert "goes" in str(run.logs())
+
+
+def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> None:
+    def job(folder: str) -> list[int]:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> list[int]:
+            while 1 not in state.sizes or state.sizes[-1] == 1:
+                if hvd.rank() == 1 and len(state.sizes) == 2:
+                    os._exit(1)
+                state.sizes = [*state.sizes, hvd.size()]
+                time.sleep(0.1)
+                state.commit()
+            return list(state.sizes)
+
+        return list(go_on(hvd.elastic.TorchState(sizes=[])))
+
+    run = submit(
+        job, params={"folder": str(tmp_path)}, engine=rayml.Horovod(elastic=(1, 2)), resources=HALF
+    ).wait()
+    sizes: Any = run.result
+    # What a rank has saved before it notices the loss counts.
+    assert "".join(map(str, sizes)).strip("2") == "1" * sizes.count(1)
+    assert (sizes[0], sizes[-1]) == (2, 2)
+
+
+def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while True:
+                if os.environ["HOROVOD_HOSTNAME"] == "worker-1":
+                    os._exit(1)
+                time.sleep(0.1)
+                state.commit()
+
+        go_on(hvd.elastic.TorchState(step=0))
+
+    run = submit(job, engine=rayml.Horovod(elastic=(1, 2)), resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: its process ended before"):
+        run.wait()
+
+
+def test_an_elastic_rank_that_raises_ends_the_job(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            if hvd.rank() == 1:
+                raise ValueError("row 7 has no label")
+            while True:
+                state.commit()
+
+        go_on(hvd.elastic.TorchState(step=0))
+
+    run = submit(job, engine=rayml.Horovod(elastic=(1, 2)), resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7"):
+        run.wait()
+
+
+def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) -> None:
+    def job(folder: str) -> int:
+        import horovod.torch as hvd
+
+        hvd.init()
+        mark = Path(folder, "hung")
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while state.step < 5:
+                if hvd.rank() == 1 and not mark.exists():
+                    mark.touch()
+                    time.sleep(600)
+                state.step += 1
+                state.commit()
+
+        state = hvd.elastic.TorchState(step=0)
+        go_on(state)
+        return int(state.step)
+
+    engine = rayml.Horovod(elastic=(2, 2), timeout_s=4)
+    run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF).wait()
+    assert run.result == 5
