@@ -141,9 +141,12 @@ def is_elsewhere(owner: Owner) -> bool:
 
 
 def is_before(owner: Owner, successor: Owner) -> bool:
-    """Tell whether a process went away with the head that this other one's head replaced."""
+    """Tell whether a process went away with the head that this one's, on this machine, replaced.
+
+    A head's pod that is made anew has another name; one whose container was started again has not.
+    """
     is_of_same = owner.cluster != "" and owner.cluster == successor.cluster
-    return is_of_same and owner.host != successor.host
+    return is_of_same and (owner.host != successor.host or is_gone(owner))
 
 
 def is_gone(owner: Owner) -> bool:

@@ -170,13 +170,16 @@ class Crew:
     def _result(
         self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event]
     ) -> tuple[int, bytes]:
-        seats: list[Seat] = ray.get([actor.locate.remote()])
-        variables = meeting_variables(self._port, seats[0], self._timeout_s) | slot_variables(slot)
-        rank = Rank(_bundle(slot.hostname), self._most, 0, seats[0].node)
+        located: Any = actor.locate.remote()
+        seat: Seat = ray.get(located)
+        variables = meeting_variables(self._port, seat, self._timeout_s) | slot_variables(slot)
+        rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node)
         task = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
-        while not ray.wait([task], timeout=LOOK_S)[0]:
+        ready: list[ray.ObjectRef[Any]] = []
+        while not ready:
             if any(event.is_set() for event in events):
                 raise _Stopped
+            ready, _ = ray.wait([task], timeout=LOOK_S)
         result: tuple[int, bytes] = ray.get(task)
         return result
 

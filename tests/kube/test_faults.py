@@ -177,6 +177,16 @@ def test_what_others_change_in_the_cluster_stays(train: JobCluster) -> None:
     assert (found["team/owner"], found["team/number"]) == ("ada", "19")
 
 
+def test_a_head_whose_container_restarts_goes_on_with_its_runs(train: JobCluster) -> None:
+    run = begin(train, "container")
+    train.plane.signal(train.name.namespace, train.head(), signal.SIGKILL)
+
+    # Nobody connects: this process only reads the store.
+    wait_for_state(run, "succeeded", "failed", patience_s=300)
+    assert (run.state, run.attempt) == ("succeeded", 2), run.error
+    assert_nothing_is_held(train)
+
+
 def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> None:
     run = begin(train, "head")
     alone = train.submit(nap_for, params={"seconds": 600}, resources=rayml.Resources(cpus=2))

@@ -9,10 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import msgspec
+import psutil
 import pytest
 
 import rayml
 from rayml.errors import StoreError
+from rayml.processes import identify
 from rayml.store.folder import Folder
 from rayml.tracker.abandoned import close_abandoned
 from rayml.tracker.lease import lease_shard, open_tracker, reopen_tracker
@@ -117,6 +120,25 @@ def test_a_new_head_goes_on_with_the_shard_of_the_one_that_it_replaces(store: Fo
     again = reopen_tracker(store, head("train-head-b"))
     assert again is not None
     assert again.shard == tracker.shard
+
+
+def test_a_head_s_container_that_was_started_again_goes_on_with_its_shard(store: Folder) -> None:
+    this = identify(psutil.Process(), cluster="ray/train@k1")
+    # The same machine, as a pod keeps its name, and often the same process id.
+    before = msgspec.structs.replace(this, started_at=this.started_at - 60)
+    tracker, lease = open_tracker(store, before)
+    lease.release()
+    again = reopen_tracker(store, this)
+    assert again is not None
+    assert again.shard == tracker.shard
+
+
+def test_a_head_that_lives_keeps_its_shard(store: Folder) -> None:
+    this = identify(psutil.Process(), cluster="ray/train@k1")
+    _, lease = open_tracker(store, this)
+    lease.release()
+    other = identify(psutil.Process(os.getppid()), cluster="ray/train@k1")
+    assert reopen_tracker(store, other) is None
 
 
 def test_new_runs_do_not_wait_for_a_damaged_shard(store: Folder) -> None:
