@@ -42,6 +42,7 @@ SCRIPTS = (
     "kube/burst",
     "kube/kills",
     "engines/ranks",
+    "engines/kills",
 )
 FULL = "--full"
 RESULTS = FOLDER / "results.md"

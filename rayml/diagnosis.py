@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 import uuid
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rayml.artifacts import human_bytes
 from rayml.config import setting, settings_files
+from rayml.engines.horovod_setup import missing_programs
 from rayml.errors import RaymlError, StoreError
 from rayml.processes import is_elsewhere, is_gone
 from rayml.store import check_format, open_store
@@ -70,6 +72,7 @@ def diagnose(store: str | None = None, cluster: str | None = None) -> Iterator[F
     yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
     yield _looked("ray", _find_ray)
     yield _looked("extras", _find_extras)
+    yield _looked("horovod", _find_horovod)
     if settings.level != "fail":
         yield from _diagnose_store(store)
     cluster = cluster or _configured()
@@ -155,11 +158,28 @@ def _find_ray() -> Finding:
 
 def _find_extras() -> Finding:
     found = (_EXTRA.match(line) for line in metadata.requires("rayml") or ())
-    missing = sorted({match[2] for match in found if match and not _is_installed(match[1])})
+    lacking = {match[2] for match in found if match and not _is_installed(match[1])}
+    missing = sorted(lacking - {"horovod"})  # which is not only installed, but built
     if not missing:
         return Finding("extras", "ok", "all are installed")
     names = ",".join(missing)
     return Finding("extras", "ok", f"not installed: {names}; pip install 'rayml[{names}]'")
+
+
+def _find_horovod() -> Finding:
+    build = f"{Path(sys.executable).name} -m rayml.engines.horovod_setup"
+    if not _is_installed("horovod"):
+        lacks = missing_programs()
+        needs = f", once {' and '.join(lacks)} is there" if lacks else ""
+        return Finding("horovod", "ok", f"not installed; {build} builds it in minutes{needs}")
+    looked = subprocess.run(
+        [sys.executable, "-c", "import horovod.torch as hvd; assert hvd.gloo_built()"],
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    if looked.returncode == 0:
+        return Finding("horovod", "ok", f"{metadata.version('horovod')}, built with Gloo")
+    reason = looked.stderr.strip().rpartition("\n")[2]
+    return Finding("horovod", "fail", f"it does not load ({reason}); build it again: {build}")
 
 
 def _is_installed(name: str) -> bool:

@@ -56,6 +56,10 @@ if TYPE_CHECKING:
 _FLUSH_S = 60.0
 # What another process of the job has logged just before the function returned is on its way.
 _LINGER_S = 0.25
+_LONE_HOROVOD = (
+    "rayml: hvd.init() found no other worker, and one alone did the work: give the job "
+    "engine=rayml.Horovod()\n"
+)
 _MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 _OWN_MODULES = frozenset(
     [
@@ -246,6 +250,8 @@ class _Attempt:
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
             value = call(function, values, context)
+            if engines.is_lone_horovod(spec):
+                sys.stderr.write(_LONE_HOROVOD)
             if relay.has_children or context.is_shared:
                 time.sleep(_LINGER_S)
             return value

@@ -28,6 +28,7 @@ settings.load_profile("rayml")
 _LONG = (
     "ray/test_jobs_api.py",
     "ray/test_failures.py",
+    "ray/test_horovod.py",
     "cli/test_run.py",
     "mlflow/test_tracking_store.py",
     "mlflow/test_exchange.py",

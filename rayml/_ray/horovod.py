@@ -14,7 +14,7 @@ from horovod.runner.gloo_run import create_slot_env_vars
 from horovod.runner.http.http_client import put_data_into_kvstore
 from horovod.runner.http.http_server import RendezvousServer
 
-from rayml._ray.members import await_all, held_group, hire
+from rayml._ray.members import await_all, held_group, hire, locate
 from rayml.culprit import hang
 from rayml.ranks import Rank, RankFailed
 
@@ -41,7 +41,7 @@ def fit(
     group = held_group()
     actors = [hire(group, bundle, share) for bundle in range(world_size)]
     try:
-        seats: list[Seat] = ray.get([actor.locate.remote() for actor in actors])
+        seats = locate(actors)
         order = by_node(seats)
         slots = assign_slots([seats[bundle].node for bundle in order])
         with _rendezvous(slots) as (server, port):

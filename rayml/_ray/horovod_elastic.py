@@ -18,7 +18,7 @@ from ray.util import placement_group_table
 
 from rayml._ray.deaths import rank_failure
 from rayml._ray.horovod import find_absent, meeting_variables, read_waits, slot_variables
-from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire
+from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire, locate
 from rayml._ray.tasks import oom_kills
 from rayml.ranks import Rank
 from rayml.tracker.records import Problem
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from horovod.runner.common.util.hosts import SlotInfo
     from ray.util.placement_group import PlacementGroup
 
-    from rayml._ray.members import Actor, Seat
+    from rayml._ray.members import Actor
     from rayml.ranks import RankFailed
 
 # A worker that was lost is tried again after some 2 s, and after twice as long each time.
@@ -170,18 +170,18 @@ class Crew:
     def _result(
         self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event]
     ) -> tuple[int, bytes]:
-        located: Any = actor.locate.remote()
-        seat: Seat = ray.get(located)
+        (seat,) = locate([actor])
         variables = meeting_variables(self._port, seat, self._timeout_s) | slot_variables(slot)
         rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node)
-        task = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
-        ready: list[ray.ObjectRef[Any]] = []
-        while not ready:
+        task: Any = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
+        while not self._has_ended(task):
             if any(event.is_set() for event in events):
                 raise _Stopped
-            ready, _ = ray.wait([task], timeout=LOOK_S)
         result: tuple[int, bytes] = ray.get(task)
         return result
+
+    def _has_ended(self, task: ray.ObjectRef[Any]) -> bool:
+        return bool(ray.wait([task], timeout=LOOK_S)[0])
 
     def _lose(self, host: str, failure: RankFailed, began: float) -> None:
         self._driver.forget(host)

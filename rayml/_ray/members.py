@@ -19,7 +19,7 @@ from rayml._ray.tasks import demand_options, oom_kills, this_node
 from rayml.ranks import RankFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import TypeAlias
 
     from ray.util.placement_group import PlacementGroup
@@ -33,7 +33,7 @@ SETTLE_S = 1.0
 LOOK_S = 0.25
 
 _T = TypeVar("_T")
-Actor: TypeAlias = "ray.actor.ActorHandle[Any]"
+Actor: TypeAlias = Any  # ray.actor.ActorHandle of a _Member, of which mypy makes nothing
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,12 @@ def hire(group: PlacementGroup, bundle: int, share: Mapping[str, float]) -> Acto
     options: dict[str, Any] = {**demand_options(share), "scheduling_strategy": place}
     member: Any = ray.remote(_Member)
     return cast("Actor", member.options(**options).remote())
+
+
+def locate(actors: Iterable[Actor]) -> list[Seat]:
+    """Return where ranks are, once they are."""
+    seats: list[Seat] = ray.get([actor.locate.remote() for actor in actors])
+    return seats
 
 
 def await_all(

@@ -1,6 +1,7 @@
-"""The engines: one file each, all with the same two things to offer.
+"""The engines: one file each, all with the same three things to offer.
 
 - `MODULES`: what must be installed where the ranks run, and how each is called on PyPI.
+- `REMEDY`: how it gets there.
 - `run(settings, share, world_size, is_script, main)`: starts the ranks on the run's workers, calls
   `main(rank)` on each and returns what the first one returned; raises RankFailed for the rank
   whose failure ended them all.
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -51,13 +53,20 @@ def check_installed(engine: Engine) -> None:
     Raises:
         SpecError: Something is missing; the message says how to get it.
     """
-    needed = _module(engine).MODULES
-    if missing := [package for module, package in needed.items() if find_spec(module) is None]:
-        name = engine_name(engine)
+    module = _module(engine)
+    missing = [name for wanted, name in module.MODULES.items() if find_spec(wanted) is None]
+    if missing:
         raise SpecError(
-            f"engine {name} needs {' and '.join(missing)}, which is not installed where the job "
-            f"runs; install 'rayml[{name}]' there, or give requirements={missing!r} or an image"
+            f"engine {engine_name(engine)} needs {' and '.join(missing)}, which is not installed "
+            f"where the job runs; {module.REMEDY}"
         )
+
+
+def is_lone_horovod(spec: Spec) -> bool:
+    """Tell whether a job of several workers has called `hvd.init()` and found itself alone."""
+    hvd = sys.modules.get("horovod.torch")
+    is_alone = hvd is not None and hvd.is_initialized() and hvd.size() == 1
+    return is_alone and spec.resources.workers > 1
 
 
 def _module(engine: Engine) -> ModuleType:

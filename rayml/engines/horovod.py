@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rayml.engine import Horovod
 
 MODULES = {"horovod": "horovod", "torch": "torch"}
+REMEDY = "python -m rayml.engines.horovod_setup builds it there; or give an image that has it"
 # Horovod says no more of what others did.
 SIGNS = Signs(of_losses=("HorovodInternalError",), of_timeouts=("HorovodInternalError",))
 # Where all of its operations wait.

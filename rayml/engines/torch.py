@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rayml.ranks import Rank
 
 MODULES = {"torch": "torch", "pydantic": "ray[train]"}
+REMEDY = (
+    "install 'rayml[torch]' there, or give requirements=['torch', 'ray[train]'], or an image that "
+    "has it"
+)
 # Gloo's words, those of PyTorch's store, and of NCCL's watchdog.
 SIGNS = Signs(
     of_losses=("Connection closed by peer", "Connection reset", "Broken pipe", "recvValue failed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -143,6 +144,7 @@ def test_the_doctor_prints_a_line_for_each_look(rayml_in: Run, store: Path) -> N
     assert done.returncode == 0, done.stdout
     levels = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
     assert levels["store"] == levels["create-only"] == levels["clock"] == "ok"
+    assert re.search(r"horovod +0\.28\.1, built with Gloo\n", done.stdout)
     found = rayml_in.json("doctor")
     assert isinstance(found, list)
     assert [finding["check"] for finding in found] == list(levels)

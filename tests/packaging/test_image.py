@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from rayml.engines import horovod_setup
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "".join(
@@ -24,4 +27,8 @@ def test_horovod_is_built_as_it_is_for_the_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     variables = project["tool"]["uv"]["extra-build-variables"]["horovod"]
     said = dict(re.findall(r"\b(HOROVOD_\w+)=(\d)", RECIPE))
-    assert said == variables
+    assert said == variables == horovod_setup.SETTINGS
+    pinned = next(wanted for wanted in EXTRAS["horovod"] if wanted.startswith("horovod"))
+    assert pinned == horovod_setup.HOROVOD
+    assert horovod_setup.TORCH in EXTRAS["horovod"]
+    assert os.access(horovod_setup.COMPILER, os.X_OK)

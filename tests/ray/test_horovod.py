@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import rayml
-from tests.ray.test_torch import train_alone
+from rayml import processes
+from tests.ray.eventually import eventually
+from tests.ray.test_torch import nothing_left, train_alone  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from tests.ray.conftest import Submit
@@ -112,6 +116,20 @@ def test_a_rank_that_hangs_is_named(submit: Submit) -> None:
     assert caught.value.rank == 1
 
 
+def test_init_without_the_engine_is_told_of(submit: Submit) -> None:
+    def job() -> int:
+        import horovod.torch as hvd
+
+        hvd.init()
+        return int(hvd.size())
+
+    run = submit(job, resources=rayml.Resources(cpus=0.5, workers=2)).wait()
+    assert run.result == 1
+    assert "give the job engine=rayml.Horovod()" in str(run.logs())
+    alone = submit(job, resources=HALF).wait()
+    assert str(alone.logs()) == ""
+
+
 SCRIPT = """
 import horovod.torch as hvd
 import torch
@@ -136,6 +154,37 @@ def test_a_script_for_horovodrun_runs_unchanged(
         "[rank 1] rank 1 of 2 sees 3.0",
     ]
     assert run.history("total").value.tolist() == [3.0]
+
+
+LONELY = """
+import os, time
+
+if os.environ.get("HOROVOD_RANK", os.environ.get("RANK")) == "1":
+    time.sleep(1)
+    raise SystemExit(3)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("engine", [PAIR, rayml.Torch(workers=2)])
+def test_a_failed_rank_s_end_ends_the_others_scripts_too(
+    submit: Submit, tmp_path: Path, engine: rayml.Horovod | rayml.Torch
+) -> None:
+    (tmp_path / "train.py").write_text(LONELY)
+    run = submit("train.py", engine=engine, resources=HALF, working_dir=tmp_path)
+    with pytest.raises(rayml.JobFailed, match=r"rank 1: train\.py exited with code 3"):
+        run.wait()
+    eventually(lambda: not marked(run.id), 10)
+
+
+def marked(run: str) -> list[psutil.Process]:
+    """Return a run's processes."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(processes.VARIABLE) == run:
+                found.append(process)
+    return found
 
 
 def train_elastically(context: rayml.Context, folder: str, steps: int, lost: int) -> list[object]:

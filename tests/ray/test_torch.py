@@ -42,13 +42,16 @@ def nothing_left(ray_address: str) -> Iterator[None]:
     assert not list(Path(tempfile.gettempdir()).glob("rayml-train-*"))
 
 
+_RANKS = ("ray::_Director", "ray::RayTrain", "ray::Synchronization", "ray::_Member")
+
+
 def ranks_of(address: str) -> list[str]:
     """Return the names of a Ray's processes that train, or see others train."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             name, parent = "".join(process.cmdline()), process.parent()
-            is_one = name.startswith(("ray::_Director", "ray::RayTrain", "ray::Synchronization"))
+            is_one = name.startswith(_RANKS)
             if is_one and parent is not None and f"={address}" in " ".join(parent.cmdline()):
                 found.append(name)
     return found

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import rayml
-from rayml.culprit import find_culprit
+from rayml.culprit import find_culprit, hang
 from rayml.engine import parse_engine, resize_for
 from rayml.engines.torch import SIGNS
 from rayml.errors import SpecError
@@ -43,6 +43,57 @@ def dry(tmp_path: Path, **options: Any) -> Spec:
 def test_a_wrong_setting_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         rayml.Torch(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers=0 is not a count"),
+        ({"timeout_s": -1}, "timeout_s=-1 is not a time"),
+        ({"elastic": 2}, r"elastic=2 is not \(min, max\)"),
+        ({"elastic": (1, 2, 3)}, r"is not \(min, max\)"),
+        ({"elastic": (True, 2)}, r"is not \(min, max\)"),
+        ({"elastic": (3, 2)}, "needs 1 <= min <= max"),
+        ({"elastic": (0, 2)}, "needs 1 <= min <= max"),
+        ({"elastic": (1, 2), "workers": 3}, "leave out workers=3"),
+    ],
+)
+def test_a_wrong_setting_of_horovod_s_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        rayml.Horovod(**options)
+
+
+def test_an_elastic_job_gets_as_many_workers_as_it_may_have(tmp_path: Path) -> None:
+    spec = dry(tmp_path, engine=rayml.Horovod(elastic=(2, 4)))
+    assert (spec.resources.workers, spec.world_size) == (4, 4)
+    assert spec.engine == rayml.Horovod(elastic=(2, 4))
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec) == spec
+    with pytest.raises(SpecError, match="workers=4 and the resources have workers=2"):
+        dry(tmp_path, engine=rayml.Horovod(elastic=(2, 4)), resources=rayml.Resources(workers=2))
+
+
+@pytest.mark.parametrize(
+    ("waits", "running", "absent"),
+    [
+        ({}, [0, 1], None),
+        ({0: 3.9}, [0, 1], None),
+        ({0: 4.0}, [0, 1, 2], [1, 2]),
+        ({0: 4.0, 1: 0.0, 2: 2.5}, [0, 1, 2], [1]),
+        ({0: 9.0}, [0], []),
+    ],
+)
+def test_those_that_do_not_wait_are_the_ones_that_hang(
+    waits: dict[int, float], running: list[int], absent: list[int] | None
+) -> None:
+    from rayml._ray.horovod import find_absent
+
+    assert find_absent(waits, running, 4) == absent
+
+
+def test_who_waits_for_those_that_have_returned_is_told_so() -> None:
+    found = hang([], [2, 0], 5)
+    assert found.message.startswith("rank 0, 2 waited for 5 s in vain: another one has returned")
+    assert found.rank == 0
 
 
 def test_the_engine_s_workers_are_the_resources(tmp_path: Path) -> None:
