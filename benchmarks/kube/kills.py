@@ -22,6 +22,9 @@ from kube.places import job_cluster, reservations  # noqa: E402
 from timing import alone, report, scratch  # noqa: E402
 
 import rayml  # noqa: E402
+from rayml.cluster.door import open_door  # noqa: E402
+from rayml.cluster.versions import is_answering  # noqa: E402
+from rayml.errors import ClusterUnreachable  # noqa: E402
 from tests.kube.clusters import wait_for, wait_for_state  # noqa: E402
 
 if TYPE_CHECKING:
@@ -58,12 +61,21 @@ def kill_head(cluster: JobCluster, _: rayml.Run, __: subprocess.Popen[str]) -> N
     cluster.plane.signal(cluster.name.namespace, cluster.head(), signal.SIGKILL)
 
 
+def answers(cluster: JobCluster) -> bool:
+    """Tell whether the head that was killed last is back."""
+    try:
+        return is_answering(open_door(cluster.name, cluster.client))
+    except ClusterUnreachable:
+        return False
+
+
 def play(
     cluster: JobCluster,
     folder: Path,
     kill: Callable[[JobCluster, rayml.Run, subprocess.Popen[str]], None],
 ) -> int:
     """Return how many reservations and workers are left."""
+    wait_for(lambda: answers(cluster), "an answer of the head", 120)
     words = [sys.executable, "-c", CLIENT, str(cluster.name), cluster.store]
     said = folder / "said"
     with (
