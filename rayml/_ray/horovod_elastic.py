@@ -147,7 +147,9 @@ class Crew:
                 time.sleep(SETTLE_S)
         finally:
             self._disband()
-        return ({}, dict(self._problems)) if self._failed.is_set() else (self._returned, {})
+        if self._returned and not self._failed.is_set():
+            return self._returned, {}
+        return {}, dict(self._problems)
 
     def _work(self, slot: SlotInfo, events: Iterable[threading.Event]) -> tuple[int, float]:
         """See one rank through; Horovod wants to know its exit code, and when that was."""

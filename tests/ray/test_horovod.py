@@ -289,6 +289,21 @@ def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) ->
         run.wait()
 
 
+def test_a_loss_ends_an_elastic_job_whose_code_is_not(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+        if hvd.rank() == 1:
+            os._exit(1)
+        hvd.allreduce(torch.ones(1))
+
+    run = submit(job, engine=rayml.Horovod(elastic=(1, 2)), resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: its process ended before"):
+        run.wait()
+
+
 def test_an_elastic_rank_that_raises_ends_the_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
