@@ -238,6 +238,8 @@ def _start(
         try:
             jobs_api.submit_driver(client, spec, store, private, py_modules=py_modules)
         except RuntimeError as exc:
+            if "already exists" in str(exc):  # a new head has found the submission in the store
+                return
             # A cluster that has just started answers before it can take jobs.
             if "No available agent" not in str(exc) or time.monotonic() > deadline:
                 raise

@@ -12,6 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from rayml import _ray
+from rayml._ray.drivers import begin_forgotten
+from rayml.cluster.address import ClusterName
 from rayml.config import setting
 from rayml.errors import ClusterUnreachable, RaymlError
 from rayml.store import open_store
@@ -26,7 +28,7 @@ _PAUSE_S = 0.5
 def main() -> int:
     """Wait for this head's Ray, then start what a cluster of ours always has."""
     deadline = time.monotonic() + _PATIENCE_S
-    steps = [_connect, _wake_reservations, _wake_tracker]
+    steps = [_connect, _wake_reservations, _wake_tracker, _begin_forgotten]
     return 0 if all(_done(step, deadline) for step in steps) else 1
 
 
@@ -41,6 +43,13 @@ def _wake_reservations() -> None:
 def _wake_tracker() -> None:
     if (location := setting("store")) is not None:
         _ray.tracker_actor(open_store(location))
+
+
+def _begin_forgotten() -> None:
+    location, name = setting("store"), os.environ.get("RAY_CLUSTER_NAME")
+    if location is not None and name is not None:
+        namespace = os.environ.get("RAY_CLUSTER_NAMESPACE", "")
+        begin_forgotten(open_store(location), str(ClusterName(namespace, name)))
 
 
 def _done(step: Callable[[], None], deadline: float) -> bool:

@@ -16,13 +16,24 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.experimental import internal_kv
 
 from rayml.errors import ClusterUnreachable
-from rayml.tracker.lost import DriverState
+from rayml.tracker.abandoned import end_unstarted
+from rayml.tracker.catalog import open_catalog
+from rayml.tracker.lost import DriverState, obstacle
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Problem
+from rayml.tracker.submissions import read_submission, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from ray.job_submission import JobSubmissionClient
+
     from rayml.spec import Spec
     from rayml.store import Store
+
+_HEAD_LOST = Problem(
+    kind="node_lost", message="the cluster's head was replaced before its driver had begun"
+)
 
 
 class RayJobs:
@@ -66,19 +77,58 @@ class RayJobs:
             raise ClusterUnreachable(f"the Jobs API refused its new driver: {exc}") from exc
 
     def _restart(self, spec: Spec, attempt: int) -> None:
-        from rayml._ray.jobs_api import (  # noqa: PLC0415
-            forget_job,
-            hand_over,
-            job_client,
-            lent_code,
-            submit_driver,
-        )
+        from rayml._ray.jobs_api import forget_job, job_client  # noqa: PLC0415
 
         client = job_client(_jobs_address())
-        config = getattr(self._store, "config", {})
-        private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
         forget_job(client, spec.run)
-        submit_driver(client, spec, self._store, private, attempt, lent_code())
+        _submit(client, spec, self._store, attempt)
+
+
+def begin_forgotten(store: Store, cluster: str) -> None:
+    """See to the runs that this cluster's last head was told of and had no driver for yet.
+
+    One that nobody has claimed gets its driver; one that cannot get one again is ended.
+
+    Args:
+        store: Where they were submitted.
+        cluster: This cluster's address, as jobs name it.
+
+    Raises:
+        ClusterUnreachable: The Jobs API refused.
+        StoreError: The store cannot be read or written.
+    """
+    from rayml._ray.jobs_api import job_client  # noqa: PLC0415
+
+    begun = read_runs(store).shard_of.keys() | open_catalog(store).refresh().runs.keys()
+    waiting = {run_of(key) for key in store.list("submissions/")} - begun
+    if not waiting:
+        return
+    try:
+        client = job_client(_jobs_address())
+        known = {job.submission_id for job in client.list_jobs()}
+        for run in sorted(waiting - known):
+            submission = read_submission(store, run)
+            if submission.spec.cluster == cluster:
+                _begin(client, submission.spec, store)
+    except (RuntimeError, OSError) as exc:
+        raise ClusterUnreachable(f"the Jobs API refused: {exc}") from exc
+
+
+def _begin(client: JobSubmissionClient, spec: Spec, store: Store) -> None:
+    claim = f"claims/{spec.run}.json"
+    is_claimed = store.size(claim) is not None  # by a driver that died before it recorded anything
+    if not is_claimed and not obstacle(spec):
+        _submit(client, spec, store, 1)
+    elif is_claimed or store.create(claim, b"{}"):
+        end_unstarted(store, spec, "failed", _HEAD_LOST)
+
+
+def _submit(client: JobSubmissionClient, spec: Spec, store: Store, attempt: int) -> None:
+    from rayml._ray.jobs_api import hand_over, lent_code, submit_driver  # noqa: PLC0415
+
+    config = getattr(store, "config", {})
+    private = hand_over(client, json.dumps({"store": config}).encode()) if config else None
+    submit_driver(client, spec, store, private, attempt, lent_code())
 
 
 def _jobs_address() -> str:

@@ -83,7 +83,7 @@ class LostRuns:
         _logger.warning("run lost", extra={"run": run.spec.run, "why": state.words})
         if run.cancel is not None or isinstance(decision, policy.GiveUp):
             await self._end(run, problem)
-        elif why := _obstacle(run.spec):
+        elif why := obstacle(run.spec):
             message = f"{problem.message}; it was not tried again, because {why}"
             await self._end(run, Problem(kind="lost", message=message))
         else:
@@ -117,7 +117,7 @@ class LostRuns:
             del self._restarts[run.spec.run]
 
 
-def _obstacle(spec: Spec) -> str:
+def obstacle(spec: Spec) -> str:
     """Return why a run cannot be given to a new driver; nothing if it can."""
     if not has_jobs_api(spec.cluster):
         return "its code was with the process that submitted it"

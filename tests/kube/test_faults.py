@@ -187,6 +187,18 @@ def test_a_head_whose_container_restarts_goes_on_with_its_runs(train: JobCluster
     assert_nothing_is_held(train)
 
 
+def test_a_head_that_is_lost_before_a_job_s_driver_began_starts_it(train: JobCluster) -> None:
+    run = train.submit(nap, resources=ONE)
+    hidden = train.submit(nap, resources=ONE, secrets={"TOKEN": "not-for-others"})
+    train.plane.signal(train.name.namespace, train.head(), signal.SIGKILL)
+
+    wait_for_state(run, "succeeded", "failed", patience_s=300)
+    assert (run.state, run.attempt) == ("succeeded", 1), run.error
+    wait_for_state(hidden, "succeeded", "failed", patience_s=120)
+    assert "head was replaced before its driver had begun" in str(hidden.error)
+    assert_nothing_is_held(train)
+
+
 def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> None:
     run = begin(train, "head")
     alone = train.submit(nap_for, params={"seconds": 600}, resources=rayml.Resources(cpus=2))
