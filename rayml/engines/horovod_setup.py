@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -42,8 +43,16 @@ def main() -> int:
         names = " and ".join(missing)
         print(f"{names} not found; on Debian: apt install g++ make", file=sys.stderr)  # noqa: T201 - a command of its own
         return 1
+    with tempfile.TemporaryDirectory() as folder:
+        # A package need not keep that one of its files can be executed.
+        compiler = shutil.copy(COMPILER, folder)
+        Path(compiler).chmod(0o755)
+        return _install(compiler)
+
+
+def _install(compiler: str) -> int:
     paths = [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
-    built_with = {"CXX": str(COMPILER), "PATH": os.pathsep.join(paths)}
+    built_with = {"CXX": compiler, "PATH": os.pathsep.join(paths)}
     environment = {**os.environ, **SETTINGS, **built_with}
     install = [find_uv_bin(), "pip", "install", "--python", sys.executable]
     for words in (

@@ -149,7 +149,7 @@ def test_text_inside_of_data_is_hidden_and_the_rest_kept() -> None:
     assert redact_strings(data, redact) == {
         "***": "a ***",
         "n": 1234,
-        "deep": [{"x": ["*** ***", None, 0.1234]}],
+        "deep": [{"x": ("*** ***", None, 0.1234)}],
     }
 
 
