@@ -19,7 +19,7 @@ from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.run import Run
 from rayml.store import open_store, read_blob
 from rayml.supervisor import Supervisor
-from rayml.tracker.submissions import read_submission
+from rayml.tracker.submissions import claim_key, read_submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +65,7 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
 def _claim(run_id: str, attempt: int, store: Store) -> Submission:
     submission = read_submission(store, run_id)
     claim = {"job": os.environ.get("RAY_JOB_ID", ""), "pid": os.getpid()}
-    name = run_id if attempt == 1 else f"{run_id}-{attempt}"
-    if not store.create(f"claims/{name}.json", json.dumps(claim).encode()):
+    if not store.create(claim_key(run_id, attempt), json.dumps(claim).encode()):
         raise SpecError(
             f"run {run_id} is executed by another driver already; this one does nothing"
         )

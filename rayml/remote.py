@@ -25,7 +25,7 @@ from rayml.tracker.abandoned import end_unstarted
 from rayml.tracker.live import LiveMark
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Problem, Submission
-from rayml.tracker.submissions import create_submission, submission_key
+from rayml.tracker.submissions import claim_key, create_submission, submission_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ class JobDriver:
         """Stop the Ray job, which ends the run in order."""
         request = json.dumps({"grace_s": grace_s, "by": by}).encode()
         self._store.put(f"cancels/{self._spec.run}.json", request)
-        if self._store.create(f"claims/{self._spec.run}.json", b"{}"):
+        if self._store.create(claim_key(self._spec.run), b"{}"):
             # Its driver had not begun, and now never will.
             problem = Problem(kind="cancelled", message=f"it was cancelled by {by}")
             end_unstarted(self._store, self._spec, "cancelled", problem)

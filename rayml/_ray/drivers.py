@@ -21,7 +21,7 @@ from rayml.tracker.catalog import open_catalog
 from rayml.tracker.lost import DriverState, obstacle
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Problem
-from rayml.tracker.submissions import read_submission, run_of
+from rayml.tracker.submissions import claim_key, read_submission, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -115,7 +115,7 @@ def begin_forgotten(store: Store, cluster: str) -> None:
 
 
 def _begin(client: JobSubmissionClient, spec: Spec, store: Store) -> None:
-    claim = f"claims/{spec.run}.json"
+    claim = claim_key(spec.run)
     is_claimed = store.size(claim) is not None  # by a driver that died before it recorded anything
     if not is_claimed and not obstacle(spec):
         _submit(client, spec, store, 1)

@@ -121,8 +121,14 @@ def await_all(
         ready, _ = ray.wait(pending, num_returns=len(pending), timeout=SETTLE_S)
         ended |= {tasks[task]: _end_of(task, before) for task in ready}
     failed = _failures(ended)
-    problems = {r: failed[r].problem for r in sorted(failed, key=lambda rank: failed[rank].at)}
-    return {rank: end for rank, end in ended.items() if rank not in failed}, problems
+    returned = {rank: end for rank, end in ended.items() if rank not in failed}
+    return returned, problems_in_order(failed)
+
+
+def problems_in_order(failures: Mapping[int, RankFailed]) -> dict[int, Problem]:
+    """Return the problems of ranks, the first to fail first."""
+    in_order = sorted(failures.items(), key=lambda item: item[1].at)
+    return {rank: failure.problem for rank, failure in in_order}
 
 
 def _end_of(task: ray.ObjectRef[Any], oom_kills_before: int) -> object:

@@ -37,7 +37,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from rayml import processes
 from rayml._ray.deaths import rank_failure
-from rayml._ray.members import held_group
+from rayml._ray.members import SETTLE_S, held_group, problems_in_order
 from rayml._ray.tasks import oom_kills, this_node
 from rayml.ranks import Rank, RankFailed
 from rayml.tracker.records import Problem
@@ -57,8 +57,6 @@ _SETTINGS = {
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
 }
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-# Those that wait for a rank which died or hangs fail a moment after each other.
-_SETTLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class _Workers(WorkerGroup):
     def poll_status(self, timeout: float | None = None) -> WorkerGroupPollStatus:
         status = super().poll_status(timeout)
         if status.errors:
-            time.sleep(_SETTLE_S)
+            time.sleep(SETTLE_S)
             status = super().poll_status(timeout)
         return status
 
@@ -231,8 +229,7 @@ def _not_started(exc: Exception) -> Problem:
 
 def _problems(failures: Mapping[int, Exception], oom_kills_before: int) -> dict[int, Problem]:
     found = {rank: _failure(exc, oom_kills_before) for rank, exc in failures.items()}
-    in_order = sorted(found.items(), key=lambda item: item[1].at)
-    return {rank: failure.problem for rank, failure in in_order}
+    return problems_in_order(found)
 
 
 def _failure(exc: Exception, oom_kills_before: int) -> RankFailed:

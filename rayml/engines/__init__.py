@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rayml.engine import engine_name
+from rayml.engine import Horovod, engine_name
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -63,10 +63,14 @@ def check_installed(engine: Engine) -> None:
 
 
 def is_lone_horovod(spec: Spec) -> bool:
-    """Tell whether a job of several workers has called `hvd.init()` and found itself alone."""
+    """Tell whether a job of several workers has called `hvd.init()` without the engine for it.
+
+    With it, an elastic job may be alone for a while, rightly.
+    """
     hvd = sys.modules.get("horovod.torch")
     is_alone = hvd is not None and hvd.is_initialized() and hvd.size() == 1
-    return is_alone and spec.resources.workers > 1
+    is_meant = isinstance(spec.engine, Horovod) or spec.resources.workers == 1
+    return is_alone and not is_meant
 
 
 def _module(engine: Engine) -> ModuleType:

@@ -19,6 +19,11 @@ def submission_key(run: str) -> str:
     return f"submissions/{run}.json"
 
 
+def claim_key(run: str, attempt: int = 1) -> str:
+    """Return the key by which one driver alone executes a run from an attempt on."""
+    return f"claims/{run}.json" if attempt == 1 else f"claims/{run}-{attempt}.json"
+
+
 def run_of(key: str) -> str:
     """Return the run that a submission, or a claim or request of that name, is about.
 
