@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
     from rayml.database import sql
-    from rayml.engine import Horovod, Torch
+    from rayml.engine import Dask, Horovod, Torch
     from rayml.inputs import Input
     from rayml.job import submit
     from rayml.listing import Experiment, experiments, get_run, runs
@@ -66,6 +66,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Artifact": "rayml.artifacts:Artifact",
     "Context": "rayml.run_context:Context",
+    "Dask": "rayml.engine:Dask",
     "Experiment": "rayml.listing:Experiment",
     "Horovod": "rayml.engine:Horovod",
     "Input": "rayml.inputs:Input",
@@ -100,6 +101,7 @@ __all__ = [
     "ClusterError",
     "ClusterUnreachable",
     "Context",
+    "Dask",
     "Experiment",
     "Horovod",
     "Input",

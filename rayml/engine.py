@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from rayml.config import check_count
+from rayml.config import Resources, check_count, parse_memory
 from rayml.errors import SpecError, suggestion
 
 if TYPE_CHECKING:
-    from rayml.config import Resources
+    from collections.abc import Mapping
 
 _BACKENDS = ("gloo", "nccl")
+_DEFAULTS = Resources()
 
 
 class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="torch", gc=False):
@@ -47,6 +48,10 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="
                 f"{suggestion(str(self.backend), _BACKENDS)}"
             )
         _check_timeout(self.timeout_s)
+
+    def wishes(self) -> Mapping[str, Any]:
+        """Return what it says about `Resources`, by their names; None leaves that to them."""
+        return {"workers": self.workers}
 
     def check(self, resources: Resources) -> None:
         """Check that the workers have what it needs.
@@ -105,11 +110,58 @@ class Horovod(
                 f"workers={self.workers}"
             )
 
+    def wishes(self) -> Mapping[str, Any]:
+        """As `Torch.wishes`."""
+        return {"workers": self.workers if self.elastic is None else self.elastic[1]}
+
     def check(self, resources: Resources) -> None:
         """Accept any workers."""
 
 
-Engine: TypeAlias = Torch | Horovod
+class Dask(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="dask", gc=False):
+    """The function runs once, and what it computes with Dask is computed by all workers.
+
+    Arrays, dataframes, bags and delayed functions work as they are: each task of a graph is a Ray
+    task on one of the job's workers, as many at once as those have CPUs. What is persisted lies
+    in the workers' object stores, and on their disks where it does not fit. Needs `rayml[dask]`.
+
+    Attributes:
+        workers: How many; those of `Resources` by default.
+        memory: Of each, as in `Resources`.
+        client: Start Dask's own scheduler and workers there, and let `distributed.Client()`
+            find them: for futures and libraries that need a client.
+
+    Raises:
+        SpecError: A value is not such a thing.
+    """
+
+    workers: int | None = None
+    memory: str | int | None = None
+    client: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_count("workers", self.workers)
+        if self.memory is not None:
+            parse_memory(self.memory)
+        if not isinstance(self.client, bool):
+            raise SpecError(f"client={self.client!r} is not an answer; give True or False")
+
+    def wishes(self) -> Mapping[str, Any]:
+        """As `Torch.wishes`."""
+        return {"workers": self.workers, "memory": self.memory}
+
+    def check(self, resources: Resources) -> None:
+        """Check that the workers can work.
+
+        Raises:
+            SpecError: They have no CPUs.
+        """
+        if not resources.cpus:
+            raise SpecError("cpus=0 leaves Dask nothing to work with; give Resources(cpus=1)")
+
+
+Engine: TypeAlias = Torch | Horovod | Dask
 
 
 def parse_engine(name: str) -> Engine:
@@ -121,7 +173,7 @@ def parse_engine(name: str) -> Engine:
     Raises:
         SpecError: There is no such engine.
     """
-    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod)}
+    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod, Dask)}
     if name not in known:
         raise SpecError(f"engine {name!r} is not known; {suggestion(name, known)}")
     return known[name]()
@@ -137,21 +189,27 @@ def engine_name(engine: Engine) -> str:
 
 
 def resize_for(engine: Engine, resources: Resources) -> Resources:
-    """Return the resources of a job with an engine: as many workers as that says.
+    """Return the resources of a job with an engine: with such workers as that says.
 
     Raises:
         SpecError: They contradict each other, or the workers lack what the engine needs.
     """
-    workers = engine.workers
-    if isinstance(engine, Horovod) and engine.elastic is not None:
-        workers = engine.elastic[1]
-    if workers is not None and resources.workers not in (1, workers):
-        raise SpecError(
-            f"the engine has workers={workers} and the resources have "
-            f"workers={resources.workers}; give the number once"
-        )
-    engine.check(resources)
-    return resources if workers is None else replace(resources, workers=workers)
+    wishes = {name: wish for name, wish in engine.wishes().items() if wish is not None}
+    for name, wish in wishes.items():
+        given = getattr(resources, name)
+        if given not in (getattr(_DEFAULTS, name), wish):
+            raise SpecError(
+                f"the engine has {name}={wish!r} and the resources have {name}={given!r}; give "
+                "it once"
+            )
+    resized = replace(resources, **wishes) if wishes else resources
+    engine.check(resized)
+    return resized
+
+
+def has_ranks(engine: Engine) -> bool:
+    """Tell whether all workers run the function at once; else it runs once and leads them."""
+    return isinstance(engine, Torch | Horovod)
 
 
 def _check_timeout(timeout_s: object) -> None:

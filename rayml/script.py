@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rayml.engines.led import script_launcher
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None
     # A child inherits which signals are blocked, and a script wants its Ctrl-C.
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     child = subprocess.Popen(
-        [sys.executable, script, *spec.args],
+        [sys.executable, *script_launcher(), script, *spec.args],
         stdin=subprocess.DEVNULL,
         env={**environment, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rayml.config import Resources, Retry
-from rayml.engine import Engine
+from rayml.engine import Engine, has_ranks
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def world_size(self) -> int:
         """How many processes run its function at once."""
-        return 1 if self.engine is None else self.resources.workers
+        is_spread = self.engine is not None and has_ranks(self.engine)
+        return self.resources.workers if is_spread else 1
 
     def __str__(self) -> str:
         """Return the job as indented JSON: what `dry_run=True` and `--dry-run` show."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psutil
 import ray
+from ray._raylet import PlacementGroupID
 from ray.exceptions import RayError
-from ray.util.placement_group import get_current_placement_group
+from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayml import processes
@@ -21,8 +22,6 @@ from rayml.ranks import RankFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import TypeAlias
-
-    from ray.util.placement_group import PlacementGroup
 
     from rayml.ranks import Rank
     from rayml.tracker.records import Problem
@@ -82,6 +81,16 @@ def held_group() -> PlacementGroup:
     if group is None:
         raise RuntimeError("the job's workers are not held")
     return group
+
+
+def group_id() -> str:
+    """Return by which `find_group` finds the placement group of the job that calls this."""
+    return held_group().id.hex()
+
+
+def find_group(identity: str) -> PlacementGroup:
+    """Return a job's placement group in any of its processes."""
+    return PlacementGroup(PlacementGroupID(bytes.fromhex(identity)))
 
 
 def hire(group: PlacementGroup, bundle: int, share: Mapping[str, float]) -> Actor:

@@ -1,10 +1,11 @@
-"""The engines: one file each, all with the same three things to offer.
+"""The engines: one file each, all with the same things to offer.
 
 - `MODULES`: what must be installed where the ranks run, and how each is called on PyPI.
 - `REMEDY`: how it gets there.
 - `run(settings, share, world_size, is_script, main)`: starts the ranks on the run's workers, calls
   `main(rank)` on each and returns what the first one returned; raises RankFailed for the rank
   whose failure ended them all.
+- In its place, where the function runs once and leads the workers: `open_session`, see `led`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rayml.engine import Horovod, engine_name
+from rayml.engine import Horovod, engine_name, has_ranks
+from rayml.engines import led
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def run(
     """
     check_installed(engine)
     is_script = spec.target.kind == "script"
-    outcome: bytes = _module(engine).run(engine, share, spec.world_size, is_script, main)
+    start = _module(engine).run if has_ranks(engine) else led.run
+    outcome: bytes = start(engine, share, spec.resources.workers, is_script, main)
     return outcome
 
 

@@ -80,6 +80,15 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     reason: str
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):
+    """How far a running attempt has come with what it does for long, in words."""
+
+    run: str
+    time: float
+    attempt: int
+    text: str
+
+
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
     """User code begins, on each rank."""
 
@@ -212,6 +221,7 @@ class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
 _Event: TypeAlias = (
     Submitted
     | Waiting
+    | Progress
     | Started
     | Reserved
     | Released

@@ -20,6 +20,7 @@ from rayml.tracker.records import (
     Params,
     Points,
     Problem,
+    Progress,
     ReadPoints,
     ReadRecord,
     Record,
@@ -293,7 +294,7 @@ def new_run(spec: Spec, since: int = 0) -> RunRecord:
     )
 
 
-def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901 - one case per record
+def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901, PLR0912 - one case per record
     match record:
         case Waiting() if run.started is not None and run.started.attempt >= record.attempt:
             pass  # whoever said so had not heard yet that the attempt began
@@ -305,6 +306,8 @@ def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901 
             run.others = {}
             run.state, run.reason, run.attempt = "running", "", record.attempt
             run.started, run.started_at = record, run.started_at or record.time
+        case Progress():
+            run.reason = record.text if run.state == "running" else run.reason
         case Reserved():
             _give_back(run, record.time)
             run.held = record

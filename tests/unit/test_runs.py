@@ -390,6 +390,15 @@ def test_a_wait_that_is_told_after_the_start_changes_nothing() -> None:
     assert runs["r1"].state == "waiting"
 
 
+def test_a_running_attempt_tells_how_far_it_is_until_it_ends() -> None:
+    begun = Started(run="r1", time=2.0, attempt=1, node="", host="h", pid=1)
+    far = Progress(run="r1", time=2.5, attempt=1, text="3 of 9 tasks")
+    assert fold(submitted(), far).reason == ""
+    assert fold(submitted(), begun, far).reason == "3 of 9 tasks"
+    assert fold(submitted(), begun, far, ended()).reason == ""
+    assert fold(submitted(), begun, retrying(), far).reason == "again"
+
+
 def reserved(time: float, *workers: str, attempt: int = 1) -> Reserved:
     return Reserved(run="r1", time=time, attempt=attempt, shape="abc", workers=list(workers))
 
