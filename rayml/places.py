@@ -42,6 +42,7 @@ class Places:
         self._record = record
         self._reservation = _ray.find_reservation(spec)
         self._note: _Note | None = None
+        self._place: _ray.Place | None = None
 
     def take(
         self,
@@ -61,7 +62,8 @@ class Places:
         """
         if self._reservation is None:
             is_spread = self._spec.engine is not None
-            return _ray.find_place(self._spec.resources, is_group=is_spread)
+            self._place = _ray.find_place(self._spec.resources, is_group=is_spread)
+            return self._place
         self._reservation.ask(attempt)
         grant = _await_grant(self._reservation, pause, explain)
         place = _ray.take_workers(
@@ -101,7 +103,8 @@ class Places:
 
     def why_not_started(self) -> str:
         """Say in words what an attempt that has its place waits for."""
-        if self._reservation is not None:
+        is_group = self._place is not None and self._place.group is not None
+        if self._reservation is not None or (is_group and self._place.is_held()):
             return "its workers are there, and a process on them starts"
         return _ray.busy_reason(self._spec.resources)
 

@@ -209,7 +209,7 @@ class _Attempt:
     def _run_user_code(self, payload: bytes) -> Outcome:
         try:
             value = self._call(payload)
-        except ScriptFailed as exc:
+        except (ScriptFailed, RankFailed) as exc:
             return Outcome(problem=redacted(exc.problem, self._redactor))
         except BaseException as exc:  # noqa: BLE001 - whatever user code raises ends the attempt
             if isinstance(exc, SystemExit) and exc.code in (None, 0):

@@ -56,6 +56,10 @@ class Place:
         """Return what is done when all workers of its group are held."""
         return cast("Future[Any]", self.group.ready().future())  # type: ignore[union-attr]
 
+    def is_held(self) -> bool:
+        """Tell whether all workers of its group are held."""
+        return placement_group_table(self.group).get("state") == "CREATED"
+
     def nodes(self) -> list[str]:
         """Return the ids of the nodes that its workers are on."""
         table = placement_group_table(self.group) if self.group is not None else {}

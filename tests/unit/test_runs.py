@@ -22,6 +22,7 @@ from rayml.tracker.records import (
     Labels,
     Logged,
     Problem,
+    Progress,
     Released,
     Reserved,
     Retrying,

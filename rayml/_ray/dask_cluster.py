@@ -1,0 +1,164 @@
+"""Dask's own scheduler and workers, as actors on workers that a job holds already."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import dask
+import ray
+from distributed import Client, Scheduler, Worker
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rayml._ray.members import find_group
+from rayml._ray.tasks import demand_options
+from rayml.ranks import RankFailed
+from rayml.tracker.records import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rayml._ray.members import Actor
+    from rayml.engines.led import Workers
+
+_TELL_S = 1.0
+_START_S = 60.0
+# Open as long as this process is there.
+_held: list[int] = []
+_UNDONE = ("waiting", "queued", "processing", "no-worker")
+
+
+@contextmanager
+def open_client(workers: Workers, tell: Callable[[str], None]) -> Iterator[None]:
+    """Start a scheduler and a worker in each bundle; a client of theirs is Dask's default.
+
+    `distributed.Client()` finds them too.
+
+    Args:
+        workers: Where.
+        tell: Is told now and then how many tasks are left, and nothing when none is.
+
+    Raises:
+        RankFailed: They have not started in time.
+    """
+    actors: list[Actor] = []
+    try:
+        address = _start(workers, actors)
+        with (
+            dask.config.set({"scheduler-address": address}),
+            Client(address) as client,
+            _told(client, tell),
+        ):
+            yield
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _start(workers: Workers, actors: list[Actor]) -> str:
+    """Start all actors, add them to a list as they come, and return the scheduler's address."""
+    try:
+        actors.append(_hire(_Scheduler, workers, 0, {}))
+        address: str = ray.get(actors[0].start.remote(), timeout=_START_S)
+        share = workers.share
+        actors += [
+            _hire(_Worker, workers, bundle, share, address, share)
+            for bundle in range(workers.count)
+        ]
+        ray.get([actor.__ray_ready__.remote() for actor in actors], timeout=_START_S)
+    except RayError as exc:
+        what = f"within {_START_S:g} s" if isinstance(exc, GetTimeoutError) else f": {exc}"
+        message = f"Dask's scheduler and workers did not start {what}"
+        raise RankFailed(Problem(kind="engine", message=message)) from exc
+    return address
+
+
+def _hire(
+    kind: type[object], workers: Workers, bundle: int, share: Mapping[str, float], *args: object
+) -> Actor:
+    """Start an actor on one of the workers; one that has died is started again."""
+    place = PlacementGroupSchedulingStrategy(find_group(workers.group), bundle)
+    options = {**demand_options(share), "max_restarts": -1, "scheduling_strategy": place}
+    actor: Any = ray.remote(kind)
+    return cast("Actor", actor.options(**options).remote(*args))
+
+
+class _Scheduler:
+    async def start(self) -> str:
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        self._scheduler: Any = await Scheduler(
+            host=ray.util.get_node_ip_address(), port=0, dashboard=False
+        )
+        return str(self._scheduler.address)
+
+
+class _Worker:
+    """One of Dask's workers, with as many threads as it has CPUs."""
+
+    def __init__(self, scheduler: str, share: Mapping[str, float]) -> None:
+        logging.getLogger("distributed").setLevel(logging.WARNING)
+        memory = int(share["memory"]) if "memory" in share else "auto"
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name="dask", daemon=True).start()
+        started = _start_worker(
+            scheduler,
+            host=ray.util.get_node_ip_address(),
+            nthreads=max(1, int(share["CPU"])),
+            memory_limit=memory,
+            local_directory=make_passing_folder("rayml-dask-"),
+            dashboard=False,
+        )
+        self._worker = asyncio.run_coroutine_threadsafe(started, loop).result(_START_S)
+
+
+async def _start_worker(scheduler: str, **options: object) -> Worker:
+    return await Worker(scheduler, **options)
+
+
+def make_passing_folder(prefix: str) -> str:
+    """Return a new folder that goes away with this process, however that ends."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    inner, outer = os.pipe()
+    # Its input ends when this process does, by SIGKILL too. It is nobody's child: Ray ends those.
+    watch = 'exec 3<&0; (cat <&3; rm -rf "$0") >/dev/null 2>&1 &'
+    subprocess.run(
+        ["/bin/sh", "-c", watch, folder], stdin=inner, start_new_session=True, check=True
+    )
+    os.close(inner)
+    _held.append(outer)
+    return folder
+
+
+@contextmanager
+def _told(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
+    over = threading.Event()
+    thread = threading.Thread(target=_tell, args=(client, tell, over), name="rayml-dask")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _tell(client: Client, tell: Callable[[str], None], over: threading.Event) -> None:
+    told = ""
+    while not over.wait(_TELL_S):
+        with suppress(OSError, ValueError):  # somebody has closed the client
+            left = client.run_on_scheduler(_count_left)
+            text = f"dask: {left:,} tasks to do" if left else ""
+            if text != told:
+                told = text
+                tell(text)
+
+
+def _count_left(dask_scheduler: Scheduler) -> int:
+    groups = dask_scheduler.task_groups.values()
+    return sum(group.states[state] for group in groups for state in _UNDONE)

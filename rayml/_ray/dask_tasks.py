@@ -1,0 +1,197 @@
+"""Dask's graphs as Ray tasks on workers that a job holds already.
+
+Dask's own loop decides which task is next, depth first, and only as many are with Ray as its
+workers can begin soon. So intermediate results are few and freed early, a failed task ends the
+rest, and somebody knows how far it is. What a task returns stays in Ray's object store: the loop
+handles references.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import cloudpickle
+import dask
+import ray
+from dask._task_spec import Alias, DataNode, Task
+from dask.callbacks import Callback
+from dask.local import get_async
+from dask.multiprocessing import pack_exception, reraise
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rayml._ray.deaths import rank_failure
+from rayml._ray.members import find_group
+from rayml._ray.tasks import oom_kills
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+_TELL_S = 1.0
+# While a worker computes one task, it gets what the next one needs.
+_AHEAD = 2
+
+
+class Scheduler:
+    """A scheduler for `dask.config.set(scheduler=scheduler.get)`.
+
+    Args:
+        group: The id of the placement group that holds the workers.
+        cpus: Of each worker.
+        count: How many workers there are.
+        tell: Is told now and then how far a graph is, and nothing when it is done.
+    """
+
+    def __init__(self, group: str, cpus: float, count: int, tell: Callable[[str], None]) -> None:
+        slots = max(1, int(cpus))
+        self._tell = tell
+        self._limit = slots * count * _AHEAD
+        self._options = {
+            "num_cpus": cpus / slots,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(find_group(group)),
+        }
+
+    def get(self, dsk: object, keys: object, **options: object) -> object:
+        """Compute a graph and return the values of some keys of it, as Dask calls it."""
+        return fetch(self._compute(dsk, keys, **options))
+
+    def persist(self, collections: Iterable[object], **options: object) -> object:
+        """Compute collections and leave them on the workers; `dask.persist` looks for this."""
+        return dask.persist(*collections, scheduler=partial(self._compute), **options)
+
+    def _compute(self, dsk: object, keys: object, **options: object) -> object:
+        submitter, progress = _Submitter(self._options), _Progress(self._tell)
+        others = options.pop("callbacks", None) or Callback.active  # such as Dask's ProgressBar
+        options |= {"chunksize": 1, "callbacks": [progress.callbacks(), *others]}
+        try:
+            return get_async(
+                submitter.submit, self._limit, dsk, keys, raise_exception=reraise, **options
+            )
+        finally:
+            submitter.cancel()
+
+
+class _Submitter:
+    """Submits the tasks of one graph, in the manner of an executor."""
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        self._options = options
+        self._pending: set[ray.ObjectRef[Any]] = set()
+        self._oom_kills = oom_kills()
+
+    def submit(self, _: object, batch: Sequence[tuple[Any, ...]]) -> Future[Any]:
+        """Start the one task of a batch; what the future returns is Dask's matter."""
+        key, (task, data), *_ = batch[0]
+        answer: Future[Any] = Future()
+        if isinstance(task, Alias):
+            answer.set_result([(key, (data[task.target], None), False)])
+            return answer
+        start = _execute.options(**self._options, name=f"dask:{_name_of(key)}")
+        value, end = start.remote(task, list(data), *data.values())
+        self._pending.add(end)
+        end.future().add_done_callback(partial(self._pass_on, answer, key, value, end))
+        return answer
+
+    def cancel(self) -> None:
+        """Let no task of the graph go on: it is done, or has failed."""
+        for end in list(self._pending):
+            ray.cancel(end)
+
+    def _pass_on(
+        self, answer: Future[Any], key: Hashable, value: object, end: object, done: Future[Any]
+    ) -> None:
+        self._pending.discard(cast("ray.ObjectRef[Any]", end))
+        try:
+            packed = done.result()
+        except (
+            RayTaskError
+        ) as exc:  # what it needs cannot be unpickled, or what it returns pickled
+            answer.set_result([(key, (exc.cause, None), True)])
+        except TaskCancelledError as exc:
+            answer.set_exception(exc)
+        except RayError as exc:
+            answer.set_exception(rank_failure(exc, self._oom_kills))
+        else:
+            outcome = (value, None) if packed is None else cloudpickle.loads(packed)
+            answer.set_result([(key, outcome, packed is not None)])
+
+
+@ray.remote(num_returns=2)
+def _execute(
+    task: object, names: Sequence[Hashable], *values: object
+) -> tuple[object, bytes | None]:
+    try:
+        compute = cast("Callable[..., object]", _fetch_inside(task))
+        return compute(dict(zip(names, values, strict=True))), None
+    except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
+        return None, cast("bytes", pack_exception(exc, cloudpickle.dumps))
+
+
+def _fetch_inside(part: object) -> object:
+    """Return a task, or a part of one, with values in place of references.
+
+    What was persisted is an argument of what Dask has fused it with, unseen by Ray.
+    """
+    if isinstance(part, ray.ObjectRef):
+        return ray.get(part)
+    if isinstance(part, DataNode):
+        return DataNode(part.key, _fetch_inside(part.value)) if _is_held(part) else part
+    if isinstance(part, Task):
+        part.args, part.kwargs = _fetch_inside(part.args), _fetch_inside(part.kwargs)
+    elif type(part) in (list, tuple):
+        return type(part)(map(_fetch_inside, part))  # type: ignore[call-arg, arg-type]
+    elif isinstance(part, dict):
+        return {name: _fetch_inside(item) for name, item in part.items()}
+    return part
+
+
+def _is_held(node: DataNode) -> bool:
+    return isinstance(node.value, ray.ObjectRef)
+
+
+def fetch(values: object) -> object:
+    """Return values, nested in tuples or not, that are references to them so far."""
+    if isinstance(values, tuple):
+        return tuple(_fetch_all(values))
+    return ray.get(values) if isinstance(values, ray.ObjectRef) else values
+
+
+def _fetch_all(values: tuple[object, ...]) -> Iterable[object]:
+    held = [value for value in values if isinstance(value, ray.ObjectRef)]
+    found = iter(ray.get(held))
+    for value in values:
+        yield next(found) if isinstance(value, ray.ObjectRef) else fetch(value)
+
+
+class _Progress:
+    """How far one graph is, told about once a second if it takes longer."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._done = self._total = 0
+        self._told_at = time.monotonic()
+        self._has_told = False
+
+    def callbacks(self) -> tuple[Callable[..., None] | None, ...]:
+        """Return what Dask calls at the start and after the state, a task, and all are done."""
+        return None, self._start, None, self._count, self._finish
+
+    def _start(self, _: object, state: Mapping[str, Any]) -> None:
+        self._total = len(state["ready"]) + len(state["waiting"])
+
+    def _count(self, *_: object) -> None:
+        self._done += 1
+        if (now := time.monotonic()) - self._told_at >= _TELL_S:
+            self._told_at, self._has_told = now, True
+            self._tell(f"dask: {self._done:,} of {self._total:,} tasks")
+
+    def _finish(self, *_: object) -> None:
+        if self._has_told:
+            self._tell("")
+
+
+def _name_of(key: object) -> str:
+    return str(key[0]) if isinstance(key, tuple) else str(key)
