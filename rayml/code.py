@@ -53,13 +53,18 @@ def pack_folder(folder: Path, store: Store, needed: str | None = None) -> str:
         return store.add(archive).digest
 
 
+def unpacked_folder(digest: str) -> Path:
+    """Return where `unpack_folder` puts an archive's files, on each machine."""
+    return Path(tempfile.gettempdir()) / f"rayml-{os.getuid()}" / "code" / digest
+
+
 def unpack_folder(store: Store, digest: str) -> Path:
     """Return a local folder with an archive's files; equal archives share one.
 
     Raises:
         ArtifactCorrupt: The store holds other bytes than were packed.
     """
-    target = Path(tempfile.gettempdir()) / f"rayml-{os.getuid()}" / "code" / digest
+    target = unpacked_folder(digest)
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

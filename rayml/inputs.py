@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
 from rayml.artifacts import Artifact, parse_uri
-from rayml.artifacts.dataset import arrow_table, ray_dataset, source_of
+from rayml.artifacts.dataset import arrow_table, ray_dataset, ray_rows, source_of
 from rayml.artifacts.file import local_folder
 from rayml.artifacts.record import type_name
 from rayml.artifacts.reference import read_web
 from rayml.errors import NotFound, SpecError, suggestion
+from rayml.ranks import Rank
 from rayml.spec import InputRecord
 from rayml.store import open_store
 
@@ -33,6 +34,8 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", *_WEB_SCHEMES)
 _TEXT_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
+
+_ALONE = Rank()
 
 __all__ = ["Input", "InputRecord", "convert", "describe_input"]
 
@@ -74,8 +77,13 @@ class Input:
         record: InputRecord,
         value: Any = None,  # noqa: ANN401
         find_artifact: Callable[[str], Artifact] | None = None,
+        rank: Rank = _ALONE,
     ) -> None:
-        """Take the record, the object if it came with the call, and how to find an artifact."""
+        """Take the record, the object if it came with the call, and how to find an artifact.
+
+        `rank` is which of a job's workers reads it.
+        """
+        self._rank = rank
         self.record = record
         self.value = value
         self._find_artifact = find_artifact
@@ -147,6 +155,19 @@ class Input:
             return ray_dataset(_row_groups(self.path()))
         return ray_dataset([self.to_arrow()])
 
+    def shard(self) -> pa.Table:
+        """Return this rank's part of the rows, as many as any other rank's.
+
+        They are neighbours; the few that are left over go to nobody. Of a Ray dataset only these
+        are fetched.
+        """
+        rank = self._rank.now()
+        table = self.value if source_of(self.value) == "ray" else self.to_arrow()
+        rows = (table.count() if table is self.value else table.num_rows) // rank.world_size
+        if table is not self.value:
+            return table.slice(rank.rank * rows, rows)
+        return ray_rows(table, rank.rank * rows, (rank.rank + 1) * rows)
+
     @property
     def _artifact(self) -> Artifact:
         if isinstance(self.value, Artifact):
@@ -182,9 +203,9 @@ def convert(given: Input, annotation: object) -> Any:  # noqa: ANN401
     """Return an input in the form that a parameter's annotation asks for.
 
     pandas.DataFrame, pyarrow.Table, polars.DataFrame and ray.data.Dataset are read, pathlib.Path
-    is a local copy, str the path or URI, bytes a file's content; `X | None` is as X. Under any
-    other annotation, or none, what came in memory is handed over as it is, and all else is the
-    `Input`.
+    is a local copy, str the path or URI, bytes a file's content; rayml.Input is the input,
+    which has all of these forms; `X | None` is as X. Under any other annotation, or none, what
+    came in memory is handed over as it is, and all else is the `Input`.
 
     Args:
         given: The input.
@@ -234,6 +255,10 @@ def _annotated(annotation: object) -> str:
     if not isinstance(annotation, type):
         return ""
     return f"{annotation.__module__}.{annotation.__qualname__}"
+
+
+def _itself(given: Input) -> Input:
+    return given
 
 
 def _polars(given: Input) -> object:
@@ -323,6 +348,7 @@ _FORMS: dict[str, Callable[[Input], object]] = {
         ("polars.DataFrame", "polars.dataframe.frame.DataFrame", "pl.DataFrame"), _polars
     ),
     **dict.fromkeys(("ray.data.Dataset", "ray.data.dataset.Dataset"), Input.to_ray),
+    **dict.fromkeys(("rayml.inputs.Input", "rayml.Input", "Input"), _itself),
     **dict.fromkeys(("pathlib.Path", "pathlib._local.Path", "Path"), Input.path),
     **dict.fromkeys(("builtins.str", "str"), _text),
     **dict.fromkeys(("builtins.bytes", "bytes"), _bytes),

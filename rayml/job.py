@@ -17,6 +17,7 @@ import msgspec
 
 from rayml.config import Resources, Retry, setting
 from rayml.engine import resize_for
+from rayml.engines.tables import carry, settle
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
 from rayml.inputs import describe_input
@@ -79,6 +80,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     cluster: str | None = None,
     image: str | None = None,
     store: str | Path | Store | None = None,
+    borrow: bool = False,
     dry_run: bool = False,
 ) -> Run | Spec:
     """Submit a job and return its run, once that is durably recorded; the job goes on by itself.
@@ -115,7 +117,11 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
             for any cluster's Jobs API; `"kuberay://namespace/name"` for a RayCluster that grows
             for the job.
         image: Of the job's workers on Kubernetes; by default that of the cluster's head.
-        store: A folder, or an `s3:// gs:// az:// file://` URI; `.rayml` in the project by default.
+        store: A folder, or an `s3:// gs:// az:// file://` URI; by default `.rayml` in the
+            project, or inside of a run its store.
+        borrow: Run on the workers of the run that this call is part of, whose engine is Dask or
+            Spark, instead of on others; all of them by default. A Dask, Spark or Ray table among
+            the inputs stays on the workers.
         dry_run: Validate only, and return the job as it would be submitted: on Kubernetes with
             the exact change to the RayCluster.
 
@@ -128,12 +134,12 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     job = prepare(
         function,
         params=dict(params or {}),
-        inputs=dict(inputs or {}),
+        inputs=_borrowable(inputs) if borrow else dict(inputs or {}),
         args=[str(word) for word in args],
         name=name,
         experiment=setting("experiment", experiment) or "default",
         labels={str(k): str(v) for k, v in (labels or {}).items()},
-        resources=resources or Resources(),
+        resources=_lent(resources, engine) if borrow else resources or Resources(),
         engine=engine,
         requirements=_read_requirements(requirements),
         working_dir=None if working_dir is None else Path(working_dir),
@@ -144,7 +150,8 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
         cluster=setting("cluster", cluster),
         image=image,
-        store=open_store(store),
+        borrows=borrow,
+        store=_store_of(store),
     )
     if dry_run:
         return _previewed(job.spec)
@@ -153,6 +160,22 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     if has_jobs_api(address):
         return _submit_there(job, address)
     return _submit_here(job)
+
+
+def _store_of(store: str | Path | Store | None) -> Store:
+    """Return the store that is meant; a run that another one submits belongs beside that."""
+    context = find_context() if store is None else None
+    return context.store if context is not None else open_store(store)
+
+
+def _borrowable(inputs: Mapping[str, object] | None) -> dict[str, object]:
+    return {name: settle(value) for name, value in (inputs or {}).items()}
+
+
+def _lent(resources: Resources | None, engine: Engine | None) -> Resources:
+    from rayml.engines.led import resources_to_borrow  # noqa: PLC0415 - only inside of a run
+
+    return resources_to_borrow(resources, engine)
 
 
 def _previewed(spec: Spec) -> Spec:
@@ -210,7 +233,9 @@ def prepare(  # noqa: PLR0913 - as `submit`
         **rest,  # type: ignore[arg-type]
     )
     spec = _recordable(spec, secrets)
-    carried = {key: inputs[key] for key, record in records.items() if record.kind == "memory"}
+    carried = {
+        key: carry(inputs[key]) for key, record in records.items() if record.kind == "memory"
+    }
     live = function if target.kind == "callable" else None
     payload = Payload(live, params, carried, _sources(target))  # type: ignore[arg-type]
     is_alone = target.kind == "callable" and working_dir is None
@@ -314,7 +339,7 @@ def _submit_here(job: Job) -> Run:
     if job.store.uri not in _tidied:
         close_abandoned(job.store)
         _tidied.add(job.store.uri)
-    if not _ray.is_resized():
+    if not (_ray.is_resized() or job.spec.borrows):
         _ray.check_capacity(job.spec.resources)
         if job.spec.engine is not None and not job.spec.requirements:
             check_installed(job.spec.engine)

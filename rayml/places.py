@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rayml import _ray
+from rayml.engines.led import held_workers, lend
 from rayml.errors import RaymlError
 from rayml.tracker.records import Released, Reserved
 
@@ -40,7 +41,8 @@ class Places:
         """
         self._spec = spec
         self._record = record
-        self._reservation = _ray.find_reservation(spec)
+        self._lent = held_workers() if spec.borrows else None
+        self._reservation = None if spec.borrows else _ray.find_reservation(spec)
         self._note: _Note | None = None
         self._place: _ray.Place | None = None
 
@@ -60,6 +62,9 @@ class Places:
         Raises:
             RaymlError: The workers can never be had.
         """
+        if self._lent is not None:
+            self._place = lend(self._lent, self._spec.resources)
+            return self._place
         if self._reservation is None:
             is_spread = self._spec.engine is not None
             self._place = _ray.find_place(self._spec.resources, is_group=is_spread)
@@ -103,8 +108,8 @@ class Places:
 
     def why_not_started(self) -> str:
         """Say in words what an attempt that has its place waits for."""
-        is_group = self._place is not None and self._place.group is not None
-        if self._reservation is not None or (is_group and self._place.is_held()):
+        is_held = self._place is not None and self._place.is_held()
+        if self._reservation is not None or is_held:
             return "its workers are there, and a process on them starts"
         return _ray.busy_reason(self._spec.resources)
 

@@ -28,6 +28,7 @@ import msgspec
 
 from rayml import engines, processes
 from rayml.code import unpack_folder
+from rayml.engine import has_ranks
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
@@ -132,6 +133,8 @@ def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
 def _spread(engine: Engine, order: Order, payload: bytes) -> bytes:
     main = partial(execute_rank, order, payload)
     try:
+        if order.code is not None and not has_ranks(engine):
+            engines.led.bring_code(order.spec.resources.workers, order.store, order.code)
         return engines.run(engine, order.spec, order.share, main)
     except RankFailed as exc:
         problem = exc.problem
@@ -259,7 +262,7 @@ class _Attempt:
     def _context(self, payload: Payload) -> Context:
         order = self._order
         inputs = {
-            name: Input(record, payload.inputs.get(name), self._find_artifact)
+            name: Input(record, payload.inputs.get(name), self._find_artifact, self._rank)
             for name, record in order.spec.inputs.items()
         }
         rest = (order.store, payload.params, inputs)

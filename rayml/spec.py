@@ -78,6 +78,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         working_dir: The folder the job runs in; a digest of the packed code on a remote cluster.
         parent: The id of the run that started this one, or None.
         image: The container image of its workers; None for the cluster's own.
+        borrows: It runs on the workers of the run that has submitted it.
         changes: The JSON patch by which its RayCluster would change: only of a dry run.
         priority: Of its priority class: of two that wait for workers, the higher comes first.
     """
@@ -106,6 +107,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parent: str | None = None
     image: str | None = None
     priority: int = 0
+    borrows: bool = False
     changes: list[dict[str, Any]] = []
     long_params: dict[str, str] = {}
 

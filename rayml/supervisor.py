@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -235,7 +236,8 @@ class Supervisor(threading.Thread):
 
     def _environment(self, begun: _Begun) -> dict[str, object]:
         try:
-            return runtime_env(self._spec, lambda reason: self._explain(begun, reason))
+            explain = partial(self._explain, begun)
+            return runtime_env(self._spec, self._code, explain)
         except SpecError as exc:
             raise _Stopped(Problem(kind="requirements", message=str(exc))) from exc
 

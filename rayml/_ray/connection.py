@@ -31,6 +31,7 @@ HEAD_ACTOR: Final[dict[str, Any]] = {
     "max_task_retries": -1,
     "max_concurrency": 1000,
     "num_cpus": 0,
+    "scheduling_strategy": "DEFAULT",  # not in the placement group of a job that needs it
     "resources": {"node:__internal_head__": 0.001},
 }
 _HOST_AND_PORT = re.compile(r"[^:/]+:\d+")

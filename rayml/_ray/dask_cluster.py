@@ -18,7 +18,6 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayml._ray.members import find_group
-from rayml._ray.tasks import demand_options
 from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
@@ -65,11 +64,10 @@ def open_client(workers: Workers, tell: Callable[[str], None]) -> Iterator[None]
 def _start(workers: Workers, actors: list[Actor]) -> str:
     """Start all actors, add them to a list as they come, and return the scheduler's address."""
     try:
-        actors.append(_hire(_Scheduler, workers, 0, {}))
+        actors.append(_hire(_Scheduler, workers, 0))
         address: str = ray.get(actors[0].start.remote(), timeout=_START_S)
-        share = workers.share
         actors += [
-            _hire(_Worker, workers, bundle, share, address, share)
+            _hire(_Worker, workers, bundle, address, workers.share)
             for bundle in range(workers.count)
         ]
         ray.get([actor.__ray_ready__.remote() for actor in actors], timeout=_START_S)
@@ -80,12 +78,13 @@ def _start(workers: Workers, actors: list[Actor]) -> str:
     return address
 
 
-def _hire(
-    kind: type[object], workers: Workers, bundle: int, share: Mapping[str, float], *args: object
-) -> Actor:
-    """Start an actor on one of the workers; one that has died is started again."""
+def _hire(kind: type[object], workers: Workers, bundle: int, *args: object) -> Actor:
+    """Start an actor on one of the workers; one that has died is started again.
+
+    It takes nothing of the worker, which is the job's alone: so a run may borrow it.
+    """
     place = PlacementGroupSchedulingStrategy(find_group(workers.group), bundle)
-    options = {**demand_options(share), "max_restarts": -1, "scheduling_strategy": place}
+    options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": place}
     actor: Any = ray.remote(kind)
     return cast("Actor", actor.options(**options).remote(*args))
 
@@ -94,7 +93,10 @@ class _Scheduler:
     async def start(self) -> str:
         logging.getLogger("distributed").setLevel(logging.ERROR)
         self._scheduler: Any = await Scheduler(
-            host=ray.util.get_node_ip_address(), port=0, dashboard=False
+            host=ray.util.get_node_ip_address(),
+            port=0,
+            dashboard=False,
+            local_directory=make_passing_folder("rayml-dask-"),
         )
         return str(self._scheduler.address)
 

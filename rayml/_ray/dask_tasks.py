@@ -60,18 +60,31 @@ class Scheduler:
 
     def persist(self, collections: Iterable[object], **options: object) -> object:
         """Compute collections and leave them on the workers; `dask.persist` looks for this."""
-        return dask.persist(*collections, scheduler=partial(self._compute), **options)
+        return _call(dask.persist, collections, scheduler=partial(self._compute), **options)
+
+    def leave(self, collections: Iterable[object]) -> list[ray.ObjectRef[Any]]:
+        """Compute collections of one key each; return references to what came out."""
+        held: Any = _call(dask.compute, collections, scheduler=partial(self._compute))
+        return list(held)
 
     def _compute(self, dsk: object, keys: object, **options: object) -> object:
         submitter, progress = _Submitter(self._options), _Progress(self._tell)
-        others = options.pop("callbacks", None) or Callback.active  # such as Dask's ProgressBar
+        given: Any = options.pop("callbacks", None)
+        others = given or Callback.active  # such as Dask's ProgressBar
         options |= {"chunksize": 1, "callbacks": [progress.callbacks(), *others]}
         try:
-            return get_async(
-                submitter.submit, self._limit, dsk, keys, raise_exception=reraise, **options
+            return cast(
+                "object",
+                get_async(
+                    submitter.submit, self._limit, dsk, keys, raise_exception=reraise, **options
+                ),
             )
         finally:
             submitter.cancel()
+
+
+def _call(function: Any, collections: Iterable[object], **options: object) -> object:  # noqa: ANN401
+    return function(*collections, **options)
 
 
 class _Submitter:
@@ -89,7 +102,7 @@ class _Submitter:
         if isinstance(task, Alias):
             answer.set_result([(key, (data[task.target], None), False)])
             return answer
-        start = _execute.options(**self._options, name=f"dask:{_name_of(key)}")
+        start: Any = _execute.options(**self._options, name=f"dask:{_name_of(key)}")
         value, end = start.remote(task, list(data), *data.values())
         self._pending.add(end)
         end.future().add_done_callback(partial(self._pass_on, answer, key, value, end))
@@ -141,8 +154,8 @@ def _fetch_inside(part: object) -> object:
         return DataNode(part.key, _fetch_inside(part.value)) if _is_held(part) else part
     if isinstance(part, Task):
         part.args, part.kwargs = _fetch_inside(part.args), _fetch_inside(part.kwargs)
-    elif type(part) in (list, tuple):
-        return type(part)(map(_fetch_inside, part))  # type: ignore[call-arg, arg-type]
+    elif isinstance(part, list | tuple) and type(part) in (list, tuple):
+        return type(part)(map(_fetch_inside, part))
     elif isinstance(part, dict):
         return {name: _fetch_inside(item) for name, item in part.items()}
     return part

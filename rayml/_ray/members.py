@@ -93,6 +93,13 @@ def find_group(identity: str) -> PlacementGroup:
     return PlacementGroup(PlacementGroupID(bytes.fromhex(identity)))
 
 
+def run_on_each(count: int, function: Callable[..., object], *args: object) -> None:
+    """Call a function on each of the first workers that the job of this caller holds."""
+    task = ray.remote(num_cpus=0)(function)
+    places = [PlacementGroupSchedulingStrategy(held_group(), bundle) for bundle in range(count)]
+    ray.get([task.options(scheduling_strategy=place).remote(*args) for place in places])
+
+
 def hire(group: PlacementGroup, bundle: int, share: Mapping[str, float]) -> Actor:
     """Start a rank's process on one of the workers that a group holds."""
     place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)

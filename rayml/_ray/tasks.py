@@ -47,10 +47,12 @@ class Place:
         demand: What it takes of a worker, under Ray's names.
         group: The placement group that holds all its workers; None for a single one, for which
             its task asks by itself.
+        is_borrowed: The group is another's, which goes on to need it.
     """
 
     demand: Mapping[str, float]
     group: PlacementGroup | None = None
+    is_borrowed: bool = False
 
     def ready(self) -> Future[Any]:
         """Return what is done when all workers of its group are held."""
@@ -58,7 +60,8 @@ class Place:
 
     def is_held(self) -> bool:
         """Tell whether all workers of its group are held."""
-        return placement_group_table(self.group).get("state") == "CREATED"
+        found = placement_group_table(self.group) if self.group is not None else {}
+        return bool(found.get("state") == "CREATED")
 
     def nodes(self) -> list[str]:
         """Return the ids of the nodes that its workers are on."""
@@ -67,7 +70,7 @@ class Place:
 
     def release(self) -> None:
         """Give its workers back."""
-        if self.group is not None:
+        if self.group is not None and not self.is_borrowed:
             remove_placement_group(self.group)
 
 

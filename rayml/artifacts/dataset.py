@@ -120,6 +120,31 @@ def ray_tables(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401
         yield pa.schema(list(fields)).empty_table()
 
 
+def ray_rows(dataset: Dataset, start: int, stop: int) -> pa.Table:
+    """Return some rows of a Ray dataset that is materialized; only blocks with them are fetched.
+
+    Args:
+        dataset: The dataset.
+        start: The first row.
+        stop: The row after the last one.
+    """
+    import ray  # noqa: PLC0415
+    from ray.data.block import BlockAccessor  # noqa: PLC0415
+
+    parts: list[pa.Table] = []
+    before = 0
+    dataset.context.enable_progress_bars = False
+    for bundle in dataset.iter_internal_ref_bundles():
+        for block in bundle.blocks:
+            rows = block.metadata.num_rows
+            first, last = max(start - before, 0), min(stop - before, rows)
+            before += rows
+            if first < last:
+                table = BlockAccessor.for_block(ray.get(block.ref)).to_arrow()
+                parts.append(table.slice(first, last - first))
+    return joined(parts) if parts else next(ray_tables(dataset)).slice(0, 0)
+
+
 def read_tables(store: Store, record: ArtifactRecord) -> Iterator[pa.Table]:
     """Yield the parts of a stored dataset, one in memory at a time, each of them checked."""
     import pyarrow as pa  # noqa: PLC0415

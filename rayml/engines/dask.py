@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rayml.run_context import find_context
 from rayml.tracker.records import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow as pa
+    from ray.data import Dataset
 
     from rayml.engine import Dask
     from rayml.engines.led import Workers
@@ -40,6 +43,36 @@ def open_session(settings: Dask, workers: Workers) -> Iterator[None]:
     scheduler = Scheduler(workers.group, workers.share["CPU"], workers.count, _tell)
     with dask.config.set({"scheduler": scheduler.get, **_ACROSS_MACHINES}):
         yield
+
+
+def to_ray(frame: Any) -> Dataset:  # noqa: ANN401 - a Dask DataFrame
+    """Compute a frame and leave it where it was computed, as a Ray dataset of Arrow tables."""
+    import dask  # noqa: PLC0415 - the caller has a frame of it
+    import ray  # noqa: PLC0415 - loaded already
+
+    from rayml._ray.blocks import dataset_of  # noqa: PLC0415 - loads Ray Data
+    from rayml._ray.dask_tasks import Scheduler  # noqa: PLC0415 - loads Dask
+
+    parts = frame.to_delayed()
+    scheduler = getattr(dask.config.get("scheduler", None), "__self__", None)
+    if isinstance(scheduler, Scheduler):
+        return dataset_of(scheduler.leave([dask.delayed(_as_arrow)(part) for part in parts]))
+    packed = dask.compute(*[dask.delayed(_store)(part) for part in parts])
+    return dataset_of([ray.cloudpickle.loads(one) for one in packed])
+
+
+def _as_arrow(part: Any) -> pa.Table:  # noqa: ANN401 - a pandas DataFrame
+    import pyarrow as pa  # noqa: PLC0415 - on the worker
+
+    return pa.Table.from_pandas(part)
+
+
+def _store(part: Any) -> bytes:  # noqa: ANN401 - a pandas DataFrame
+    """Put a part into the object store, of which Dask's own workers know nothing."""
+    import ray  # noqa: PLC0415 - on the worker
+
+    # Ray's own pickle alone keeps who has the object.
+    return bytes(ray.cloudpickle.dumps(ray.put(_as_arrow(part))))
 
 
 def _tell(text: str) -> None:

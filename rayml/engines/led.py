@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, cast
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from rayml.code import unpack_folder
+from rayml.config import Resources
 from rayml.engine import Engine, engine_name
+from rayml.errors import SpecError
 from rayml.ranks import Rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+
+    from rayml._ray import Place
+    from rayml.store import Store
 
 # Tells a script's process what to open, as JSON.
 _VARIABLE = "RAYML_SESSION"
+_opened: list[_Session] = []
 
 
 class Workers(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +79,61 @@ def run(
         return main(Rank(node=node))
 
 
+def bring_code(count: int, store: Store, digest: str) -> None:
+    """Unpack a job's folder on each of its workers, whose search path it is in already."""
+    from rayml._ray.members import run_on_each  # noqa: PLC0415 - loads Ray
+
+    run_on_each(count, unpack_folder, store, digest)
+
+
+def held_workers() -> Workers:
+    """Return the workers that this process leads.
+
+    Raises:
+        SpecError: It leads none.
+    """
+    if not _opened:
+        raise SpecError(
+            "borrow=True takes the workers of the run around it, and this process leads none; "
+            "submit from a function whose engine is Dask or Spark, or leave it out"
+        )
+    return _opened[-1].workers
+
+
+def lend(workers: Workers, resources: Resources) -> Place:
+    """Return a place of this size on workers that this process leads."""
+    from rayml._ray.capacity import ray_resources  # noqa: PLC0415 - loads Ray
+    from rayml._ray.members import find_group  # noqa: PLC0415 - loads Ray
+    from rayml._ray.tasks import Place  # noqa: PLC0415 - loads Ray
+
+    return Place(ray_resources(resources), find_group(workers.group), is_borrowed=True)
+
+
+def resources_to_borrow(wanted: Resources | None, engine: Engine | None) -> Resources:
+    """Return what a run takes of the workers that this process leads: all, if it does not say.
+
+    Raises:
+        SpecError: It wants more than there is, or there is none.
+    """
+    held = held_workers()
+    most = Resources(
+        cpus=held.share.get("CPU", 0),
+        gpus=held.share.get("GPU", 0),
+        memory=int(held.share["memory"]) if "memory" in held.share else None,
+        workers=held.count,
+    )
+    if wanted is None:
+        is_open = engine is not None and engine.wishes()["workers"] is None
+        return most if is_open else replace(most, workers=1)
+    for name in ("workers", "cpus", "gpus"):
+        if getattr(wanted, name) > getattr(most, name):
+            raise SpecError(
+                f"{name}={getattr(wanted, name):g} is more than the run around it has to lend, "
+                f"{getattr(most, name):g}; ask for less, or leave out borrow=True"
+            )
+    return wanted
+
+
 def script_launcher() -> list[str]:
     """Return what stands between `python` and a script's name: nothing without such an engine."""
     return ["-m", "rayml.engines"] if _VARIABLE in os.environ else []
@@ -80,7 +144,12 @@ def open_given() -> AbstractContextManager[None]:
     return _open(msgspec.json.decode(os.environ.pop(_VARIABLE), type=_Session))
 
 
-def _open(session: _Session) -> AbstractContextManager[None]:
+@contextmanager
+def _open(session: _Session) -> Iterator[None]:
     module = importlib.import_module(f"rayml.engines.{engine_name(session.engine)}")
-    opened = module.open_session(session.engine, session.workers)
-    return cast("AbstractContextManager[None]", opened)
+    with module.open_session(session.engine, session.workers):
+        _opened.append(session)
+        try:
+            yield
+        finally:
+            _opened.remove(session)

@@ -16,6 +16,7 @@ from tests.ray.eventually import eventually
 from tests.ray.test_torch import nothing_left  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
+    from rayml.store import Store
     from tests.ray.conftest import Gate, Submit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -88,30 +89,28 @@ def test_what_is_persisted_stays_on_the_workers(submit: Submit) -> None:
         kinds = {type(getattr(v, "value", v)).__name__ for v in dict(held.dask).values()}
         x = da.ones((100, 100), chunks=50).persist()
         # Dask fuses what was persisted with what comes after it.
-        return [*kinds, held.w.sum().compute(), float((x[:50] + 1).sum().compute())]
+        return [*(kinds - {"Alias"}), held.w.sum().compute(), float((x[:50] + 1).sum().compute())]
 
     assert submit(persist, engine=PAIR, resources=HALF).wait().result == ["ObjectRef", 9900, 10000]
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
-def test_an_error_amid_many_tasks_is_dask_s_own_and_ends_the_rest(
-    submit: Submit, engine: rayml.Dask
-) -> None:
+def test_an_error_amid_many_tasks_is_dask_s_own_and_ends_the_rest(submit: Submit) -> None:
     def compute() -> None:
         import dask
 
         def step(number: int) -> int:
-            if number == 300:
-                raise KeyError("row 300")
+            if number == 9_000:  # Dask begins with the last
+                raise KeyError("row 9000")
             time.sleep(0.001)
             return number
 
-        dask.delayed(sum)([dask.delayed(step)(n) for n in range(10_000)]).compute()
+        steps = [dask.delayed(step)(n, dask_key_name=f"step-{n:05}") for n in range(10_000)]
+        dask.delayed(sum)(steps).compute()
 
-    run = submit(compute, engine=engine, resources=HALF)
-    with pytest.raises(rayml.JobFailed, match="KeyError: 'row 300'") as caught:
+    run = submit(compute, engine=PAIR, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="KeyError: 'row 9000'") as caught:
         run.wait()
-    assert 'raise KeyError("row 300")' in caught.value.traceback
+    assert 'raise KeyError("row 9000")' in caught.value.traceback
     assert "_ray/dask" not in caught.value.traceback
 
 
@@ -131,7 +130,7 @@ def test_a_client_is_found_and_futures_work(submit: Submit) -> None:
 
 
 def _folders() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("rayml-dask-*"))
+    return list(Path(tempfile.gettempdir()).glob("*dask-*"))
 
 
 @pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
@@ -214,3 +213,67 @@ def test_a_script_that_fails_shows_its_own_lines(submit: Submit, work: Path) -> 
     run = submit("sums.py", args=["by g", "fail"], engine=PAIR, resources=HALF)
     with pytest.raises(rayml.JobFailed, match="NameError"):
         run.wait()
+
+
+def lead(context: rayml.Context, cpus: float) -> Any:
+    """Leave a Dask frame on the workers and have PyTorch read it there, a part on each rank."""
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = dd.from_pandas(pd.DataFrame({"v": range(1001)}), npartitions=4)
+    frame = frame.assign(w=frame.v * 2)
+    run: Any = rayml.submit(
+        add_up,
+        inputs={"table": frame},
+        engine=rayml.Torch(),
+        resources=rayml.Resources(cpus=cpus) if cpus else None,
+        borrow=True,
+    )
+    return [run.wait().result, run.metrics["rows"], int(frame.w.sum().compute())]
+
+
+def add_up(table: rayml.Input, *, context: rayml.Context) -> float:
+    import torch
+    import torch.distributed as dist
+
+    shard = table.shard()
+    context.log_metric("rows", shard.num_rows, reduce="sum")
+    total = torch.tensor(float(sum(shard["w"].to_pylist())))
+    dist.all_reduce(total)
+    return total.item()
+
+
+@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+def test_another_engine_takes_over_on_the_same_workers(
+    submit: Submit, store: Store, engine: rayml.Dask
+) -> None:
+    # All CPUs are the job's: nothing may be asked of Ray beside them.
+    run = submit(lead, params={"cpus": 0}, engine=engine, resources=rayml.Resources(cpus=1)).wait()
+    assert run.result == [float(2 * sum(range(1000))), 1000, 1001_000]
+    (child,) = run.children()
+    assert (child.state, child.experiment) == ("succeeded", run.experiment)
+
+
+def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:
+    run = submit(lead, params={"cpus": 2}, engine=PAIR, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="cpus=2 is more than the run around it has to lend"):
+        run.wait()
+    with pytest.raises(rayml.SpecError, match="this process leads none"):
+        submit(lead, borrow=True)
+
+
+@pytest.mark.parametrize(
+    ("example", "params", "result"),
+    [
+        ("flight_routes.py:summarize", {"copies": 2}, {"routes": 223.0, "flights": 654_692.0}),
+        ("flight_bootstrap.py:bootstrap", {"samples": 20}, {"carriers": 16.0}),
+        ("flight_network.py:prepare", {"epochs": 2, "rows": 500}, {"rows": 6000.0}),
+    ],
+)
+def test_an_example_works(
+    submit: Submit, example: str, params: dict[str, Any], result: dict[str, float]
+) -> None:
+    folder = Path(__file__).parents[2] / "examples"
+    options = {"params": params, "engine": PAIR, "resources": HALF, "working_dir": folder}
+    run: Any = submit(example, **options).wait()
+    assert result.items() <= run.result.items()
