@@ -42,6 +42,7 @@ SCRIPTS = (
     "kube/burst",
     "kube/kills",
     "engines/ranks",
+    "engines/frames",
     "engines/kills",
 )
 FULL = "--full"

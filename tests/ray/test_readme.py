@@ -41,6 +41,12 @@ def test_the_first_example_prints_what_it_says_and_the_second_reads_it(tmp_path:
     assert "succeeded {'depth': 4} {'loss': 0.01, 'accuracy': 0.875}" in read
 
 
+@pytest.mark.slow
+def test_dask_computes_what_is_shown(tmp_path: Path) -> None:
+    shown = next(block for block in _blocks("python") if "engine=rayml.Dask" in block)
+    assert "{'EWR-ORD': 2.0, 'JFK-LAX': 5.5}" in _python(shown, tmp_path)
+
+
 def test_a_misspelt_parameter_is_answered_as_shown(tmp_path: Path) -> None:
     shown = next(block for block in _blocks("console") if "dept=4" in block)
     command, answer = shown.strip().split("\n")

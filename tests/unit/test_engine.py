@@ -63,6 +63,28 @@ def test_a_wrong_setting_of_horovod_s_is_refused(options: dict[str, Any], words:
         rayml.Horovod(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers=0 is not a count"),
+        ({"memory": "4 gigs"}, "memory='4 gigs' is not a quantity"),
+        ({"client": "yes"}, "client='yes' is not an answer"),
+    ],
+)
+def test_a_wrong_setting_of_dask_s_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        rayml.Dask(**options)
+
+
+def test_dask_leads_workers_of_its_size_and_runs_the_function_once(tmp_path: Path) -> None:
+    spec = dry(tmp_path, engine=rayml.Dask(workers=3, memory="2Gi"))
+    assert (spec.resources.workers, spec.resources.memory, spec.world_size) == (3, "2Gi", 1)
+    with pytest.raises(SpecError, match="memory='2Gi' and the resources have memory='1Gi'"):
+        dry(tmp_path, engine=rayml.Dask(memory="2Gi"), resources=rayml.Resources(memory="1Gi"))
+    with pytest.raises(SpecError, match="cpus=0 leaves Dask nothing"):
+        dry(tmp_path, engine=rayml.Dask(), resources=rayml.Resources(cpus=0))
+
+
 def test_an_elastic_job_gets_as_many_workers_as_it_may_have(tmp_path: Path) -> None:
     spec = dry(tmp_path, engine=rayml.Horovod(elastic=(2, 4)))
     assert (spec.resources.workers, spec.world_size) == (4, 4)
