@@ -243,7 +243,7 @@ class Context:
 
         Args:
             name: Of the artifact.
-            data: A pandas or polars DataFrame, pyarrow Table, or Ray Dataset.
+            data: A pandas, polars or Spark DataFrame, pyarrow Table, or Ray Dataset.
 
         Raises:
             SpecError: It is none of these, or a column has no Parquet type.

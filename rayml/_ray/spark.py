@@ -39,6 +39,8 @@ _LOOK_S = 0.1
 _END_S = 10.0
 # Of an actor that RayDP starts, under names that a cluster has once.
 _EXECUTOR = "raydp-executor-"
+# What Scala calls the backend's private `appId` in Java.
+_APPLICATION = "org$apache$spark$scheduler$cluster$raydp$RayCoarseGrainedSchedulerBackend$$appId"
 _SHARE = "spark.ray.raydp_spark_executor.actor.resource"
 
 
@@ -117,9 +119,7 @@ def _application(session: SparkSession) -> str:
     """Return what RayDP calls the application: not what Spark does, and it tells nobody."""
     context: Any = session.sparkContext
     backend = context._jsc.sc().schedulerBackend()
-    field = backend.getClass().getDeclaredField("appId")
-    field.setAccessible(True)
-    return str(field.get(backend).get())
+    return str(getattr(backend, _APPLICATION)().get())
 
 
 def _await_executors(session: SparkSession, plan: Plan, deadline: float) -> None:
@@ -248,12 +248,12 @@ def _fetcher(namespace: str) -> Any:  # noqa: ANN401
     It looks for the executor in the namespace of the session, not of the job.
     """
 
-    def fetch(executor: str, *partition: object) -> pa.Table:
+    def fetch(executor: str, *partition: object) -> Any:  # noqa: ANN401
         conversion._enable_load_code_from_local()
-        actor = ray.get_actor(executor, namespace=namespace)
+        actor: Any = ray.get_actor(executor, namespace=namespace)
         stream: Any = ray.get(actor.getRDDPartition.remote(*partition))
-        table: pa.Table = pa.ipc.open_stream(pa.BufferReader(stream)).read_all()
-        return table.replace_schema_metadata()
+        reader = pa.ipc.open_stream(pa.BufferReader(stream))
+        return reader.read_all().replace_schema_metadata()
 
     return ray.remote(max_retries=-1)(fetch)
 
@@ -301,6 +301,7 @@ def environment(java: Path, scratch: Path, options: str, run: str) -> dict[str, 
         "JDK_JAVA_OPTIONS": options,
         "SPARK_HOME": str(_folder_of("pyspark")),
         "SPARK_LOCAL_DIRS": str(scratch),
+        "TMPDIR": str(scratch),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

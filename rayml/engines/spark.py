@@ -41,7 +41,7 @@ def open_session(settings: Spark, workers: Workers) -> Iterator[None]:
     """Let the code of this process find a Spark session; end it after the block.
 
     Raises:
-        RankFailed: The session did not start, or its executors ran out of memory.
+        RankFailed: The session did not start; or the block has failed, and how.
     """
     from rayml._ray import oom_kills, spark  # noqa: PLC0415 - loads Spark
 
@@ -53,14 +53,14 @@ def open_session(settings: Spark, workers: Workers) -> Iterator[None]:
             # Set here, no command line or log shows the store's credentials.
             spark.set_hadoop(session, _bucket_conf(context, settings))
             context.lend_spark(session)
-            yield
+            try:
+                yield
+            except Exception as exc:  # its words are in Java, which ends with the session
+                killed = oom_kills() - before
+                raise RankFailed(_problem(exc, plan, has_killed=killed > 0)) from exc
     except spark.NotStarted as exc:
         message = f"Spark did not start within timeout_s={settings.timeout_s:g}: {exc}"
         raise RankFailed(Problem(kind="engine", message=message)) from exc
-    except Exception as exc:
-        if not _is_of_memory(exc, has_killed=oom_kills() > before):
-            raise
-        raise RankFailed(_out_of_memory(exc, plan)) from exc
 
 
 def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
@@ -81,8 +81,8 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
         **given,
         **_size(settings, workers),
         _DRIVER_OPTIONS: f"{options} {given.get(_DRIVER_OPTIONS, '')}".rstrip(),
-        "spark.local.dir": str(scratch),
     }
+    conf.pop("spark.local.dir", None)  # the scratch folder is there
     least = workers.count if settings.dynamic is None else settings.dynamic[0]
     return spark.Plan(name, workers.group, workers.share, least, conf, variables, scratch)
 
@@ -124,10 +124,12 @@ def _text(value: object) -> str:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Start the session's driver in its own environment, but for what would only make it talk."""
+    """Start the session's driver as its other processes; this one keeps its temporary files."""
     before = dict(os.environ)
     os.environ |= {name: os.path.expandvars(text) for name, text in variables.items()}
-    del os.environ["JDK_JAVA_OPTIONS"]
+    del os.environ["JDK_JAVA_OPTIONS"]  # it has them by a setting, and would print these
+    del os.environ["TMPDIR"]
+    os.environ |= {name: before[name] for name in ("TMPDIR",) if name in before}
     try:
         yield
     finally:
@@ -179,14 +181,12 @@ def _provider(config: Mapping[str, str]) -> str | None:
     return None
 
 
-def _is_of_memory(exc: Exception, *, has_killed: bool) -> bool:
+def _problem(exc: Exception, plan: Plan, *, has_killed: bool) -> Problem:
+    problem = describe_exception(exc)
     text = str(exc)
     is_loss = any(sign in text for sign in _SIGNS_OF_LOSS)
-    return any(sign in text for sign in _SIGNS_OF_MEMORY) or (is_loss and has_killed)
-
-
-def _out_of_memory(exc: Exception, plan: Plan) -> Problem:
-    problem = describe_exception(exc)
+    if not any(sign in text for sign in _SIGNS_OF_MEMORY) and not (is_loss and has_killed):
+        return problem
     heap = plan.conf["spark.executor.memory"].removesuffix("m")
     message = (
         f"an executor ran out of memory, of which its heap had {heap} MiB; give Spark more "
