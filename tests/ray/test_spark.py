@@ -85,10 +85,7 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
         pandas = doubled.to_pandas()
         back = doubled.to_spark(spark)
 
-        @pandas_udf("long")  # type: ignore[call-overload,untyped-decorator]
-        def plus_one(values):  # type: ignore[no-untyped-def]
-            return values + 1
-
+        plus_one = pandas_udf(lambda values: values + 1, "long")  # type: ignore[call-overload]
         plus = back.select(plus_one("v").alias("v")).agg({"v": "sum"}).first()
         again = spark.createDataFrame(pandas).agg({"v": "sum"}).first()
         context.log_dataset("frame", frame.selectExpr("k", "CAST(v AS double) AS v"))
@@ -108,7 +105,8 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
     assert run.result["java"].startswith("17.")
 
     frame = run.artifact("frame")
-    assert [file.path for file in frame.files] == [f"part-{n:05}.parquet" for n in range(3)]
+    parts = sorted(path.name for path in frame.path().iterdir())
+    assert parts == [f"part-{number:05}.parquet" for number in range(3)]
     assert (frame.meta["source"], frame.meta["rows"], frame.meta["columns"]) == ("spark", 100, 2)
     assert frame.meta["statistics"]["v"]["mean"] == pytest.approx(49.5)
     assert frame.meta["preview"]["rows"][:2] == [[0, 0.0], [1, 1.0]]
