@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyspark
 import ray
 import raydp.spark.dataset as conversion
+from ray._private import worker as ray_worker
 from ray.exceptions import GetTimeoutError, RayError
 from raydp.spark.ray_cluster import SparkCluster
 from raydp.spark.ray_cluster_master import RAYDP_SPARK_MASTER_SUFFIX, RayDPSparkMaster
@@ -186,8 +187,8 @@ class _Cluster(SparkCluster):  # type: ignore[misc]
         """End all its processes, those of executors first: Ray would start them anew."""
         with _children_killed_at(time.monotonic() + _END_S), suppress(Exception):
             self._stop_driver()
-        processes.end(_driver_processes())
         _forget_driver()
+        processes.end(_driver_processes())
         for actor in _actors_of(self._plan.name):
             ray.kill(actor)
         if self._spark_master_handle is not None:
@@ -245,13 +246,18 @@ def _actors_of(namespace: str) -> Iterator[Any]:
 def _fetcher(namespace: str) -> Any:  # noqa: ANN401
     """Return how `ray.data.from_spark` gets a partition from an executor: by RayDP's own way.
 
-    It looks for the executor in the namespace of the session, not of the job.
+    It looks for the executor in the namespace of the session, not of the job; and its process can
+    serve other tasks afterwards, for which it must not look for code in local modules only.
     """
 
     def fetch(executor: str, *partition: object) -> Any:  # noqa: ANN401
-        conversion._enable_load_code_from_local()
-        actor: Any = ray.get_actor(executor, namespace=namespace)
-        stream: Any = ray.get(actor.getRDDPartition.remote(*partition))
+        worker: Any = ray_worker.global_worker
+        worker.set_load_code_from_local(True)  # without it, Ray calls no Java
+        try:
+            actor: Any = ray.get_actor(executor, namespace=namespace)
+            stream: Any = ray.get(actor.getRDDPartition.remote(*partition))
+        finally:
+            worker.set_load_code_from_local(False)
         reader = pa.ipc.open_stream(pa.BufferReader(stream))
         return reader.read_all().replace_schema_metadata()
 
@@ -288,20 +294,24 @@ def _driver_processes() -> list[psutil.Process]:
 
 
 def _forget_driver() -> None:
-    """Let PySpark start a new one, if there is a next session in this process."""
+    """Let nothing speak to it: what Python's objects of it say when they go would be in vain."""
     context: Any = pyspark.SparkContext
+    if (gateway := context._gateway) is not None:
+        with suppress(Exception):
+            gateway.shutdown()
+        gateway._gateway_client.is_connected = False
     context._active_spark_context = context._gateway = context._jvm = None
 
 
-def environment(java: Path, scratch: Path, options: str, run: str) -> dict[str, str]:
+def environment(java: Path, scratch: Path, brief: str, run: str) -> dict[str, str]:
     """Return the variables of a session's processes; `${NAME}` is their machine's own."""
     return {
         "JAVA_HOME": str(java),
         "PATH": f"{java}/bin:${{PATH}}",
-        "JDK_JAVA_OPTIONS": options,
         "SPARK_HOME": str(_folder_of("pyspark")),
         "SPARK_LOCAL_DIRS": str(scratch),
         "TMPDIR": str(scratch),
+        "SPARK_LAUNCHER_OPTS": brief,
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _VERSIONS = (8, 11, 17)
+_OWN_VERSION = 17
+# The last one that keeps nothing closed, and does not know the option that opens it.
+_LAST_OPEN = 8
 _ANSWER_S = 20.0
+# For processes with little to do, which otherwise take seconds of CPU to compile what they call.
+BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # Java 17 keeps these from Arrow, Ray and Spark, which reach into them.
 OPENED = (
     *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio"),
@@ -24,8 +29,8 @@ OPENED = (
 )
 
 
-def find_java(named: Mapping[str, str]) -> Path:
-    """Return the folder of the Java that Spark is to run on.
+def find_java(named: Mapping[str, str]) -> tuple[Path, int]:
+    """Return the folder and the version of the Java that Spark is to run on.
 
     Args:
         named: The variables that the job gives; `JAVA_HOME` is the only thing that counts. What
@@ -35,7 +40,7 @@ def find_java(named: Mapping[str, str]) -> Path:
         SpecError: The job names one that Spark cannot use.
     """
     if "JAVA_HOME" not in named:
-        return own_java()
+        return own_java(), _OWN_VERSION
     home = Path(named["JAVA_HOME"])
     version = java_version(home)
     if version not in _VERSIONS:
@@ -43,7 +48,7 @@ def find_java(named: Mapping[str, str]) -> Path:
             f"JAVA_HOME={str(home)!r} is Java {version}, and Spark runs on {_known()}; name one "
             "of those, or leave it out: rayml[spark] brings Java 17"
         )
-    return home
+    return home, version
 
 
 def own_java() -> Path:
@@ -94,9 +99,10 @@ def parse_version(text: str, home: Path) -> int:
     return int(found[1])
 
 
-def options(scratch: Path) -> str:
+def options(scratch: Path, version: int) -> str:
     """Return what every Java process of a session is started with."""
-    opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED]
+    packages = OPENED if version > _LAST_OPEN else ()
+    opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in packages]
     # Files about a process's performance, and libraries that it unpacks, would outlive it in /tmp.
     return " ".join(["-XX:-UsePerfData", f"-Djava.io.tmpdir={scratch}", *opened])
 

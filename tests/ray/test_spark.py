@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from tests.ray.conftest import Gate, Submit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# Less to compile: these sessions are over before that would pay.
+BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUICK: dict[str, str | int | float | bool] = {
+    "spark.driver.extraJavaOptions": BRIEF,
+    "spark.executor.extraJavaOptions": BRIEF,
+    "spark.sql.shuffle.partitions": 2,
+}
 HALF = rayml.Resources(cpus=0.5)
-ONE = rayml.Spark(executors=1, conf={"spark.sql.shuffle.partitions": 2})
+ONE = rayml.Spark(executors=1, conf=QUICK)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +80,7 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
         from pyspark.sql import SparkSession
         from pyspark.sql.functions import pandas_udf
 
-        spark = context.spark
+        spark: Any = context.spark
         assert SparkSession.builder.getOrCreate() is spark
         frame = spark.range(100, numPartitions=3).selectExpr("id % 3 AS k", "id AS v")
         sums = {
@@ -85,12 +92,12 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
         pandas = doubled.to_pandas()
         back = doubled.to_spark(spark)
 
-        plus_one = pandas_udf(lambda values: values + 1, "long")  # type: ignore[call-overload]
+        plus_one: Any = pandas_udf(lambda values: values + 1, "long")  # type: ignore[call-overload]
         plus = back.select(plus_one("v").alias("v")).agg({"v": "sum"}).first()
         again = spark.createDataFrame(pandas).agg({"v": "sum"}).first()
         context.log_dataset("frame", frame.selectExpr("k", "CAST(v AS double) AS v"))
         context.log_dataset("empty", frame.where("v < 0"))
-        java = spark.sparkContext._jvm.System.getProperty("java.version")  # noqa: SLF001
+        java = spark.sparkContext._jvm.System.getProperty("java.version")
         return {
             "sums": sums,
             "pandas": int(pandas.v.sum()),
@@ -100,9 +107,10 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
         }
 
     run = submit(job, engine=ONE, resources=HALF).wait()
-    assert run.result["sums"] == {0: 1683, 1: 1617, 2: 1650}
-    assert (run.result["pandas"], run.result["plus"], run.result["again"]) == (9900, 10000, 9900)
-    assert run.result["java"].startswith("17.")
+    result: Any = run.result
+    assert result["sums"] == {0: 1683, 1: 1617, 2: 1650}
+    assert (result["pandas"], result["plus"], result["again"]) == (9900, 10000, 9900)
+    assert result["java"].startswith("17.")
 
     frame = run.artifact("frame")
     parts = sorted(path.name for path in frame.path().iterdir())
@@ -120,47 +128,34 @@ def count(context: rayml.Context, rows: int) -> int:
     return context.spark.range(rows).selectExpr("id % 7 AS k").groupBy("k").count().count()
 
 
-def test_jobs_at_once_and_one_after_another_do_not_meet(submit: Submit) -> None:
-    runs = [submit(count, params={"rows": 100}, engine=ONE, resources=HALF) for _ in range(2)]
-    assert [run.wait(100).result for run in runs] == [7, 7]
-    assert submit(count, params={"rows": 3}, engine=ONE, resources=HALF).wait(100).result == 3
+def test_two_jobs_at_once_do_not_meet(submit: Submit) -> None:
+    runs = [submit(count, params={"rows": rows}, engine=ONE, resources=HALF) for rows in (3, 100)]
+    assert [run.wait(120).result for run in runs] == [3, 7]
 
 
 SCRIPT = """
 from pyspark.sql import SparkSession
-import sys, rayml
+import rayml
 spark = SparkSession.builder.appName("mine").getOrCreate()
 rayml.context().log_metric("total", spark.range(10).agg({"id": "sum"}).first()[0])
 assert rayml.context().spark is spark
 print("executors", spark.sparkContext.getConf().get("spark.executor.instances"))
-if len(sys.argv) > 1:
-    spark.sql("SELECT nothing FROM nowhere")
+spark.sql("SELECT nothing FROM nowhere")
 """
 
 
-def test_a_script_finds_its_session(submit: Submit, work: Path) -> None:
+def test_a_script_finds_its_session_and_what_java_says_is_in_its_error(
+    submit: Submit, work: Path
+) -> None:
     (work / "count.py").write_text(SCRIPT)
-    two = rayml.Spark(executors=2, conf={"spark.executor.extraJavaOptions": "-Da=1 -Db=2"})
-    run = submit("count.py", engine=two, resources=HALF).wait()
-    assert run.metrics["total"] == 45
-    assert "executors 2" in str(run.logs())
-
-    failed = submit("count.py", args=["x"], engine=two, resources=HALF)
+    two = rayml.Spark(executors=2, conf=QUICK)
+    run = submit("count.py", engine=two, resources=HALF)
     with pytest.raises(rayml.JobFailed, match="exited with code 1") as caught:
-        failed.wait()
+        run.wait()
     assert "TABLE_OR_VIEW_NOT_FOUND" in caught.value.traceback
     assert "spark.sql(" in caught.value.traceback
-
-
-def test_what_java_says_is_in_the_error(submit: Submit) -> None:
-    def job(context: rayml.Context) -> None:
-        from pyspark.sql.functions import udf
-
-        fails = udf(lambda _: 1 // 0, "int")
-        context.spark.range(3).select(fails("id")).collect()
-
-    with pytest.raises(rayml.JobFailed, match="ZeroDivisionError"):
-        submit(job, engine=ONE, resources=HALF).wait()
+    assert run.metrics["total"] == 45
+    assert "executors 2" in str(run.logs())
 
 
 def stand(context: rayml.Context, gate: str, stubborn: bool) -> None:
@@ -179,7 +174,7 @@ def stand(context: rayml.Context, gate: str, stubborn: bool) -> None:
 def test_cancel_leaves_nothing(submit: Submit, gate: Gate, stubborn: bool) -> None:
     params = {"gate": str(gate), "stubborn": stubborn}
     run = submit(stand, params=params, engine=ONE, resources=HALF)
-    gate.open()
+    gate.open(120)
     assert executors()
     run.cancel(grace_s=1 if stubborn else 30)
     with pytest.raises(rayml.JobCancelled):
@@ -189,23 +184,25 @@ def test_cancel_leaves_nothing(submit: Submit, gate: Gate, stubborn: bool) -> No
 def test_a_lost_executor_is_replaced_and_a_lost_driver_is_tried_again(
     submit: Submit, gate: Gate
 ) -> None:
-    def job(context: rayml.Context, gate: str) -> list[int]:
+    def job(context: rayml.Context, gate: str) -> None:
+        from pyspark.sql.functions import udf
+
         spark = context.spark
-        counts = [spark.range(10).count()]
-        Path(gate).open().close()
         if context.attempt == 1:
-            counts.append(spark.range(10, numPartitions=4).selectExpr("id + 1").count())
-            context.flush()
+            Path(gate).open().close()
+            assert spark.range(10, numPartitions=4).selectExpr("id + 1").count() == 10
+            context.log_metric("rows", 10, sync=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        return counts
+        fails = udf(lambda _: 1 // 0, "int")
+        spark.range(3).select(fails("id")).collect()
 
     again = rayml.Retry(attempts=2, backoff_s=0.01)
     run = submit(job, params={"gate": str(gate)}, engine=ONE, resources=HALF, retry=again)
-    with gate.held():
+    with gate.held(120):
         executors()[0].kill()
-    gate.open(100)
-    run.wait()
-    assert (run.attempt, run.result) == (2, [10])
+    with pytest.raises(rayml.JobFailed, match="ZeroDivisionError"):
+        run.wait()
+    assert (run.attempt, run.history("rows").value.tolist()) == (2, [10])
 
 
 def test_an_executor_without_memory_is_named(submit: Submit) -> None:
@@ -213,7 +210,7 @@ def test_an_executor_without_memory_is_named(submit: Submit) -> None:
         big = "transform(sequence(0, 60000000), x -> concat('a', x))"
         context.spark.range(1).selectExpr(f"size({big})").collect()
 
-    small = rayml.Spark(executors=1, memory="900Mi", conf={"spark.task.maxFailures": 1})
+    small = rayml.Spark(executors=1, memory="900Mi", conf={**QUICK, "spark.task.maxFailures": 1})
     with pytest.raises(
         rayml.JobFailed, match="ran out of memory, of which its heap had 516 MiB"
     ) as caught:
