@@ -78,7 +78,7 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
     def job(context: rayml.Context) -> dict[str, Any]:
         import ray.data
         from pyspark.sql import SparkSession
-        from pyspark.sql.functions import pandas_udf
+        from pyspark.sql.pandas.functions import pandas_udf
 
         spark: Any = context.spark
         assert SparkSession.builder.getOrCreate() is spark
@@ -94,10 +94,11 @@ def test_frames_go_from_spark_to_ray_to_pandas_and_back(submit: Submit) -> None:
 
         plus_one: Any = pandas_udf(lambda values: values + 1, "long")  # type: ignore[call-overload]
         plus = back.select(plus_one("v").alias("v")).agg({"v": "sum"}).first()
-        again = spark.createDataFrame(pandas).agg({"v": "sum"}).first()
+        again: Any = spark.createDataFrame(pandas).agg({"v": "sum"}).first()
         context.log_dataset("frame", frame.selectExpr("k", "CAST(v AS double) AS v"))
         context.log_dataset("empty", frame.where("v < 0"))
-        java = spark.sparkContext._jvm.System.getProperty("java.version")
+        jvm: Any = spark.sparkContext._jvm  # noqa: SLF001
+        java = jvm.System.getProperty("java.version")
         return {
             "sums": sums,
             "pandas": int(pandas.v.sum()),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import rayml
 from rayml.engine import parse_engine, resize_for, spark_heap
+from rayml.engines import java
+from rayml.engines.spark import bucket_conf
 from rayml.spec import Spec
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
 
 
 def nothing() -> None:
@@ -95,3 +98,61 @@ def test_a_wrong_setting_is_named(options: dict[str, Any], message: str) -> None
 def test_a_tenth_of_the_memory_is_beside_the_heap() -> None:
     assert spark_heap(10 * 1024**3) == 9216
     assert spark_heap(1024**3) == 640
+
+
+def fake_java(folder: Path, says: str) -> Path:
+    program = folder / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    program.chmod(0o755)
+    return folder
+
+
+def test_only_the_job_s_own_variable_names_another_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.find_java({})[1] == 17
+    eight = fake_java(tmp_path / "8", 'java version "1.8.0_392"')
+    assert java.find_java({"JAVA_HOME": str(eight)}) == (eight, 8)
+    assert "--add-opens" not in java.options(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ('openjdk version "21.0.2" 2024-01-16', "is Java 21, and Spark runs on 8, 11 or 17"),
+        ("usage: java", "`java -version` said 'usage: java'"),
+        (None, "has no Java that starts"),
+    ],
+)
+def test_a_java_that_spark_cannot_use_is_refused(
+    tmp_path: Path, says: str | None, message: str
+) -> None:
+    home = tmp_path / "java" if says is None else fake_java(tmp_path / "java", says)
+    with pytest.raises(rayml.SpecError, match=message):
+        java.find_java({"JAVA_HOME": str(home)})
+
+
+def test_the_image_opens_the_same_packages() -> None:
+    image = (ROOT / "cluster" / "image" / "Dockerfile").read_text()
+    opened = re.findall(r"--add-opens=java\.base/([\w.]+)=ALL-UNNAMED", image)
+    assert opened == list(java.OPENED)
+
+
+def test_hadoop_reads_a_bucket_as_the_store_does() -> None:
+    config = {
+        "aws_endpoint_url": "http://127.0.0.1:9000",
+        "aws_access_key_id": "me",
+        "aws_secret_access_key": "hidden",
+        "aws_session_token": "for an hour",
+    }
+    conf = bucket_conf("s3://bucket/runs", config)
+    assert conf["fs.s3a.endpoint"] == "http://127.0.0.1:9000"
+    assert conf["fs.s3a.path.style.access"] == "true"
+    assert conf["fs.s3a.connection.ssl.enabled"] == "false"
+    assert conf["fs.s3a.aws.credentials.provider"].endswith("TemporaryAWSCredentialsProvider")
+    assert (conf["fs.s3a.access.key"], conf["fs.s3a.secret.key"]) == ("me", "hidden")
+    assert bucket_conf("/a/folder", {}) == bucket_conf("gs://bucket", {}) == {}
+    aws = bucket_conf("s3://bucket", {"aws_region": "eu-west-1"})
+    assert set(aws) == {"fs.s3.impl", "fs.s3a.endpoint.region"}
