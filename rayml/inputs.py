@@ -202,10 +202,10 @@ class Input:
 def convert(given: Input, annotation: object) -> Any:  # noqa: ANN401
     """Return an input in the form that a parameter's annotation asks for.
 
-    pandas.DataFrame, pyarrow.Table, polars.DataFrame and ray.data.Dataset are read, pathlib.Path
-    is a local copy, str the path or URI, bytes a file's content; rayml.Input is the input,
-    which has all of these forms; `X | None` is as X. Under any other annotation, or none, what
-    came in memory is handed over as it is, and all else is the `Input`.
+    pandas.DataFrame, pyarrow.Table, polars.DataFrame, ray.data.Dataset and pyspark.sql.DataFrame
+    are read, pathlib.Path is a local copy, str the path or URI, bytes a file's content;
+    rayml.Input is the input, which has all of these forms; `X | None` is as X. Under any other
+    annotation, or none, what came in memory is handed over as it is, and all else is the `Input`.
 
     Args:
         given: The input.
@@ -266,6 +266,18 @@ def _polars(given: Input) -> object:
 
     is_polars = isinstance(given.value, pl.DataFrame)
     return given.value if is_polars else pl.from_arrow(given.to_arrow())
+
+
+def _spark(given: Input) -> object:
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise SpecError(
+            f"input {given.record.name!r} is to be a Spark DataFrame and the job has no session; "
+            "give it engine=rayml.Spark()"
+        )
+    return session.createDataFrame(given.to_pandas())
 
 
 def _text(given: Input) -> str:
@@ -347,6 +359,7 @@ _FORMS: dict[str, Callable[[Input], object]] = {
     **dict.fromkeys(
         ("polars.DataFrame", "polars.dataframe.frame.DataFrame", "pl.DataFrame"), _polars
     ),
+    **dict.fromkeys(("pyspark.sql.DataFrame", "pyspark.sql.dataframe.DataFrame"), _spark),
     **dict.fromkeys(("ray.data.Dataset", "ray.data.dataset.Dataset"), Input.to_ray),
     **dict.fromkeys(("rayml.inputs.Input", "rayml.Input", "Input"), _itself),
     **dict.fromkeys(("pathlib.Path", "pathlib._local.Path", "Path"), Input.path),

@@ -30,7 +30,7 @@ def kill_children() -> int:
     """End all descendants of this process; return how many there were."""
     if not _has_children():
         return 0
-    return _end(psutil.Process().children(recursive=True))
+    return end(psutil.Process().children(recursive=True))
 
 
 def interrupt(pid: int) -> None:
@@ -82,7 +82,7 @@ def kill_run(run: str, pid: int) -> int:
 
     Return how many there were.
     """
-    return _end([*_tree(pid), *_marked(run)])
+    return end([*_tree(pid), *_marked(run)])
 
 
 def _has_children() -> bool:
@@ -111,7 +111,8 @@ def _marked(run: str) -> list[psutil.Process]:
     return found
 
 
-def _end(processes: list[psutil.Process]) -> int:
+def end(processes: list[psutil.Process]) -> int:
+    """End processes, by force after two seconds; return how many there were."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()

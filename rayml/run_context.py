@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from pyspark.sql import SparkSession
+
     from rayml.artifacts.record import ArtifactRecord
     from rayml.inputs import Input
     from rayml.redaction import Redactor
@@ -72,6 +74,7 @@ class Context:
         self._producer = producer
         self._store = store
         self._pid = os.getpid()
+        self._spark: SparkSession | None = None
 
     def __repr__(self) -> str:
         return f"<rayml.Context of run {self.run_id}, attempt {self.attempt}>"
@@ -110,6 +113,24 @@ class Context:
     def client(self) -> Client:
         """What sends this process's records; not for users, who have the `log_*` methods."""
         return self._sender()
+
+    @property
+    def spark(self) -> SparkSession:
+        """The job's Spark session.
+
+        Raises:
+            SpecError: It has none, or this is another process than the one that has it.
+        """
+        if self._spark is None:
+            raise SpecError(
+                f"run {self.run_id} has no Spark session in this process; give the job "
+                "engine=rayml.Spark() and use it where its function runs"
+            )
+        return self._spark
+
+    def lend_spark(self, session: SparkSession) -> None:
+        """Let the run's code find its Spark session; for the engine."""
+        self._spark = session
 
     def for_children(self) -> bytes:
         """Return what a `RelayTransport` tells child processes; inputs stay with the parent."""
@@ -222,7 +243,7 @@ class Context:
 
         Args:
             name: Of the artifact.
-            data: A pandas or polars DataFrame, pyarrow Table, or Ray Dataset.
+            data: A pandas, polars or Spark DataFrame, pyarrow Table, or Ray Dataset.
 
         Raises:
             SpecError: It is none of these, or a column has no Parquet type.

@@ -29,6 +29,7 @@ import msgspec
 from rayml import engines, processes
 from rayml.code import unpack_folder
 from rayml.engine import has_ranks
+from rayml.engines.led import open_given
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
@@ -212,7 +213,7 @@ class _Attempt:
     def _run_user_code(self, payload: bytes) -> Outcome:
         try:
             value = self._call(payload)
-        except (ScriptFailed, RankFailed) as exc:
+        except (ScriptFailed, RankFailed) as exc:  # the latter: the engine has, under the code
             return Outcome(problem=redacted(exc.problem, self._redactor))
         except BaseException as exc:  # noqa: BLE001 - whatever user code raises ends the attempt
             if isinstance(exc, SystemExit) and exc.code in (None, 0):
@@ -250,6 +251,7 @@ class _Attempt:
             if spec.target.kind == "script":
                 run_script(spec, _script_environment(order), self._output)
                 return None
+            stack.enter_context(open_given())
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
             value = call(function, values, context)

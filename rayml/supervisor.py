@@ -20,6 +20,7 @@ from ray.exceptions import RayError, TaskCancelledError
 
 from rayml import _ray, logs, policy, processes, runner
 from rayml._ray import RAY_DIED
+from rayml.engine import Spark
 from rayml.environment import runtime_env
 from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
 from rayml.places import Places
@@ -232,7 +233,15 @@ class Supervisor(threading.Thread):
         if place is None:
             self._places.drop()
         else:
+            self._clear(place, attempt)
             self._places.give_back(place, attempt)
+
+    def _clear(self, place: _ray.Place, attempt: int) -> None:
+        """Remove what Spark has left on the workers, whoever ended its session."""
+        if isinstance(self._spec.engine, Spark):
+            name = _ray.session_name(self._spec.run, attempt)
+            folder = _ray.scratch_folder(name, self._spec.engine.conf)
+            _ray.on_nodes(place.nodes(), _ray.clear_session, folder)
 
     def _environment(self, begun: _Begun) -> dict[str, object]:
         try:

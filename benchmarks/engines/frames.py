@@ -142,11 +142,6 @@ def main() -> None:
             warm_ups=0,
             rest_s=2,
         )
-    names = {
-        "groupby": "groupby, 6.5 M rows",
-        "join": "join, 6.5 M rows",
-        "spill": "3 × the store",
-    }
     series = {
         (who, query): [took[query] for took in rounds]
         for who, rounds in found.items()
@@ -155,13 +150,8 @@ def main() -> None:
     report(
         QUESTION,
         [
-            compare(
-                f"{names[query]} / {them}", series[who, query], series["rayml", query], limit=limit
-            )
-            for who, them, limit in (
-                ("bare", "Dask-on-Ray", 1.15),
-                ("local", "LocalCluster", None),
-            )
+            compare(f"{query} / {them}", series[who, query], series["rayml", query], limit=limit)
+            for who, them, limit in BASELINES
             for query in QUERIES
         ],
     )

@@ -13,6 +13,8 @@ from rayml._ray.connection import (
 )
 from rayml._ray.deaths import RAY_DIED, explain_death
 from rayml._ray.reservations import Reservation, find_reservation, is_resized
+from rayml._ray.spark_scratch import clear as clear_session
+from rayml._ray.spark_scratch import on_nodes, scratch_folder, session_name
 from rayml._ray.tasks import (
     Place,
     find_place,
@@ -36,6 +38,7 @@ __all__ = [
     "Reservation",
     "busy_reason",
     "check_capacity",
+    "clear_session",
     "connect",
     "explain_death",
     "find_place",
@@ -47,9 +50,12 @@ __all__ = [
     "is_this_machine",
     "leave",
     "node_is_alive",
+    "on_nodes",
     "oom_kills",
     "quote",
     "run_on_node",
+    "scratch_folder",
+    "session_name",
     "start_attempt",
     "take_workers",
     "this_node",

@@ -88,6 +88,12 @@ def group_id() -> str:
     return held_group().id.hex()
 
 
+def job_variables() -> dict[str, str]:
+    """Return the variables that the job which calls this was given for its environment."""
+    given: dict[str, str] = ray.get_runtime_context().runtime_env.get("env_vars") or {}
+    return dict(given)
+
+
 def find_group(identity: str) -> PlacementGroup:
     """Return a job's placement group in any of its processes."""
     return PlacementGroup(PlacementGroupID(bytes.fromhex(identity)))

@@ -1,4 +1,4 @@
-"""Datasets: a pandas, Arrow, Polars or Ray table, kept as Parquet with a description of it."""
+"""Datasets: a pandas, Arrow, Polars, Ray or Spark table, kept as Parquet and described."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from rayml.artifacts.describe import Description
 from rayml.artifacts.record import (
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from rayml.store import Store
 
+_DATA = "data.parquet"
 _BATCH_BYTES = 16 * 1024 * 1024
 _PART_BYTES = 256 * 1024 * 1024
 _SOURCES = {
@@ -37,6 +40,7 @@ _SOURCES = {
     "pyarrow.Table": "arrow",
     "polars.DataFrame": "polars",
     "polars.LazyFrame": "polars",
+    "pyspark.sql.DataFrame": "spark",
     "ray.data.Dataset": "ray",
 }
 
@@ -45,13 +49,15 @@ def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
     """Store a table as Parquet and return its record, with schema, statistics and first rows.
 
     A Ray dataset is streamed: memory and temporary disk stay constant, and it may become several
-    files. Columns are named by strings in Parquet; a DataFrame whose columns had other names gets
-    them back when it is read as pandas. A DataFrame's index is kept as pyarrow keeps it.
+    files. A Spark DataFrame is written where it is computed, each partition by itself. Columns are
+    named by strings in Parquet; a DataFrame whose columns had other names gets them back when it
+    is read as pandas. A DataFrame's index is kept as pyarrow keeps it.
 
     Args:
         store: Where the bytes go; nothing is recorded unless all of them got there.
         name: The artifact's name.
-        data: A pandas or Polars DataFrame, a Polars LazyFrame, a pyarrow Table or a Ray Dataset.
+        data: A pandas or Polars DataFrame, a Polars LazyFrame, a pyarrow Table, a Ray
+            Dataset or a Spark DataFrame.
 
     Raises:
         SpecError: It is no table, has no columns, two columns of one name, or one of mixed types.
@@ -61,8 +67,12 @@ def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
     if source is None:
         raise SpecError(
             f"dataset {name!r} is a {type_name(data)}; "
-            "pass a pandas or Polars DataFrame, a pyarrow Table or a Ray Dataset"
+            "pass a pandas, Polars or Spark DataFrame, a pyarrow Table or a Ray Dataset"
         )
+    if source == "spark":
+        from rayml.artifacts.spark_dataset import save_frame  # noqa: PLC0415 - goes on from here
+
+        return save_frame(store, name, data)
     tables = ray_tables(data) if source == "ray" else iter([arrow_table(name, data)])
     return save_tables(store, name, "dataset", source, tables)
 
@@ -71,20 +81,34 @@ def save_tables(
     store: Store, name: str, kind: str, source: str, tables: Iterator[pa.Table]
 ) -> ArtifactRecord:
     """Store tables, which are consumed once, as the parts of one artifact."""
+    return record_of(name, kind, source, *write_parts(store, name, tables))
+
+
+def write_parts(
+    store: Store, name: str, tables: Iterator[pa.Table]
+) -> tuple[Description, list[FileRecord]]:
+    """Store tables, which are consumed once; return what they hold, and the files that have it."""
     description, files = Description(), []
     with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
         path = Path(folder) / "part"
-        for number, part in groupby(tables, _part_number()):
+        for _, part in groupby(tables, _part_number()):
             _write_part(name, path, part, description)
-            files.append(add_file(store, path, f"part-{number:05}.parquet"))
-    if len(files) == 1:
-        files = [FileRecord(path="data.parquet", digest=files[0].digest, size=files[0].size)]
+            files.append(add_file(store, path, _DATA))
+    return description, files
+
+
+def record_of(
+    name: str, kind: str, source: str, description: Description, files: list[FileRecord]
+) -> ArtifactRecord:
+    """Return the record of tables that are stored, part by part in this order."""
+    if len(files) > 1:
+        files = [replace(file, path=f"part-{i:05}.parquet") for i, file in enumerate(files)]
     meta = description.meta(source)
     return ArtifactRecord(name=name, kind=kind, format="parquet", files=files, meta=meta)
 
 
 def source_of(data: object) -> str | None:
-    """Return a table's library: `pandas`, `arrow`, `polars`, `ray`, or None if it is no table."""
+    """Return a table's library: `pandas`, `arrow`, `polars`, `ray`, `spark`, or None."""
     return next((source for kind, source in _SOURCES.items() if is_a(data, kind)), None)
 
 
@@ -99,6 +123,8 @@ def arrow_table(name: str, data: Any) -> pa.Table:  # noqa: ANN401
         return _from_pandas(name, data)
     if source == "ray":
         return joined(ray_tables(data))
+    if source == "spark":
+        return _from_pandas(name, data.toPandas())
     if source == "polars":
         return _from_polars(name, data)
     if source is None:
@@ -111,7 +137,7 @@ def ray_tables(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401
     import pyarrow as pa  # noqa: PLC0415
 
     rows = 0
-    for tables in _gather(data.iter_batches(batch_size=None, batch_format="pyarrow")):
+    for tables in gather(data.iter_batches(batch_size=None, batch_format="pyarrow")):
         rows += sum(table.num_rows for table in tables)
         yield pa.concat_tables(tables)
     if not rows:
@@ -211,7 +237,7 @@ def _part_number() -> Callable[[pa.Table], int]:
     return key
 
 
-def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
+def gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
     """Yield neighbours of one schema together: row groups of a few rows are slow to read."""
     held: list[pa.Table] = []
     size = 0

@@ -84,6 +84,19 @@ class Description:
             self.columns[name] = self.columns.get(name, Column()) + measure(column)
         self.rows += table.num_rows
 
+    def extend(self, other: Description) -> None:
+        """Take the rows that another one has described, after these.
+
+        Raises:
+            SpecError: As for `add`.
+        """
+        if other.schema is not None:
+            self._add_schema(other.schema)
+        self.preview += other.preview[: _PREVIEW_ROWS - len(self.preview)]
+        for name, column in other.columns.items():
+            self.columns[name] = self.columns.get(name, Column()) + column
+        self.rows += other.rows
+
     def meta(self, source: str) -> dict[str, Any]:
         """Return the description as strict JSON.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rayml import _ray
 from rayml.engines.led import open_given
+from rayml.ranks import RankFailed
 
 
 def main() -> None:
@@ -15,8 +16,12 @@ def main() -> None:
     sys.argv = sys.argv[1:]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     _ray.connect(None)
-    with open_given():
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        with open_given():
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except RankFailed as exc:
+        sys.stderr.write(exc.problem.traceback)
+        sys.exit(f"rayml: {exc.problem.message}")
 
 
 if __name__ == "__main__":

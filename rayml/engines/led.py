@@ -1,15 +1,16 @@
 """Engines whose function runs once, in one process, and leads the job's workers.
 
 Each has one thing more to offer than `rayml.engines` says: `open_session(settings, workers)`, a
-context manager in which the function's process finds the engine. A script's process opens it by
-itself: it is started as `python -m rayml.engines script.py …`.
+context manager in which the function's process finds the engine. It is entered where the code
+runs, in the job's folder and with its variables: by the runner around a function, and by a
+script's own process, which is started as `python -m rayml.engines script.py …`.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rayml._ray import Place
     from rayml.store import Store
 
-# Tells a script's process what to open, as JSON.
+# Tells the process that the code runs in what to open, as JSON.
 _VARIABLE = "RAYML_SESSION"
 _opened: list[_Session] = []
 
@@ -41,12 +42,14 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
         count: How many.
         share: What the job takes of each, under Ray's names.
         node: Ray's id of the machine that the job's first process is on.
+        env: The variables that the job was given.
     """
 
     group: str
     count: int
     share: dict[str, float]
     node: str
+    env: dict[str, str] = {}
 
 
 class _Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,25 +61,23 @@ def run(
     engine: Engine,
     share: Mapping[str, float],
     count: int,
-    is_script: bool,  # noqa: FBT001 - as all engines'
+    is_script: bool,  # noqa: ARG001, FBT001 - as all engines'
     main: Callable[[Rank], bytes],
 ) -> bytes:
-    """Call `main` once, in this process, with the engine open; return what it returned.
+    """Call `main` once, in this process, where it finds what to open; return what it returned.
 
     Raises:
         RankFailed: It has failed.
     """
-    from rayml._ray.members import group_id  # noqa: PLC0415 - loads Ray
+    from rayml._ray.members import group_id, job_variables  # noqa: PLC0415 - loads Ray
     from rayml._ray.tasks import this_node  # noqa: PLC0415 - loads Ray
 
     node = this_node()
-    workers = Workers(group=group_id(), count=count, share=dict(share), node=node)
-    if is_script:
-        session = _Session(engine=engine, workers=workers)
-        os.environ[_VARIABLE] = msgspec.json.encode(session).decode()
-        return main(Rank(node=node))
-    with _open(_Session(engine=engine, workers=workers)):
-        return main(Rank(node=node))
+    env = job_variables()
+    workers = Workers(group=group_id(), count=count, share=dict(share), node=node, env=env)
+    session = _Session(engine=engine, workers=workers)
+    os.environ[_VARIABLE] = msgspec.json.encode(session).decode()
+    return main(Rank(node=node))
 
 
 def bring_code(count: int, store: Store, digest: str) -> None:
@@ -101,12 +102,16 @@ def held_workers() -> Workers:
 
 
 def lend(workers: Workers, resources: Resources) -> Place:
-    """Return a place of this size on workers that this process leads."""
+    """Return a place on workers that this process leads.
+
+    Ray is asked for no CPUs of theirs: they are the job's alone, and its engine may hold them.
+    """
     from rayml._ray.capacity import ray_resources  # noqa: PLC0415 - loads Ray
     from rayml._ray.members import find_group  # noqa: PLC0415 - loads Ray
     from rayml._ray.tasks import Place  # noqa: PLC0415 - loads Ray
 
-    return Place(ray_resources(resources), find_group(workers.group), is_borrowed=True)
+    gpus = {name: amount for name, amount in ray_resources(resources).items() if name == "GPU"}
+    return Place({"CPU": 0, **gpus}, find_group(workers.group), is_borrowed=True)
 
 
 def resources_to_borrow(wanted: Resources | None, engine: Engine | None) -> Resources:
@@ -140,7 +145,9 @@ def script_launcher() -> list[str]:
 
 
 def open_given() -> AbstractContextManager[None]:
-    """Return the session that this script's process was started for."""
+    """Return the session that this process's code is to run in; without one, nothing happens."""
+    if _VARIABLE not in os.environ:
+        return nullcontext()
     return _open(msgspec.json.decode(os.environ.pop(_VARIABLE), type=_Session))
 
 

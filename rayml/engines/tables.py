@@ -29,12 +29,16 @@ def carry(value: object) -> object:
 
 
 def settle(value: object) -> object:
-    """Compute a Dask or Ray table now and leave it on the workers; return all else as it is.
+    """Compute a Dask, Spark or Ray table, and leave it on the workers; return all else as it is.
 
-    A Dask DataFrame becomes a Ray dataset: what it has still to compute, its session can alone.
+    The first two become Ray datasets: what they have still to compute, their session can alone.
     """
     if is_a(value, "dask.dataframe.DataFrame"):
         from rayml.engines.dask import to_ray  # noqa: PLC0415 - loads Ray Data
 
         return to_ray(value)
+    if is_a(value, "pyspark.sql.DataFrame"):
+        import ray.data  # noqa: PLC0415 - the session has loaded it
+
+        value = ray.data.from_spark(value)  # type: ignore[arg-type]
     return value.materialize() if source_of(value) == "ray" else value  # type: ignore[attr-defined]

@@ -1,0 +1,112 @@
+"""What a Spark session has on a machine: one folder, and processes that bear its mark."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import ray
+from ray._private import worker as ray_worker
+from ray.util.placement_group import placement_group_table
+
+from rayml import processes
+from rayml._ray.members import find_group
+from rayml._ray.tasks import run_on_node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# In the environment of each of a session's processes but the one that leads it.
+MARK = "RAYML_SPARK_SESSION"
+_PREFIX = "rayml-spark-"
+# RayDP leaves a folder for each session in Ray's own.
+_LINK = "raydp"
+# Ray may have been about to start one anew.
+_ROUNDS = 3
+_ANSWER_S = 30.0
+# A session that has just made its folder has no process yet.
+_OLD_S = 3600.0
+
+
+def session_name(run: str, attempt: int) -> str:
+    """Return what an attempt's session is called, in Ray, in Spark and on disk."""
+    return f"{_PREFIX}{run}-{attempt}"
+
+
+def scratch_folder(name: str, conf: Mapping[str, object]) -> Path:
+    """Return where all of a session's files are, on each machine."""
+    return Path(str(conf.get("spark.local.dir", tempfile.gettempdir()))) / name
+
+
+def nodes_of(group: str) -> list[str]:
+    """Return the ids of the machines that a placement group is on."""
+    table = placement_group_table(find_group(group))
+    return list(dict.fromkeys(table.get("bundles_to_node_id", {}).values()))
+
+
+def prepare(folder: Path, wanted: Iterable[Path]) -> list[str]:
+    """On a machine: make a session's folder; return what of the wanted files is not there."""
+    _sweep(folder.parent)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [str(path) for path in wanted if not path.exists()]
+
+
+def note(folder: Path, application: str) -> None:
+    """On a machine: remember that RayDP's folder of an application belongs to the session."""
+    node: Any = ray_worker.global_worker.node
+    with suppress(FileExistsError):
+        (folder / _LINK).symlink_to(Path(node.get_session_dir_path(), application))
+
+
+def clear(folder: Path) -> None:
+    """On a machine: end a session's processes and remove its files; nothing if there are none."""
+    for _ in range(_ROUNDS):
+        if not (running := _marked(folder.name)):
+            break
+        processes.end(running)
+    _remove(folder)
+
+
+def on_nodes(nodes: Iterable[str], function: object, *args: object) -> dict[str, object]:
+    """Call a function on machines; return what those returned that have answered."""
+    calls = {node: run_on_node(node, function, *args) for node in nodes}  # type: ignore[arg-type]
+    if calls:
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=_ANSWER_S)
+    answers = {}
+    for node, call in calls.items():
+        with suppress(ray.exceptions.RayError):
+            answers[node] = ray.get(call, timeout=0)
+    return answers
+
+
+def _remove(folder: Path) -> None:
+    link = folder / _LINK
+    if link.is_symlink():
+        shutil.rmtree(link.resolve(), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Remove the folders of sessions that nobody could clear: their driver was lost too."""
+    if not root.is_dir():
+        return
+    for folder in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            is_old = folder.stat().st_mtime < time.time() - _OLD_S
+            if is_old and folder.stat().st_uid == os.getuid() and not _marked(folder.name):
+                _remove(folder)
+
+
+def _marked(name: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == name:
+                found.append(process)
+    return found
