@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING
 
 import ray
@@ -26,11 +27,13 @@ from rayml.tracker.submissions import claim_key, read_submission, run_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
     from rayml.spec import Spec
     from rayml.store import Store
 
+# For which a client that has recorded a submission may need to ask for its driver.
+_CLIENT_PATIENCE_S = 120.0
 _HEAD_LOST = Problem(
     kind="node_lost", message="the cluster's head was replaced before its driver had begun"
 )
@@ -97,21 +100,61 @@ def begin_forgotten(store: Store, cluster: str) -> None:
         ClusterUnreachable: The Jobs API refused.
         StoreError: The store cannot be read or written.
     """
+    _see_to(store, cluster, _unrecorded(store, _submitted(store)), patience_s=0)
+
+
+def tend_unclaimed(store: Store, cluster: str) -> None:
+    """See to the runs that no driver takes, though the head is the same.
+
+    One whose driver has ended before it could claim the run is ended; one whose client died before
+    it could ask for a driver gets it. The client would notice, but need not be there any more.
+
+    Args:
+        store: Where they were submitted.
+        cluster: This cluster's address, as jobs name it.
+
+    Raises:
+        ClusterUnreachable: The Jobs API refused.
+        StoreError: The store cannot be read or written.
+    """
+    claimed = {run_of(key) for key in store.list("claims/")}
+    unclaimed = _submitted(store) - claimed
+    if unclaimed:  # seldom: only then what there is of runs is read
+        _see_to(store, cluster, _unrecorded(store, unclaimed), _CLIENT_PATIENCE_S)
+
+
+def _submitted(store: Store) -> set[str]:
+    return {run_of(key) for key in store.list("submissions/")}
+
+
+def _unrecorded(store: Store, runs: set[str]) -> set[str]:
+    return runs - read_runs(store).shard_of.keys() - open_catalog(store).refresh().runs.keys()
+
+
+def _see_to(store: Store, cluster: str, runs: set[str], patience_s: float) -> None:
     from rayml._ray.jobs_api import job_client  # noqa: PLC0415
 
-    begun = read_runs(store).shard_of.keys() | open_catalog(store).refresh().runs.keys()
-    waiting = {run_of(key) for key in store.list("submissions/")} - begun
-    if not waiting:
+    if not runs:
         return
     try:
         client = job_client(_jobs_address())
-        known = {job.submission_id for job in client.list_jobs()}
-        for run in sorted(waiting - known):
-            submission = read_submission(store, run)
-            if submission.spec.cluster == cluster:
-                _begin(client, submission.spec, store)
+        jobs = {job.submission_id: job for job in client.list_jobs()}
+        for run in sorted(runs):
+            spec = read_submission(store, run).spec
+            if spec.cluster != cluster:
+                continue
+            if run in jobs:
+                _end_if_over(jobs[run], spec, store)
+            elif time.time() - spec.submitted_at >= patience_s:
+                _begin(client, spec, store)
     except (RuntimeError, OSError) as exc:
         raise ClusterUnreachable(f"the Jobs API refused: {exc}") from exc
+
+
+def _end_if_over(job: JobDetails, spec: Spec, store: Store) -> None:
+    if job.status.is_terminal() and store.create(claim_key(spec.run), b"{}"):
+        words = f"its driver ended before it began: {job.status.value}, {job.message}"
+        end_unstarted(store, spec, "failed", Problem(kind="lost", message=words))
 
 
 def _begin(client: JobSubmissionClient, spec: Spec, store: Store) -> None:

@@ -18,7 +18,9 @@ from rayml._ray.connection import HEAD_ACTOR, first_line
 from rayml._ray.nodes import RayNodes, addresses_of, live_ids
 from rayml.cluster.address import ClusterName
 from rayml.cluster.grants import EARLY_S, SILENCE_S, WISH, Grant, Wish, wish_of
+from rayml.config import setting
 from rayml.errors import ClusterUnreachable, RaymlError
+from rayml.store import open_store
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -32,6 +34,7 @@ _PATIENCE_S = 300.0
 _PAUSE_S = 2.0
 _GROWING_S = 1.0
 _LISTEN_S = 0.1
+_TEND_S = 30.0
 # A worker that a run has just left gets idle one moment or the next: its placement group goes, its
 # process ends.
 _LEAVING_S, _LEFT_S = 0.1, 1.5
@@ -180,6 +183,12 @@ def _take_early_wishes() -> list[bytes]:
     return [wish for wish in wishes if wish is not None]
 
 
+def _tend_unclaimed(location: str, cluster: str) -> None:
+    from rayml._ray.drivers import tend_unclaimed  # noqa: PLC0415 - only the head needs it
+
+    tend_unclaimed(open_store(location), cluster)
+
+
 class ReservationsActor:
     """Reservations as an actor: looks and acts all the time while anything is on its way."""
 
@@ -198,7 +207,8 @@ class ReservationsActor:
         self._is_moving = False
         # Nobody may ever call it after a restart, and still workers have to leave.
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._act()), loop.create_task(self._listen())]
+        works = (self._act(), self._listen(), self._tend())
+        self._tasks = [loop.create_task(work) for work in works]
 
     async def standing(self) -> tuple[bool, RaymlError | None]:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
@@ -259,6 +269,17 @@ class ReservationsActor:
                     self._wake.set()
             except (RayError, RuntimeError, msgspec.DecodeError):
                 _logger.exception("a wish was lost")  # the driver will say it again
+
+    async def _tend(self) -> None:
+        """Let no run wait for ever for a driver that will not come."""
+        while (location := setting("store")) is not None:
+            await asyncio.sleep(_TEND_S)
+            try:
+                await asyncio.to_thread(_tend_unclaimed, location, str(self._name))
+            except RaymlError as exc:
+                _logger.warning("submissions not seen to", extra={"why": str(exc)})
+            except Exception:  # whatever it is, the next time may be better
+                _logger.exception("submissions not seen to")
 
     async def _act(self) -> None:
         while True:

@@ -8,10 +8,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 import rayml
 from rayml.cluster.reservations import BOOK
+from rayml.spec import Spec
+from rayml.store import open_store
+from rayml.tracker.records import Submission
+from rayml.tracker.submissions import create_submission
 from tests.kube.clusters import JobCluster, ray_cluster, wait_for, wait_for_state
 
 if TYPE_CHECKING:
@@ -196,6 +202,22 @@ def test_a_head_that_is_lost_before_a_job_s_driver_began_starts_it(train: JobClu
     assert (run.state, run.attempt) == ("succeeded", 1), run.error
     wait_for_state(hidden, "succeeded", "failed", patience_s=120)
     assert "head was replaced before its driver had begun" in str(hidden.error)
+    assert_nothing_is_held(train)
+
+
+def test_a_driver_that_ends_before_it_begins_ends_its_run(train: JobCluster) -> None:
+    spec = rayml.submit(nap, resources=ONE, store=train.store, dry_run=True)
+    assert isinstance(spec, Spec)
+    spec = msgspec.structs.replace(spec, cluster=str(train.name))
+    store = open_store(train.store)
+    assert create_submission(store, Submission(spec=spec, payload="", code=None))
+    client = JobSubmissionClient(f"rayml://{train.name.namespace}/{train.name.name}")
+    client.submit_job(entrypoint="exit 3", submission_id=spec.run)
+
+    # Its client has gone: this process only reads the store.
+    run = rayml.get_run(spec.run, store=store)
+    wait_for_state(run, "failed", patience_s=120)
+    assert "its driver ended before it began: FAILED" in str(run.error)
     assert_nothing_is_held(train)
 
 

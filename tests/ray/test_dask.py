@@ -16,7 +16,6 @@ from tests.ray.eventually import eventually
 from tests.ray.test_torch import nothing_left  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
-    from rayml.store import Store
     from tests.ray.conftest import Gate, Submit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -201,10 +200,9 @@ if len(sys.argv) > 2:
 """
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
-def test_a_script_needs_no_change(submit: Submit, work: Path, engine: rayml.Dask) -> None:
+def test_a_script_needs_no_change(submit: Submit, work: Path) -> None:
     (work / "sums.py").write_text(SCRIPT)
-    run = submit("sums.py", args=["by g"], engine=engine, resources=HALF).wait()
+    run = submit("sums.py", args=["by g"], engine=CLIENT, resources=HALF).wait()
     assert "by g [2450, 2500] __main__" in str(run.logs())
 
 
@@ -243,12 +241,10 @@ def add_up(table: rayml.Input, *, context: rayml.Context) -> float:
     return total.item()
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
-def test_another_engine_takes_over_on_the_same_workers(
-    submit: Submit, store: Store, engine: rayml.Dask
-) -> None:
+def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     # All CPUs are the job's: nothing may be asked of Ray beside them.
-    run = submit(lead, params={"cpus": 0}, engine=engine, resources=rayml.Resources(cpus=1)).wait()
+    one = rayml.Resources(cpus=1)
+    run = submit(lead, params={"cpus": 0}, engine=CLIENT, resources=one).wait()
     assert run.result == [float(2 * sum(range(1000))), 1000, 1001_000]
     (child,) = run.children()
     assert (child.state, child.experiment) == ("succeeded", run.experiment)
@@ -274,6 +270,7 @@ def test_an_example_works(
     submit: Submit, example: str, params: dict[str, Any], result: dict[str, float]
 ) -> None:
     folder = Path(__file__).parents[2] / "examples"
-    options = {"params": params, "engine": PAIR, "resources": HALF, "working_dir": folder}
+    all_cpus = rayml.Resources(cpus=1)  # nothing may be asked of Ray beside them
+    options = {"params": params, "engine": PAIR, "resources": all_cpus, "working_dir": folder}
     run: Any = submit(example, **options).wait()
     assert result.items() <= run.result.items()
