@@ -329,7 +329,7 @@ def placement_conf(plan_group: str, share: Mapping[str, float]) -> dict[str, str
     executors take of a worker is said one by one, because RayDP would ask for their heap.
     """
     taken = {"memory": 0.0, **share}
-    shares = {f"{_SHARE}.{'cpu' if k == 'CPU' else k}": f"{v:g}" for k, v in taken.items()}
+    shares = {f"{_SHARE}.{'cpu' if k == 'CPU' else k}": repr(float(v)) for k, v in taken.items()}
     return {
         "spark.ray.placement_group": plan_group,
         "spark.ray.raydp_spark_master.actor.resource.CPU": "0",

@@ -156,3 +156,14 @@ def test_hadoop_reads_a_bucket_as_the_store_does() -> None:
     assert bucket_conf("/a/folder", {}) == bucket_conf("gs://bucket", {}) == {}
     aws = bucket_conf("s3://bucket", {"aws_region": "eu-west-1"})
     assert set(aws) == {"fs.s3.impl", "fs.s3a.endpoint.region"}
+
+
+@pytest.mark.parametrize("memory", [2**31, 2**32, 2**32 + 1, 3_000_000_001])
+def test_executors_ask_for_exactly_what_a_worker_has(memory: int) -> None:
+    pytest.importorskip("raydp")
+    from rayml._ray.spark import placement_conf
+
+    conf = placement_conf("ab", {"CPU": 0.5, "memory": float(memory)})
+    share = "spark.ray.raydp_spark_executor.actor.resource"
+    assert float(conf[f"{share}.memory"]) == memory
+    assert float(conf[f"{share}.cpu"]) == 0.5
