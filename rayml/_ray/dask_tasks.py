@@ -119,9 +119,7 @@ class _Submitter:
         self._pending.discard(cast("ray.ObjectRef[Any]", end))
         try:
             packed = done.result()
-        except (
-            RayTaskError
-        ) as exc:  # what it needs cannot be unpickled, or what it returns pickled
+        except RayTaskError as exc:  # what goes in or comes out cannot be pickled
             answer.set_result([(key, (exc.cause, None), True)])
         except TaskCancelledError as exc:
             answer.set_exception(exc)

@@ -333,7 +333,7 @@ def test_two_columns_of_one_name_are_refused(store: Store, columns: list[object]
 
 @pytest.mark.parametrize("data", [None, [1, 2], {"a": [1]}, np.ones(3), "flights.csv"])
 def test_what_is_no_table_is_refused_as_a_dataset(store: Store, data: object) -> None:
-    with pytest.raises(SpecError, match="pass a pandas or Polars DataFrame"):
+    with pytest.raises(SpecError, match="pass a pandas, Polars or Spark DataFrame"):
         save_dataset(store, "x", data)
 
 
