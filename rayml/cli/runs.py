@@ -138,11 +138,14 @@ def _times(record: RunRecord) -> list[tuple[str, str]]:
 
 def _engine_text(record: RunRecord) -> str:
     """Return how a job spreads over its workers, and where its ranks run."""
-    from rayml.engine import engine_name  # noqa: PLC0415 - not for --help
+    from rayml.engine import engine_name, has_ranks  # noqa: PLC0415 - not for --help
 
     if (engine := record.spec.engine) is None:
         return ""
-    places = [f"rank {rank.rank} on {rank.host}" for rank in record.ranks]
+    if has_ranks(engine):
+        places = [f"rank {rank.rank} on {rank.host}" for rank in record.ranks]
+    else:
+        places = [f"led from {rank.host}" for rank in record.ranks]
     return ", ".join([engine_name(engine), *places])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.kube.clusters import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,6 +53,10 @@ class Pods:
         selector = f"involvedObject.name={name}"
         events = self.plane.api.get(f"{self.path}/events", fieldSelector=selector)
         return [event["reason"] for event in events["items"]]
+
+    def await_reasons(self, name: str, *reasons: str) -> None:
+        """Wait for events about a pod: they come a moment after its status."""
+        wait_for(lambda: set(reasons) <= set(self.reasons(name)), f"the events {reasons}")
 
     def serve(self, name: str, **service: Any) -> None:
         """Make a headless service for the pods of that name."""

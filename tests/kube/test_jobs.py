@@ -101,6 +101,8 @@ def test_a_script_with_words_and_a_secret_runs_on_a_worker(
 
 
 def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
+    # A pod of the test before would count.
+    wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
     three = rayml.Resources(cpus=1, memory="512Mi", workers=3)
     runs = [train.submit(sleep, params={"seconds": 3}, resources=three) for _ in range(2)]
     seen, reasons = 0, set()

@@ -34,7 +34,7 @@ class TestContainers:
         assert pods.finish("one") == "hello 1\n"
         ended = state(pods.wait("one", bool))["terminated"]
         assert (ended["exitCode"], ended["reason"]) == (0, "Completed")
-        assert {"Scheduled", "Pulled", "Created", "Started"} <= set(pods.reasons("one"))
+        pods.await_reasons("one", "Scheduled", "Pulled", "Created", "Started")
 
     def test_a_pod_that_fails_tells_its_exit_code(self, pods: Pods) -> None:
         pods.run("one", "sh", "-c", "exit 3")
@@ -93,7 +93,7 @@ class TestContainers:
         for pod in ("one", "two"):
             pods.run(pod, "true", image=name, spec={"nodeName": "node-1"})
             pods.finish(pod)
-        assert {"Pulling", "Pulled"} <= set(pods.reasons("one"))
+        pods.await_reasons("one", "Pulling", "Pulled")
         assert "Pulling" not in pods.reasons("two")
 
     def test_containers_share_the_network_and_memory_but_no_files(self, pods: Pods) -> None:
@@ -117,7 +117,7 @@ class TestContainers:
         pods.run("one", "sh", "-c", "exit 1", spec={"restartPolicy": "Always"})
         pod = pods.wait("one", waits_for("CrashLoopBackOff"))
         assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
-        assert "BackOff" in pods.reasons("one")
+        pods.await_reasons("one", "BackOff")
 
     def test_too_much_memory_is_the_end(self, pods: Pods) -> None:
         limits = {"limits": {"memory": "64Mi"}}
@@ -131,7 +131,7 @@ class TestContainers:
         pod = pods.wait("one", waits_for("ErrImagePull"))
         assert "nobody/nothing:1" in state(pod)["waiting"]["message"]
         pods.wait("one", waits_for("ImagePullBackOff"))
-        assert "Failed" in pods.reasons("one")
+        pods.await_reasons("one", "Failed")
 
 
 class TestEnvironment:
@@ -219,7 +219,7 @@ class TestProbesAndHooks:
         spec = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}
         pods.run("one", "sleep", "60", livenessProbe=probe, spec=spec)
         pods.wait("one", restarted)
-        assert {"Unhealthy", "Killing"} <= set(pods.reasons("one"))
+        pods.await_reasons("one", "Unhealthy", "Killing")
 
     def test_other_probes_wait_for_the_start(self, pods: Pods) -> None:
         startup = {"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1}
