@@ -43,7 +43,6 @@ SCRIPTS = (
     "kube/kills",
     "engines/ranks",
     "engines/frames",
-    "engines/sessions",
     "engines/kills",
 )
 FULL = "--full"
