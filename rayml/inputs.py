@@ -16,7 +16,7 @@ from rayml.artifacts.file import local_folder
 from rayml.artifacts.record import type_name
 from rayml.artifacts.reference import read_web
 from rayml.errors import NotFound, SpecError, suggestion
-from rayml.ranks import Rank
+from rayml.ranks import ALONE, Rank
 from rayml.spec import InputRecord
 from rayml.store import open_store
 
@@ -34,8 +34,6 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", *_WEB_SCHEMES)
 _TEXT_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
-
-_ALONE = Rank()
 
 __all__ = ["Input", "InputRecord", "convert", "describe_input"]
 
@@ -77,7 +75,7 @@ class Input:
         record: InputRecord,
         value: Any = None,  # noqa: ANN401
         find_artifact: Callable[[str], Artifact] | None = None,
-        rank: Rank = _ALONE,
+        rank: Rank = ALONE,
     ) -> None:
         """Take the record, the object if it came with the call, and how to find an artifact.
 
@@ -162,11 +160,12 @@ class Input:
         are fetched.
         """
         rank = self._rank.now()
-        table = self.value if source_of(self.value) == "ray" else self.to_arrow()
-        rows = (table.count() if table is self.value else table.num_rows) // rank.world_size
-        if table is not self.value:
-            return table.slice(rank.rank * rows, rows)
-        return ray_rows(table, rank.rank * rows, (rank.rank + 1) * rows)
+        if source_of(self.value) == "ray":
+            rows = self.value.count() // rank.world_size
+            return ray_rows(self.value, rank.rank * rows, (rank.rank + 1) * rows)
+        table = self.to_arrow()
+        rows = table.num_rows // rank.world_size
+        return table.slice(rank.rank * rows, rows)
 
     @property
     def _artifact(self) -> Artifact:

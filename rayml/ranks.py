@@ -30,6 +30,10 @@ class Rank:
         return self
 
 
+# That of a job without an engine.
+ALONE = Rank()
+
+
 class RankFailed(Exception):
     """A rank has failed.
 

@@ -14,7 +14,7 @@ import msgspec
 
 from rayml.artifacts import Artifact
 from rayml.errors import RaymlError, SpecError, suggestion
-from rayml.ranks import Rank
+from rayml.ranks import ALONE, Rank
 from rayml.spec import describe_value
 from rayml.tracker import relay
 from rayml.tracker.client import Client, Producer
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _MAX_NAME = 250
 _CHECKPOINT = "checkpoint"
-_ALONE = Rank()
 
 
 class Context:
@@ -62,7 +61,7 @@ class Context:
         store: Store,
         params: Mapping[str, object],
         inputs: Mapping[str, Input],
-        rank: Rank = _ALONE,
+        rank: Rank = ALONE,
     ) -> None:
         self.run_id = producer.run
         self.attempt = producer.attempt

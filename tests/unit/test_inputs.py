@@ -21,6 +21,7 @@ from rayml.artifacts.dataset import save_dataset
 from rayml.artifacts.file import save_file
 from rayml.errors import NotFound, SpecError, StoreUnreachable
 from rayml.inputs import Input, InputRecord, convert, describe_input
+from rayml.ranks import Rank
 from rayml.store import open_store
 
 if TYPE_CHECKING:
@@ -321,3 +322,13 @@ def test_a_file_artifact_can_be_a_path(tmp_path: Path) -> None:
     assert convert(data, str) == "rayml://runs/7f3c/words.txt"
     with pytest.raises(SpecError, match="without rows"):
         convert(data, pd.DataFrame)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "pandas"])
+def test_each_rank_reads_as_many_rows_of_its_own(kind: str) -> None:
+    table = pa.table({"n": range(7)})
+    value = table if kind == "arrow" else table.to_pandas()
+    record = describe_input("table", value, Path.cwd())
+    shards = [Input(record, value, rank=Rank(rank, 3)).shard() for rank in range(3)]
+    assert [shard["n"].to_pylist() for shard in shards] == [[0, 1], [2, 3], [4, 5]]
+    assert Input(record, value).shard().num_rows == 7
