@@ -17,6 +17,7 @@ import msgspec
 
 from rayml.config import Resources, Retry, setting
 from rayml.engine import resize_for
+from rayml.engines.led import resources_to_borrow
 from rayml.engines.tables import carry, settle
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
@@ -139,7 +140,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         name=name,
         experiment=setting("experiment", experiment) or "default",
         labels={str(k): str(v) for k, v in (labels or {}).items()},
-        resources=_lent(resources, engine) if borrow else resources or Resources(),
+        resources=resources_to_borrow(resources, engine) if borrow else resources or Resources(),
         engine=engine,
         requirements=_read_requirements(requirements),
         working_dir=None if working_dir is None else Path(working_dir),
@@ -170,12 +171,6 @@ def _store_of(store: str | Path | Store | None) -> Store:
 
 def _borrowable(inputs: Mapping[str, object] | None) -> dict[str, object]:
     return {name: settle(value) for name, value in (inputs or {}).items()}
-
-
-def _lent(resources: Resources | None, engine: Engine | None) -> Resources:
-    from rayml.engines.led import resources_to_borrow  # noqa: PLC0415 - only inside of a run
-
-    return resources_to_borrow(resources, engine)
 
 
 def _previewed(spec: Spec) -> Spec:

@@ -108,14 +108,7 @@ def tend_unclaimed(store: Store, cluster: str) -> None:
 
     One whose driver has ended before it could claim the run is ended; one whose client died before
     it could ask for a driver gets it. The client would notice, but need not be there any more.
-
-    Args:
-        store: Where they were submitted.
-        cluster: This cluster's address, as jobs name it.
-
-    Raises:
-        ClusterUnreachable: The Jobs API refused.
-        StoreError: The store cannot be read or written.
+    What it takes and raises is as for `begin_forgotten`.
     """
     claimed = {run_of(key) for key in store.list("claims/")}
     unclaimed = _submitted(store) - claimed

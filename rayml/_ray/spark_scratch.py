@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import ray
 from ray._private import worker as ray_worker
-from ray.util.placement_group import placement_group_table
 
 from rayml import processes
 from rayml._ray.members import find_group
-from rayml._ray.tasks import run_on_node
+from rayml._ray.tasks import Place, run_on_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,8 +45,7 @@ def scratch_folder(name: str, conf: Mapping[str, object]) -> Path:
 
 def nodes_of(group: str) -> list[str]:
     """Return the ids of the machines that a placement group is on."""
-    table = placement_group_table(find_group(group))
-    return list(dict.fromkeys(table.get("bundles_to_node_id", {}).values()))
+    return Place({}, find_group(group)).nodes()
 
 
 def prepare(folder: Path, wanted: Iterable[Path]) -> list[str]:

@@ -41,14 +41,12 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
         group: The id of Ray's placement group, in hexadecimal digits: a bundle for each.
         count: How many.
         share: What the job takes of each, under Ray's names.
-        node: Ray's id of the machine that the job's first process is on.
         env: The variables that the job was given.
     """
 
     group: str
     count: int
     share: dict[str, float]
-    node: str
     env: dict[str, str] = {}
 
 
@@ -72,12 +70,11 @@ def run(
     from rayml._ray.members import group_id, job_variables  # noqa: PLC0415 - loads Ray
     from rayml._ray.tasks import this_node  # noqa: PLC0415 - loads Ray
 
-    node = this_node()
     env = job_variables()
-    workers = Workers(group=group_id(), count=count, share=dict(share), node=node, env=env)
+    workers = Workers(group=group_id(), count=count, share=dict(share), env=env)
     session = _Session(engine=engine, workers=workers)
     os.environ[_VARIABLE] = msgspec.json.encode(session).decode()
-    return main(Rank(node=node))
+    return main(Rank(node=this_node()))
 
 
 def bring_code(count: int, store: Store, digest: str) -> None:
