@@ -43,6 +43,7 @@ SCRIPTS = (
     "kube/kills",
     "engines/ranks",
     "engines/frames",
+    "engines/sessions",
     "engines/kills",
 )
 FULL = "--full"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 
+_COUNTS_AT_A_TIME = 2
+
+
 def dataset_of(tables: Sequence[Any]) -> Dataset:
     """Return Arrow tables that are in the object store as a dataset; they stay where they are."""
     count_without_cpus()
@@ -27,6 +30,34 @@ def dataset_of(tables: Sequence[Any]) -> Dataset:
 
 def count_without_cpus() -> None:
     """Let Ray Data count the rows of a block without a CPU for it, in this process."""
-    count = ray.remote(num_cpus=0, max_retries=-1)(get_table_block_metadata_schema)
+    task = ray.remote(num_cpus=0, max_retries=-1)(get_table_block_metadata_schema)
     key = get_table_block_metadata_schema, hash(remote_fn._make_hashable({}))
-    remote_fn.CACHED_FUNCTIONS[key] = count
+    remote_fn.CACHED_FUNCTIONS[key] = FewAtATime(task, _COUNTS_AT_A_TIME)
+
+
+class FewAtATime:
+    """A remote function, of which a call waits until few enough others are under way.
+
+    Ray starts a process for each task that is ready: a task that asks for no CPU is, however many
+    there are, and a process takes a second of a CPU to start.
+    """
+
+    def __init__(self, task: Any, width: int) -> None:  # noqa: ANN401
+        self._task = task
+        self._width = width
+        self._under_way: list[Any] = []
+
+    def options(self, **options: object) -> FewAtATime:
+        """Return the function with Ray's options; what is under way counts for both."""
+        other = FewAtATime(self._task.options(**options), self._width)
+        other._under_way = self._under_way
+        return other
+
+    def remote(self, *args: object) -> Any:  # noqa: ANN401
+        """Call it, and return the reference of what it will return."""
+        if surplus := max(0, len(self._under_way) - self._width + 1):
+            done, _ = ray.wait(self._under_way, num_returns=surplus, fetch_local=False)
+            self._under_way[:] = [ref for ref in self._under_way if ref not in done]
+        ref = self._task.remote(*args)
+        self._under_way.append(ref)
+        return ref

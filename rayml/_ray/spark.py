@@ -30,7 +30,7 @@ from raydp.spark.ray_cluster_master import RAYDP_SPARK_MASTER_SUFFIX, RayDPSpark
 
 from rayml import processes
 from rayml._ray import spark_scratch
-from rayml._ray.blocks import count_without_cpus
+from rayml._ray.blocks import FewAtATime, count_without_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -114,7 +114,7 @@ def _start(cluster: _Cluster, plan: Plan, nodes: list[str], deadline: float) -> 
     spark_scratch.on_nodes(nodes, spark_scratch.note, plan.scratch, _application(session))
     _await_executors(session, plan, deadline)
     count_without_cpus()
-    conversion._fetch_arrow_table_from_executor = _fetcher(plan.name)
+    conversion._fetch_arrow_table_from_executor = _fetcher(plan)
     return session
 
 
@@ -245,12 +245,13 @@ def _actors_of(namespace: str) -> Iterator[Any]:
                 yield ray.get_actor(found["name"], namespace=namespace)
 
 
-def _fetcher(namespace: str) -> Any:  # noqa: ANN401
+def _fetcher(plan: Plan) -> FewAtATime:
     """Return how `ray.data.from_spark` gets a partition from an executor: by RayDP's own way.
 
     It looks for the executor in the namespace of the session, not of the job; and its process can
     serve other tasks afterwards, for which it must not look for code in local modules only.
     """
+    namespace = plan.name
 
     def fetch(executor: str, *partition: object) -> Any:  # noqa: ANN401
         worker: Any = ray_worker.global_worker
@@ -263,7 +264,8 @@ def _fetcher(namespace: str) -> Any:  # noqa: ANN401
         reader = pa.ipc.open_stream(pa.BufferReader(stream))
         return reader.read_all().replace_schema_metadata()
 
-    return ray.remote(num_cpus=0, max_retries=-1)(fetch)  # executors have all CPUs of the job
+    task = ray.remote(num_cpus=0, max_retries=-1)(fetch)  # executors have all CPUs of the job
+    return FewAtATime(task, plan.least)
 
 
 @contextmanager

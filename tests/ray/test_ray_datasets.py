@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
@@ -11,6 +12,7 @@ import pytest
 import ray
 import ray.data
 
+from rayml._ray.blocks import FewAtATime
 from rayml.artifacts import Artifact
 from rayml.artifacts import dataset as datasets
 from rayml.artifacts.dataset import save_dataset
@@ -128,3 +130,15 @@ def test_a_column_whose_blocks_disagree_is_refused(store: Store) -> None:
     with pytest.raises(SpecError, match="disagree"):
         save_dataset(store, "data", data)
     assert store.list("blobs/") != []
+
+
+def test_no_more_calls_than_said_are_under_way() -> None:
+    def nap() -> tuple[float, float]:
+        started = time.time()
+        time.sleep(0.05)
+        return started, time.time()
+
+    task = FewAtATime(ray.remote(nap), 2)
+    calls = ray.get([task.options(num_cpus=0).remote() for _ in range(12)])
+    for started, _ in calls:
+        assert sum(other <= started < end for other, end in calls) <= 2
