@@ -181,7 +181,9 @@ class Spark(msgspec.Struct, frozen=True, kw_only=True, tag_field="engine", tag="
             one on less than a CPU, of which it then gets its share.
         memory: Of each, as in `Resources`. Spark's heap is all of it but a tenth, and at least
             384 MiB, that what is beside it needs. If neither says, the heap is 1 GiB and
-            nothing is held for it.
+            nothing is held for it. On the first worker are the function's own process and
+            Spark's driver too, whose heap grows to 1 GiB (`spark.driver.memory`): where a worker
+            is a pod, which may use no more than this, leave them room.
         dynamic: `(min, max)`: the job holds as many workers as the larger number, Spark starts
             executors there as it needs them, and ends those that were idle for a minute.
         conf: Spark's own settings, by their names; none that is a secret, because processes

@@ -35,7 +35,7 @@ def train(engine: str) -> tuple[float, float]:
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    batch, steps, warm_ups = 256, 1500, 20
+    batch, steps, warm_ups = 256, 6000, 20
     layers = [torch.nn.Linear(64, 512), torch.nn.ReLU(), torch.nn.Linear(512, 1)]
     model: Any = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
