@@ -29,7 +29,7 @@ import msgspec
 from rayml import engines, processes
 from rayml.code import unpack_folder
 from rayml.engine import has_ranks
-from rayml.engines.led import open_given
+from rayml.engines.led import name_secrets, open_given
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
@@ -342,6 +342,7 @@ def _process_state(order: Order) -> Iterator[None]:
     environment, home, path, argv = dict(os.environ), Path.cwd(), list(sys.path), sys.argv
     _forget_seeds()
     os.environ |= order.secrets
+    name_secrets(order.secrets)
     os.environ[processes.VARIABLE] = spec.run
     os.chdir(spec.working_dir)
     sys.path[:0] = [spec.working_dir]

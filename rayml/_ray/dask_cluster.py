@@ -35,13 +35,16 @@ _UNDONE = ("waiting", "queued", "processing", "no-worker")
 
 
 @contextmanager
-def open_client(workers: Workers, tell: Callable[[str], None]) -> Iterator[None]:
+def open_client(
+    workers: Workers, secrets: Mapping[str, str], tell: Callable[[str], None]
+) -> Iterator[None]:
     """Start a scheduler and a worker in each bundle; a client of theirs is Dask's default.
 
     `distributed.Client()` finds them too.
 
     Args:
         workers: Where.
+        secrets: Variables that tasks find in their environment, and Ray does not write down.
         tell: Is told now and then how many tasks are left, and nothing when none is.
 
     Raises:
@@ -49,7 +52,7 @@ def open_client(workers: Workers, tell: Callable[[str], None]) -> Iterator[None]
     """
     actors: list[Actor] = []
     try:
-        address = _start(workers, actors)
+        address = _start(workers, secrets, actors)
         with (
             dask.config.set({"scheduler-address": address}),
             Client(address) as client,
@@ -61,13 +64,13 @@ def open_client(workers: Workers, tell: Callable[[str], None]) -> Iterator[None]
             ray.kill(actor)
 
 
-def _start(workers: Workers, actors: list[Actor]) -> str:
+def _start(workers: Workers, secrets: Mapping[str, str], actors: list[Actor]) -> str:
     """Start all actors, add them to a list as they come, and return the scheduler's address."""
     try:
         actors.append(_hire(_Scheduler, workers, 0))
         address: str = ray.get(actors[0].start.remote(), timeout=_START_S)
         actors += [
-            _hire(_Worker, workers, bundle, address, workers.share)
+            _hire(_Worker, workers, bundle, address, workers.share, secrets)
             for bundle in range(workers.count)
         ]
         ray.get([actor.__ray_ready__.remote() for actor in actors], timeout=_START_S)
@@ -104,7 +107,10 @@ class _Scheduler:
 class _Worker:
     """One of Dask's workers, with as many threads as it has CPUs."""
 
-    def __init__(self, scheduler: str, share: Mapping[str, float]) -> None:
+    def __init__(
+        self, scheduler: str, share: Mapping[str, float], secrets: Mapping[str, str]
+    ) -> None:
+        os.environ.update(secrets)
         logging.getLogger("distributed").setLevel(logging.WARNING)
         memory = int(share["memory"]) if "memory" in share else "auto"
         loop = asyncio.new_event_loop()

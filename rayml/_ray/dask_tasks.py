@@ -8,8 +8,10 @@ handles references.
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +30,7 @@ from rayml._ray.members import find_group
 from rayml._ray.tasks import oom_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 _TELL_S = 1.0
 # While a worker computes one task, it gets what the next one needs.
@@ -42,12 +44,21 @@ class Scheduler:
         group: The id of the placement group that holds the workers.
         cpus: Of each worker.
         count: How many workers there are.
+        secrets: Variables that tasks find in their environment, and Ray does not write down.
         tell: Is told now and then how far a graph is, and nothing when it is done.
     """
 
-    def __init__(self, group: str, cpus: float, count: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        group: str,
+        cpus: float,
+        count: int,
+        secrets: Mapping[str, str],
+        tell: Callable[[str], None],
+    ) -> None:
         slots = max(1, int(cpus))
         self._tell = tell
+        self._secrets = ray.put(secrets) if secrets else None
         self._limit = slots * count * _AHEAD
         self._options = {
             "num_cpus": cpus / slots,
@@ -68,7 +79,7 @@ class Scheduler:
         return list(held)
 
     def _compute(self, dsk: object, keys: object, **options: object) -> object:
-        submitter, progress = _Submitter(self._options), _Progress(self._tell)
+        submitter, progress = _Submitter(self._options, self._secrets), _Progress(self._tell)
         given: Any = options.pop("callbacks", None)
         others = given or Callback.active  # such as Dask's ProgressBar
         options |= {"chunksize": 1, "callbacks": [progress.callbacks(), *others]}
@@ -90,8 +101,9 @@ def _call(function: Any, collections: Iterable[object], **options: object) -> ob
 class _Submitter:
     """Submits the tasks of one graph, in the manner of an executor."""
 
-    def __init__(self, options: Mapping[str, object]) -> None:
+    def __init__(self, options: Mapping[str, object], secrets: object) -> None:
         self._options = options
+        self._secrets = secrets
         self._pending: set[ray.ObjectRef[Any]] = set()
         self._oom_kills = oom_kills()
 
@@ -103,7 +115,7 @@ class _Submitter:
             answer.set_result([(key, (data[task.target], None), False)])
             return answer
         start: Any = _execute.options(**self._options, name=f"dask:{_name_of(key)}")
-        value, end = start.remote(task, list(data), *data.values())
+        value, end = start.remote(self._secrets, task, list(data), *data.values())
         self._pending.add(end)
         end.future().add_done_callback(partial(self._pass_on, answer, key, value, end))
         return answer
@@ -132,13 +144,29 @@ class _Submitter:
 
 @ray.remote(num_returns=2)
 def _execute(
-    task: object, names: Sequence[Hashable], *values: object
+    secrets: Mapping[str, str] | None, task: object, names: Sequence[Hashable], *values: object
 ) -> tuple[object, bytes | None]:
     try:
         compute = cast("Callable[..., object]", _fetch_inside(task))
-        return compute(dict(zip(names, values, strict=True))), None
+        with _environment(secrets or {}):
+            return compute(dict(zip(names, values, strict=True))), None
     except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
         return None, cast("bytes", pack_exception(exc, cloudpickle.dumps))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a task alone: the next one in this process may be of another job."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, text in before.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
 
 
 def _fetch_inside(part: object) -> object:

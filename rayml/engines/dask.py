@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rayml.engines.led import own_secrets
 from rayml.run_context import find_context
 from rayml.tracker.records import Progress
 
@@ -35,12 +36,13 @@ def open_session(settings: Dask, workers: Workers) -> Iterator[None]:
     if settings.client:
         from rayml._ray.dask_cluster import open_client  # noqa: PLC0415 - loads distributed
 
-        with open_client(workers, _tell):
+        with open_client(workers, own_secrets(), _tell):
             yield
         return
     from rayml._ray.dask_tasks import Scheduler  # noqa: PLC0415 - loads Dask
 
-    scheduler = Scheduler(workers.group, workers.share["CPU"], workers.count, _tell)
+    cpus = workers.share["CPU"]
+    scheduler = Scheduler(workers.group, cpus, workers.count, own_secrets(), _tell)
     with dask.config.set({"scheduler": scheduler.get, **_ACROSS_MACHINES}):
         yield
 

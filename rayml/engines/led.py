@@ -23,7 +23,7 @@ from rayml.errors import SpecError
 from rayml.ranks import Rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from rayml._ray import Place
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Tells the process that the code runs in what to open, as JSON.
 _VARIABLE = "RAYML_SESSION"
+# The names of the job's secrets among its variables, as JSON.
+_SECRETS = "RAYML_SECRETS"
 _opened: list[_Session] = []
 
 
@@ -82,6 +84,17 @@ def bring_code(count: int, store: Store, digest: str) -> None:
     from rayml._ray.members import run_on_each  # noqa: PLC0415 - loads Ray
 
     run_on_each(count, unpack_folder, store, digest)
+
+
+def name_secrets(secrets: Iterable[str]) -> None:
+    """Note which variables of this process and its children are the job's secrets."""
+    os.environ[_SECRETS] = msgspec.json.encode(list(secrets)).decode()
+
+
+def own_secrets() -> dict[str, str]:
+    """Return the job's secrets, in the process that its code runs in."""
+    names = msgspec.json.decode(os.environ.get(_SECRETS, "[]"), type=list[str])
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def held_workers() -> Workers:

@@ -77,6 +77,23 @@ def _pid(_: int) -> int:
     return os.getpid()
 
 
+@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: rayml.Dask) -> None:
+    def job() -> list[int]:
+        import os
+
+        import dask
+
+        def lengths(_: int) -> tuple[int, int]:
+            return len(os.environ["PLAIN"]), len(os.environ["TOKEN"])
+
+        return sorted(set(dask.compute(*[dask.delayed(lengths)(n) for n in range(4)])))
+
+    given: Any = {"env": {"PLAIN": "abc"}, "secrets": {"TOKEN": "not-for-others"}}
+    run = submit(job, engine=engine, resources=HALF, **given).wait()
+    assert run.result == [[3, 14]]
+
+
 def test_what_is_persisted_stays_on_the_workers(submit: Submit) -> None:
     def persist() -> list[Any]:
         import dask.array as da
