@@ -38,6 +38,7 @@ STOP_S = 20.0
 _BESIDE = Path(__file__).parents[3] / "shared" / "kuberay"
 _OWN_CRD = Path(__file__).parent / "raycluster-crd.yaml"
 _PREFIX = "rayml-plane-"
+_LEASEHOLDERS = ("operator", "kube-scheduler", "kube-controller-manager")
 
 
 class Plane:
@@ -59,6 +60,7 @@ class Plane:
         self._nodes: dict[str, dict[str, Any]] = {}
         self._images: dict[str, dict[str, Any]] = {}
         self._identities = 0
+        self._waiting: list[str] = []
         self.back_off_s = 10.0  # before the second restart of a container, as in any cluster
 
     def __enter__(self) -> Self:
@@ -137,7 +139,15 @@ class Plane:
             self._kubelet.await_socket(READY_S)
 
     def stop(self, name: str) -> None:
-        """Kill a component, as a crash does; the kubelet takes its pods with it."""
+        """Kill a component, as a crash does; the kubelet takes its pods with it.
+
+        With the apiserver go those that would lose their leases, until `wait_ready`: their watches
+        would come back up to a minute later than it.
+        """
+        if name == "kube-apiserver":
+            self._waiting = [other for other in _LEASEHOLDERS if self.is_running(other)]
+            for other in self._waiting:
+                self.stop(other)
         self._sandbox.signal(name, signal.SIGKILL)
         self._sandbox.wait(name, STOP_S)
         if name == "kubelet":
@@ -160,7 +170,7 @@ class Plane:
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until the apiserver says that it is ready.
+        """Wait until the apiserver says that it is ready; then start what went with it.
 
         Raises:
             TimeoutError: it has not become so; it holds the end of its log.
@@ -169,6 +179,8 @@ class Plane:
         while time.monotonic() < deadline and self.is_running("kube-apiserver"):
             try:
                 if self.api.call("GET", "/readyz", timeout=2).ok:
+                    while self._waiting:
+                        self.start(self._waiting.pop())
                     return
             except requests.RequestException:
                 pass

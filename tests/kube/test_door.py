@@ -311,12 +311,20 @@ class TestInAPod:
 
         plane.add_image("test/rayml", Path(sys.executable).parent)
         plane.service_account_token(NAMESPACE, "inside", READ)
-        program = (
-            "from rayml.cluster.door import open_door, ClusterName, KubeClient; "
-            "from rayml.cluster.versions import is_answering; "
-            f"door = open_door(ClusterName('{NAMESPACE}', 'one'), KubeClient.connect()); "
-            "print(door.address, is_answering(door))"
-        )
+        program = f"""
+import socket, time
+from rayml.cluster.door import open_door, ClusterName, KubeClient
+from rayml.cluster.versions import is_answering
+
+door = open_door(ClusterName("{NAMESPACE}", "one"), KubeClient.connect())
+for _ in range(90):  # a name is known when the kubelet has heard of it
+    try:
+        socket.gethostbyname("one-head-svc.{NAMESPACE}")
+        break
+    except OSError:
+        time.sleep(0.5)
+print(door.address, is_answering(door))
+"""
         container = {"name": "main", "image": "test/rayml", "command": ["python", "-c", program]}
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         spec = {"containers": [container], "serviceAccountName": "inside"}

@@ -79,7 +79,7 @@ def _pid(_: int) -> int:
 
 @pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
 def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: rayml.Dask) -> None:
-    def job() -> list[int]:
+    def job() -> list[tuple[int, int]]:
         import os
 
         import dask
@@ -91,7 +91,7 @@ def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: raym
 
     given: Any = {"env": {"PLAIN": "abc"}, "secrets": {"TOKEN": "not-for-others"}}
     run = submit(job, engine=engine, resources=HALF, **given).wait()
-    assert run.result == [[3, 14]]
+    assert run.result == [(3, 14)]
 
 
 def test_what_is_persisted_stays_on_the_workers(submit: Submit) -> None:

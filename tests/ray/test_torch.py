@@ -123,6 +123,29 @@ def test_all_workers_train_one_model_and_each_one_logs(submit: Submit) -> None:
         run.logs(rank=2)
 
 
+def test_a_sharded_model_trains_as_a_whole_one_does(submit: Submit) -> None:
+    def job(context: rayml.Context, steps: int) -> list[float]:
+        import torch
+        from torch.distributed.fsdp import fully_shard
+
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+        mesh = torch.distributed.init_device_mesh("cpu", (context.world_size,))
+        sharded: Any = fully_shard(model, mesh=mesh)
+        optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
+        row = torch.tensor([[1.0, float(context.rank)]])
+        for _ in range(steps):
+            loss = (sharded(row) - context.rank).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        whole = [part.full_tensor().flatten() for part in sharded.parameters()]
+        return [number.item() for part in whole for number in part]
+
+    run = submit(job, params={"steps": 3}, engine=PAIR, resources=HALF).wait()
+    assert run.result == pytest.approx(train_alone(3))
+
+
 def test_a_killed_rank_costs_one_step_and_the_end_is_the_same(submit: Submit) -> None:
     run = submit(train, params={"steps": 5}, engine=PAIR, resources=HALF, retry=AGAIN).wait()
     assert run.attempt == 2
