@@ -173,20 +173,22 @@ class Plane:
         """Wait until the apiserver says that it is ready; then start what went with it.
 
         Raises:
-            TimeoutError: it has not become so; it holds the end of its log.
+            TimeoutError: it has not become so; with what was seen last, and the end of its log.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, seen = time.monotonic() + timeout_s, ""
         while time.monotonic() < deadline and self.is_running("kube-apiserver"):
             try:
-                if self.api.call("GET", "/readyz", timeout=2).ok:
+                answer = self.api.call("GET", "/readyz?verbose", timeout=2)
+                if answer.ok:
                     while self._waiting:
                         self.start(self._waiting.pop())
                     return
-            except requests.RequestException:
-                pass
+                seen = answer.text
+            except requests.RequestException as exc:
+                seen = repr(exc)
             time.sleep(0.05)
         raise TimeoutError(
-            f"no apiserver is ready:\n{self.component_log('kube-apiserver')[-4000:]}"
+            f"no apiserver is ready: {seen}\n{self.component_log('kube-apiserver')[-4000:]}"
         )
 
     def _apply_crds(self, crds: list[dict[str, Any]]) -> None:
