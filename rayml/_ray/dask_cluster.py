@@ -52,7 +52,8 @@ def open_client(
     """
     actors: list[Actor] = []
     try:
-        address = _start(workers, secrets, actors)
+        # Put, because Ray's control service keeps the arguments of actors.
+        address = _start(workers, ray.put(secrets), actors)
         with (
             dask.config.set({"scheduler-address": address}),
             Client(address) as client,
@@ -64,7 +65,7 @@ def open_client(
             ray.kill(actor)
 
 
-def _start(workers: Workers, secrets: Mapping[str, str], actors: list[Actor]) -> str:
+def _start(workers: Workers, secrets: ray.ObjectRef[Any], actors: list[Actor]) -> str:
     """Start all actors, add them to a list as they come, and return the scheduler's address."""
     try:
         actors.append(_hire(_Scheduler, workers, 0))

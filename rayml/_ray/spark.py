@@ -264,8 +264,7 @@ def _fetcher(plan: Plan) -> FewAtATime:
         reader = pa.ipc.open_stream(pa.BufferReader(stream))
         return reader.read_all().replace_schema_metadata()
 
-    task = ray.remote(num_cpus=0, max_retries=-1)(fetch)  # executors have all CPUs of the job
-    return FewAtATime(task, plan.least)
+    return FewAtATime(fetch, plan.least)  # without a CPU: executors have all of the job's
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def test_no_more_calls_than_said_are_under_way() -> None:
         time.sleep(0.05)
         return started, time.time()
 
-    task = FewAtATime(ray.remote(nap), 2)
+    task = FewAtATime(nap, 2)
     calls = ray.get([task.options(num_cpus=0).remote() for _ in range(12)])
     for started, _ in calls:
         assert sum(other <= started < end for other, end in calls) <= 2

@@ -126,11 +126,12 @@ def test_all_workers_train_one_model_and_each_one_logs(submit: Submit) -> None:
 def test_a_sharded_model_trains_as_a_whole_one_does(submit: Submit) -> None:
     def job(context: rayml.Context, steps: int) -> list[float]:
         import torch
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         torch.manual_seed(0)
         model = torch.nn.Linear(2, 1)
-        mesh = torch.distributed.init_device_mesh("cpu", (context.world_size,))
+        mesh = init_device_mesh("cpu", (context.world_size,))
         sharded: Any = fully_shard(model, mesh=mesh)
         optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
         row = torch.tensor([[1.0, float(context.rank)]])
