@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _RIGHTS: Final = (
     ("get", "rayclusters"),
     ("get", "secrets"),
+    ("list", "resourcequotas"),
     ("get", "services/proxy"),
     ("create", "services/proxy"),
     ("update", "services/proxy"),

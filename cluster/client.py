@@ -133,15 +133,20 @@ class KubeClient:
         name: str,
         changes: Sequence[Mapping[str, Any]] | Mapping[str, Any],
         namespace: str = "",
+        *,
+        is_trial: bool = False,
     ) -> Item:
         """Change an object: a list is a JSON patch, a mapping a merge patch.
+
+        A trial changes nothing, but is refused as the change would be.
 
         Raises:
             Conflict: Somebody changed it, or a `test` of the patch failed; read and try again.
             NotFound: It is not there.
             SpecError: The server's schema refuses the outcome; names the fields.
         """
-        return self._answer("PATCH", Target(resource, namespace, name), changes)
+        query = {"dryRun": "All"} if is_trial else None
+        return self._answer("PATCH", Target(resource, namespace, name), changes, query=query)
 
     def delete(self, resource: str, name: str, namespace: str = "", *, uid: str = "") -> bool:
         """Ask for an object's deletion; tell whether it was there.
@@ -192,10 +197,14 @@ class KubeClient:
         return self.get("rayclusters", name.name, name.namespace)
 
     def patch_ray_cluster(
-        self, name: ClusterName, changes: Sequence[Mapping[str, Any]] | Mapping[str, Any]
+        self,
+        name: ClusterName,
+        changes: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        is_trial: bool = False,
     ) -> Item:
         """Change a RayCluster; see `patch`."""
-        return self.patch("rayclusters", name.name, changes, name.namespace)
+        return self.patch("rayclusters", name.name, changes, name.namespace, is_trial=is_trial)
 
     def pods(self, name: ClusterName) -> Items:
         """Return all pods of a RayCluster, its head's too."""

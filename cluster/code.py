@@ -92,6 +92,11 @@ def code_mount() -> dict[str, object]:
     return {"name": VOLUME, "mountPath": MOUNT, "readOnly": True}
 
 
+def wake_command() -> list[str]:
+    """Return the `command` of a head whose image has rayml: it brings rayml's actors back."""
+    return ["(python3 -m rayml.wake &)"]
+
+
 def code_command(*, is_head: bool = False) -> list[str]:
     """Return the Ray container's `command`: what its shell does before it starts Ray.
 
@@ -105,6 +110,6 @@ def code_command(*, is_head: bool = False) -> list[str]:
         f'export PATH="$PATH:{ROOT}/{COMMAND_FOLDER}"',
     ]
     if is_head:
-        steps.append("(python3 -m rayml.wake &)")
+        steps += wake_command()
     # KubeRay starts Ray whatever came before: without rayml it must not start at all.
     return [" && ".join(steps) + " || exit 1"]

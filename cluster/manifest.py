@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from rayml.cluster.code import VOLUME, code_command, code_mount, code_volume
+from rayml.cluster.code import VOLUME, code_command, code_mount, code_volume, wake_command
 from rayml.cluster.quantity import cpu_quantity, memory_quantity
 from rayml.config import parse_memory
 from rayml.errors import SpecError
@@ -240,10 +240,7 @@ def _furnish(pod: Item, settings: Settings, before: Settings) -> None:
     _replace(container, "volumeMounts", mounts, lambda item: item.get("name") == VOLUME)
     volumes = [code_volume(code)] if code else []
     _replace(pod, "volumes", volumes, lambda item: item.get("name") == VOLUME)
-    if code:
-        container["command"] = code_command(is_head=True)
-    else:
-        container.pop("command", None)
+    container["command"] = code_command(is_head=True) if code else wake_command()
 
 
 def _replace(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rayml.cluster.plan import Plan
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rayml.cluster.observation import Group, Observation
-    from rayml.cluster.plan import Plan
     from rayml.cluster.shape import Shape
 
     Op = dict[str, Any]
@@ -47,6 +48,11 @@ def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape])
         return []
     version = observation.resource_version
     return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *changes]
+
+
+def trial_ops(shape: Shape, observation: Observation) -> list[Op]:
+    """Return what would make a group of this shape; none if there is one."""
+    return _append(Plan(replicas={shape.group: 1}), observation, {shape.key: shape})
 
 
 def _resize(group: Group, plan: Plan, there: set[str], is_autoscaling: bool) -> Iterator[Op]:  # noqa: FBT001

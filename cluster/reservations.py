@@ -20,12 +20,12 @@ from rayml.cluster.answers import Conflict
 from rayml.cluster.demand import Demand
 from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
-from rayml.cluster.patch import patch_ops
+from rayml.cluster.patch import patch_ops, trial_ops
 from rayml.cluster.plan import Plan, plan
 from rayml.cluster.pool import is_just_left
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
 from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
-from rayml.errors import NotFound, RaymlError
+from rayml.errors import NotFound, RaymlError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,6 +90,7 @@ class Reservations:
         self._began = time.monotonic()
         self._seen: Observation | None = None
         self._drained: set[str] = set()
+        self._refused: dict[str, SpecError] = {}
 
     def is_ours(self) -> bool:
         """Tell whether the cluster's size is ours to change.
@@ -182,6 +183,8 @@ class Reservations:
                 continue  # what it holds does not change with the cluster's settings
             try:
                 one.shape = shape_of(one.wish.resources, one.wish.image, base)
+                if (refusal := self._refused.get(one.shape.key)) is not None:
+                    raise refusal
             except RaymlError as exc:
                 one.shape = None
                 one.tell(problem=exc)
@@ -267,10 +270,27 @@ class Reservations:
     def _change(self, decided: Plan, seen: Observation, demands: list[Demand]) -> None:
         shapes = {demand.shape.key: demand.shape for demand in demands}
         ops = patch_ops(decided, seen, shapes)
-        if ops:
+        if not ops:
+            return
+        try:
             # Somebody else changed the cluster between our look and this: the next step sees it.
             with suppress(Conflict):
                 self._client.patch_ray_cluster(self._name, ops)
+        except SpecError:
+            if not self._note_refusals(shapes.values(), seen):
+                raise
+
+    def _note_refusals(self, shapes: Iterable[Shape], seen: Observation) -> bool:
+        """Find the shapes that the server does not take, so that no other run waits for them."""
+        before = len(self._refused)
+        for shape in shapes:
+            if not (ops := trial_ops(shape, seen)):
+                continue
+            try:
+                self._client.patch_ray_cluster(self._name, ops, is_trial=True)
+            except SpecError as exc:
+                self._refused[shape.key] = exc
+        return len(self._refused) > before
 
     def _publish(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> None:
         """Let whoever may read the RayCluster see its reservations."""

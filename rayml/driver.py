@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from rayml import _ray
 from rayml._ray import jobs_api
-from rayml.errors import NotFound, RaymlError, SpecError
+from rayml.errors import ClusterError, NotFound, RaymlError, SpecError
 from rayml.run import Run
 from rayml.store import open_store, read_blob
 from rayml.supervisor import Supervisor
+from rayml.tracker.abandoned import end_unstarted
+from rayml.tracker.records import Problem
 from rayml.tracker.submissions import claim_key, read_submission
 
 if TYPE_CHECKING:
@@ -54,7 +56,15 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
     spec = submission.spec
     payload = b"".join(read_blob(store, submission.payload))
     secrets = private.get("secrets", {})
-    supervisor = Supervisor(spec, payload, secrets, store, connection, attempt, submission.code)
+    try:
+        supervisor = Supervisor(
+            spec, payload, secrets, store, connection, attempt, submission.code
+        )
+    except ClusterError as exc:  # nothing of it is recorded, and no other driver may begin it
+        if attempt == 1:
+            message = f"its driver could not begin: {exc}"
+            end_unstarted(store, spec, "failed", Problem(kind="lost", message=message))
+        raise
     signal.signal(signal.SIGTERM, lambda *_: _stop(supervisor, run_id, store))
     supervisor.start()
     if attempt > 1 and store.size(f"cancels/{run_id}.json") is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rayml.cluster.address import ClusterName
+from rayml.cluster.answers import Conflict
 from rayml.cluster.bundle import machine_of, make_bundle
 from rayml.cluster.client import KubeClient, RightMissing
 from rayml.cluster.demand import Demand
@@ -15,7 +17,7 @@ from rayml.cluster.door import open_door
 from rayml.cluster.fit import check_fit
 from rayml.cluster.grants import WISH, wish_of
 from rayml.cluster.observation import Observation
-from rayml.cluster.patch import patch_ops
+from rayml.cluster.patch import patch_ops, trial_ops
 from rayml.cluster.plan import plan
 from rayml.cluster.reservations import RUN_LABEL
 from rayml.cluster.settings import Settings, check_resizable
@@ -58,7 +60,7 @@ class KubeCluster:
 
         Raises:
             SpecError: The cluster cannot be resized, or what it asks for is nothing that pods
-                have.
+                have, or Kubernetes refuses.
             CapacityError: What it asks for is more than the cluster can ever have.
             ClusterUnreachable: Kubernetes does not answer, or refuses us.
         """
@@ -77,7 +79,14 @@ class KubeCluster:
             priority=spec.priority,
         )
         check_fit(demand, self._settings, client.quotas(name.namespace), client.nodes())
+        self._try(demand.shape)
         return spec
+
+    def _try(self, shape: Shape) -> None:
+        """Let Kubernetes say what it would refuse of a group of workers, if we may ask."""
+        if ops := trial_ops(shape, Observation.read(self._cluster, ())):
+            with suppress(RightMissing, Conflict):
+                self._client.patch_ray_cluster(self._name, ops, is_trial=True)
 
     def announce(self, spec: Spec) -> None:
         """Let the cluster's reservations hear of a job before it is submitted.

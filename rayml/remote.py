@@ -39,6 +39,8 @@ _AGENT_WAIT_S = 30.0
 _LOST_AFTER_S = {False: 10.0, True: 90.0}
 _POLL_S = 0.5
 _JOB_POLL_S = 3.0
+# For which a cluster may be away, its head or the way to it, before waiting for a run is given up.
+_SILENCE_S = 300.0
 
 
 def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
@@ -142,6 +144,7 @@ class JobDriver:
         self._spec = spec
         self._store = store
         self._lost_since: float | None = None
+        self._silent_since: float | None = None
         self.failure: RaymlError | None = None
 
     def cancel(self, grace_s: float, by: str) -> None:
@@ -171,8 +174,15 @@ class JobDriver:
 
     def _look(self, now: float) -> None:
         """Notice a driver that has ended without recording the run's end."""
-        with _calling(self._client.get_address()):
-            info = self._find_job()
+        try:
+            with _calling(self._client.get_address()):
+                info = self._find_job()
+        except ClusterUnreachable:
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since >= _SILENCE_S:
+                raise
+            return
+        self._silent_since = None
         if info is None or not JobStatus(info.status).is_terminal():
             self._lost_since = None
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets as randomness
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from rayml._ray.tasks import quote
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rayml.spec import Spec
     from rayml.store import Store
@@ -36,14 +37,26 @@ def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmis
     Raises:
         ConnectionError, RuntimeError, AuthenticationError: It does not answer, or refuses us.
     """
-    if headers is not None:
-        return JobSubmissionClient(address, headers=headers)
+    with _address_as_given():
+        if headers is not None:
+            return JobSubmissionClient(address, headers=headers)
+        try:
+            return JobSubmissionClient(address)
+        except AuthenticationError:
+            if not use_token():
+                raise
+            return JobSubmissionClient(address)
+
+
+@contextmanager
+def _address_as_given() -> Iterator[None]:
+    """Keep Ray from taking another cluster, which a variable names, for the one that was said."""
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
-        return JobSubmissionClient(address)
-    except AuthenticationError:
-        if not use_token():
-            raise
-        return JobSubmissionClient(address)
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def submit_driver(

@@ -140,6 +140,38 @@ def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:
     assert set(train.pods()) <= before
 
 
+WRONG = {"name": "data", "mount_path": "/data", "persistentVolumeClaim": {"claim_name": "d"}}
+
+
+def test_a_pod_that_kubernetes_refuses_is_refused_at_once(train: JobCluster) -> None:
+    resources = rayml.Resources(cpus=1, memory="512Mi", volumes=[WRONG])
+    with pytest.raises(SpecError, match="claimName: Required value"):
+        train.submit(where, resources=resources)
+
+
+def test_a_pod_that_kubernetes_refuses_holds_up_no_other_job(train: JobCluster) -> None:
+    def outer(store: str, wrong: dict[str, Any]) -> tuple[str, str]:
+        import rayml
+
+        # Submitted inside of the cluster, it is not tried before: who does may have no right to.
+        refused: Any = rayml.submit(
+            where, store=store, resources=rayml.Resources(cpus=1, volumes=[wrong])
+        )
+        inner: Any = rayml.submit(where, store=store, resources=rayml.Resources(cpus=2))
+        host = inner.wait(120).result
+        try:
+            refused.wait(30)
+        except rayml.JobFailed as exc:
+            return host, str(exc)
+        return host, "it was not refused"
+
+    run = train.submit(outer, params={"store": train.store, "wrong": WRONG}, resources=SMALL)
+    wait_for_state(run, "succeeded", "failed", patience_s=240)
+    result: Any = run.result
+    assert result[0].startswith("train-rayml-")
+    assert "claimName: Required value" in result[1]
+
+
 def test_a_folder_of_this_machine_is_no_store(train: JobCluster, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot see it"):
         rayml.submit(where, cluster=str(train.name), store=tmp_path)

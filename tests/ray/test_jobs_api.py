@@ -20,6 +20,7 @@ import pytest
 
 import rayml
 from rayml import driver
+from rayml._ray.jobs_api import job_client
 from rayml.store import open_store
 from rayml.tracker.submissions import read_submission
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.ray
+
 
 _BIN = Path(sys.executable).parent
 _TRAIN = """
@@ -136,6 +138,16 @@ def _ray(head: Head, *words: str) -> str:
     command = [str(_BIN / "ray"), "job", *words, "--address", head.jobs]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
+
+
+def test_the_address_that_is_said_counts_whatever_variables_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.setenv(name, "http://127.0.0.1:2")
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1\b"):
+        job_client("http://127.0.0.1:1")
+    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:2"
 
 
 def test_a_submitted_run_is_a_ray_job_and_comes_back_whole(head: Head, project: Path) -> None:

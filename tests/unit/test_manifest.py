@@ -92,7 +92,7 @@ def test_an_image_that_has_rayml_gets_no_code() -> None:
 
     assert "ConfigMap" not in items
     assert "volumes" not in head_of(items)
-    assert "command" not in head_of(items)["containers"][0]
+    assert head_of(items)["containers"][0]["command"] == ["(python3 -m rayml.wake &)"]
 
 
 def test_the_head_takes_no_work_and_asks_for_ray_s_token() -> None:

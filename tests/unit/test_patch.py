@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rayml.cluster.observation import Observation
-from rayml.cluster.patch import patch_ops
+from rayml.cluster.patch import patch_ops, trial_ops
 from rayml.cluster.plan import Plan
 from tests.unit.small_cluster import apply_op, make_shape
 
@@ -54,6 +54,14 @@ def test_a_new_group_is_appended_and_guarded() -> None:
 
     assert ops[0] == GUARD
     assert spec["workerGroupSpecs"] == [THEIRS, A.group_spec(2)]
+
+
+def test_a_trial_is_of_one_group_and_of_none_that_is_there() -> None:
+    before = Observation.read(cluster(THEIRS, A.group_spec(2)), ())
+
+    assert trial_ops(A, before) == []
+    path = "/spec/workerGroupSpecs/-"
+    assert trial_ops(B, before) == [{"op": "add", "path": path, "value": B.group_spec(1)}]
 
 
 def test_the_first_group_of_all_makes_the_list() -> None:
