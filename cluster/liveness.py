@@ -37,7 +37,7 @@ def live_runs(
 ) -> list[str]:
     """Return what would end with a cluster: its runs and its Ray jobs, by id, sorted.
 
-    A cluster without a head that is ready runs nothing.
+    Without a head that is ready nobody can ask: then those that held or wanted workers last.
 
     Args:
         name: The cluster's.
@@ -48,16 +48,16 @@ def live_runs(
     Raises:
         ClusterUnreachable: The head is up and does not say what it runs.
     """
+    found = {str(line.get("run")) for line in reservations_of(cluster)}
     head = head_of(client.pods(name))
     if head is None or not is_ready(head):
-        return []
+        return sorted(found)
     try:
         jobs = live_jobs(open_door(name, client))
     except ClusterUnreachable as exc:
         raise ClusterUnreachable(
             f"whether {name} runs something cannot be seen: {exc}; or say --force"
         ) from exc
-    found = {str(line.get("run")) for line in reservations_of(cluster)}
     for job in jobs:
         if not only_ours or "rayml_run" in (job.get("metadata") or {}):
             found.add(str(job["submission_id"]))

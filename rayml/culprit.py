@@ -18,17 +18,26 @@ class Signs:
     """Words in the messages of ranks that fail because another one did.
 
     Attributes:
+        raised: With which their messages begin: what a rank raised of its own begins otherwise.
         of_losses: It went away.
         of_timeouts: It did not come.
     """
 
+    raised: tuple[str, ...]
     of_losses: tuple[str, ...]
     of_timeouts: tuple[str, ...]
 
-    @property
-    def any(self) -> tuple[str, ...]:
-        """Either."""
-        return self.of_losses + self.of_timeouts
+    def are_in(self, problem: Problem) -> bool:
+        """Tell whether a rank says either."""
+        return self._says(problem, self.of_losses + self.of_timeouts)
+
+    def are_of_timeout(self, problem: Problem) -> bool:
+        """Tell whether a rank says that another did not come."""
+        return self._says(problem, self.of_timeouts)
+
+    def _says(self, problem: Problem, words: tuple[str, ...]) -> bool:
+        is_theirs = problem.kind == "error" and problem.message.startswith(self.raised)
+        return is_theirs and any(word in problem.message for word in words)
 
 
 def find_culprit(
@@ -46,8 +55,8 @@ def find_culprit(
         signs: How they say that they failed because of another.
     """
     dead = [rank for rank, problem in problems.items() if problem.kind != "error"]
-    own = [rank for rank, problem in problems.items() if not _says(problem, signs.any)]
-    waited = [rank for rank, problem in problems.items() if _says(problem, signs.of_timeouts)]
+    own = [rank for rank, problem in problems.items() if not signs.are_in(problem)]
+    waited = [rank for rank, problem in problems.items() if signs.are_of_timeout(problem)]
     first = (dead or own or list(problems))[0]
     absent = sorted(set(range(world_size)) - set(problems))
     if dead or own or not absent or not waited:
@@ -81,7 +90,3 @@ def hang(
         traceback=traceback,
         rank=shown,
     )
-
-
-def _says(problem: Problem, words: tuple[str, ...]) -> bool:
-    return problem.kind == "error" and any(word in problem.message for word in words)

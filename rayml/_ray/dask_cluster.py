@@ -71,7 +71,7 @@ def _start(workers: Workers, secrets: ray.ObjectRef[Any], actors: list[Actor]) -
         actors.append(_hire(_Scheduler, workers, 0))
         address: str = ray.get(actors[0].start.remote(), timeout=_START_S)
         actors += [
-            _hire(_Worker, workers, bundle, address, workers.share, secrets)
+            _hire(_Worker, workers, bundle, address, workers, secrets)
             for bundle in range(workers.count)
         ]
         ray.get([actor.__ray_ready__.remote() for actor in actors], timeout=_START_S)
@@ -108,19 +108,16 @@ class _Scheduler:
 class _Worker:
     """One of Dask's workers, with as many threads as it has CPUs."""
 
-    def __init__(
-        self, scheduler: str, share: Mapping[str, float], secrets: Mapping[str, str]
-    ) -> None:
+    def __init__(self, scheduler: str, workers: Workers, secrets: Mapping[str, str]) -> None:
         os.environ.update(secrets)
         logging.getLogger("distributed").setLevel(logging.WARNING)
-        memory = int(share["memory"]) if "memory" in share else "auto"
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, name="dask", daemon=True).start()
         started = _start_worker(
             scheduler,
             host=ray.util.get_node_ip_address(),
-            nthreads=max(1, int(share["CPU"])),
-            memory_limit=memory,
+            nthreads=max(1, int(workers.share["CPU"])),
+            memory_limit=workers.memory or "auto",
             local_directory=make_passing_folder("rayml-dask-"),
             dashboard=False,
         )

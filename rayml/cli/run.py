@@ -64,7 +64,7 @@ def run(  # noqa: PLR0913 - one for each option
     gpu_type: Annotated[str | None, typer.Option(help="Ray's accelerator type: A100.")] = None,
     workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the workers form: torch.")
+        str | None, typer.Option(metavar="NAME", help="torch, horovod, dask or spark.")
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Of the workers, on Kubernetes; else the cluster's own.")

@@ -44,9 +44,10 @@ def run(
         SpecError: Something that the engine needs is not installed here.
     """
     check_installed(engine)
+    if not has_ranks(engine):
+        return led.run(engine, spec.resources, share, main)
     is_script = spec.target.kind == "script"
-    start = _module(engine).run if has_ranks(engine) else led.run
-    outcome: bytes = start(engine, share, spec.resources.workers, is_script, main)
+    outcome: bytes = _module(engine).run(engine, share, spec.resources.workers, is_script, main)
     return outcome
 
 

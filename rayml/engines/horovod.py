@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 MODULES = {"horovod": "horovod", "torch": "torch"}
 REMEDY = "python -m rayml.engines.horovod_setup builds it there; or give an image that has it"
 # Horovod says no more of what others did.
-SIGNS = Signs(of_losses=("HorovodInternalError",), of_timeouts=("HorovodInternalError",))
+SIGNS = Signs(
+    raised=("horovod.",),
+    of_losses=("HorovodInternalError",),
+    of_timeouts=("HorovodInternalError",),
+)
 # Where all of its operations wait.
 _OPERATIONS = "horovod.torch.mpi_ops"
 _LOOK_S = 0.5

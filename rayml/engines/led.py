@@ -42,13 +42,16 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         group: The id of Ray's placement group, in hexadecimal digits: a bundle for each.
         count: How many.
-        share: What the job takes of each, under Ray's names.
+        share: What the job takes of each, under Ray's names; no memory where each is the job's
+            alone, on Kubernetes.
+        memory: Bytes that each has for the job; None if it has asked for none.
         env: The variables that the job was given.
     """
 
     group: str
     count: int
     share: dict[str, float]
+    memory: int | None = None
     env: dict[str, str] = {}
 
 
@@ -58,11 +61,7 @@ class _Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
-    engine: Engine,
-    share: Mapping[str, float],
-    count: int,
-    is_script: bool,  # noqa: ARG001, FBT001 - as all engines'
-    main: Callable[[Rank], bytes],
+    engine: Engine, resources: Resources, share: Mapping[str, float], main: Callable[[Rank], bytes]
 ) -> bytes:
     """Call `main` once, in this process, where it finds what to open; return what it returned.
 
@@ -73,7 +72,13 @@ def run(
     from rayml._ray.tasks import this_node  # noqa: PLC0415 - loads Ray
 
     env = job_variables()
-    workers = Workers(group=group_id(), count=count, share=dict(share), env=env)
+    workers = Workers(
+        group=group_id(),
+        count=resources.workers,
+        share=dict(share),
+        memory=resources.memory_bytes,
+        env=env,
+    )
     session = _Session(engine=engine, workers=workers)
     os.environ[_VARIABLE] = msgspec.json.encode(session).decode()
     return main(Rank(node=this_node()))
@@ -134,12 +139,12 @@ def resources_to_borrow(wanted: Resources | None, engine: Engine | None) -> Reso
     most = Resources(
         cpus=held.share.get("CPU", 0),
         gpus=held.share.get("GPU", 0),
-        memory=int(held.share["memory"]) if "memory" in held.share else None,
+        memory=held.memory,
         workers=held.count,
     )
     if wanted is None:
-        is_open = engine is not None and engine.wishes()["workers"] is None
-        return most if is_open else replace(most, workers=1)
+        said = 1 if engine is None else engine.wishes()["workers"]
+        wanted = most if said is None else replace(most, workers=said)
     for name in ("workers", "cpus", "gpus"):
         if getattr(wanted, name) > getattr(most, name):
             raise SpecError(

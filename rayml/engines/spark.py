@@ -39,6 +39,10 @@ _HEAP_MIB = 1024
 # ends that the kernel, or an executor's own handler, has ended for memory.
 _SIGNS_OF_MEMORY = ("OutOfMemoryError", "exit code 52", "exit code 137", "Java heap space")
 _SIGNS_OF_LOSS = ("ExecutorLostFailure", "Lost executor")
+# How Spark says that it was a task, on an executor, that failed.
+_SIGN_OF_TASK = "Job aborted"
+# What Spark raises in Python begins so: whatever else is raised is of the function's own making.
+_SPARK_S = ("py4j.", "pyspark.")
 
 
 @contextmanager
@@ -104,7 +108,7 @@ def _defaults(scratch: Path) -> dict[str, str]:
 
 
 def _size(settings: Spark, workers: Workers) -> dict[str, str]:
-    memory = int(workers.share.get("memory", 0))
+    memory = workers.memory
     conf = {
         "spark.executor.instances": str(workers.count),
         "spark.executor.cores": str(max(1, int(workers.share.get("CPU", 1)))),
@@ -190,8 +194,15 @@ def _problem(exc: Exception, plan: Plan, *, has_killed: bool) -> Problem:
     problem = describe_exception(exc)
     text = str(exc)
     is_loss = any(sign in text for sign in _SIGNS_OF_LOSS)
-    if not any(sign in text for sign in _SIGNS_OF_MEMORY) and not (is_loss and has_killed):
+    is_memory = any(sign in text for sign in _SIGNS_OF_MEMORY) or (is_loss and has_killed)
+    if not is_memory or not type(exc).__module__.startswith(_SPARK_S):
         return problem
+    if _SIGN_OF_TASK not in text and not is_loss:
+        message = (
+            "Spark's driver ran out of memory; let executors write what is large, or give "
+            'conf={"spark.driver.memory": "4g"}, of which the first worker needs as much more'
+        )
+        return msgspec.structs.replace(problem, kind="oom", message=message)
     heap = plan.conf["spark.executor.memory"].removesuffix("m")
     message = (
         f"an executor ran out of memory, of which its heap had {heap} MiB; give Spark more "

@@ -20,6 +20,7 @@ REMEDY = (
 )
 # Gloo's words, those of PyTorch's store, and of NCCL's watchdog.
 SIGNS = Signs(
+    raised=("RuntimeError", "torch.distributed."),
     of_losses=("Connection closed by peer", "Connection reset", "Broken pipe", "recvValue failed"),
     of_timeouts=("Timed out waiting", "timed out after", "Timeout waiting", "Watchdog caught"),
 )

@@ -130,14 +130,15 @@ def prepare_with_spark(context: rayml.Context) -> dict[str, Any]:
         engine=rayml.Torch(timeout_s=120),
         borrow=True,
     )
-    return {"hosts": sorted(set(hosts)), "total": child.wait(200).result}
+    heap = spark.conf.get("spark.executor.memory")
+    return {"hosts": sorted(set(hosts)), "total": child.wait(200).result, "heap": heap}
 
 
 def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> None:
     engine = rayml.Spark(executors=2, memory="3Gi", timeout_s=100)
     run = train.submit(prepare_with_spark, engine=engine, image=IMAGE).wait(400)
     result: Any = run.result
-    assert result["total"] == 499_500
+    assert (result["total"], result["heap"]) == (499_500, "2688m")
     assert are_two_pods(result["hosts"], train)
     assert run.artifact("rows").meta["rows"] == 1000
 

@@ -316,6 +316,7 @@ class TestDown:
 
     def test_a_reservation_keeps_a_cluster(
         self,
+        plane: Plane,
         name: ClusterName,
         client: KubeClient,
         raise_it: Callable[..., Any],
@@ -327,6 +328,16 @@ class TestDown:
 
         with pytest.raises(SpecError, match="runs waiting-run;"):
             down(name, client, tell=told.append)
+
+        # A head that starts again cannot say what it runs.
+        plane.stop("operator")
+        try:
+            (head,) = client.pods(name)
+            client.delete("pods", head["metadata"]["name"], name.namespace)
+            with pytest.raises(SpecError, match="runs waiting-run;"):
+                down(name, client, tell=told.append)
+        finally:
+            plane.start("operator")
 
     def test_code_that_another_cluster_mounts_stays(
         self,

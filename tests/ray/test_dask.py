@@ -230,7 +230,7 @@ def test_a_script_that_fails_shows_its_own_lines(submit: Submit, work: Path) -> 
         run.wait()
 
 
-def lead(context: rayml.Context, cpus: float) -> Any:
+def lead(context: rayml.Context, cpus: float, workers: int | None = None) -> Any:
     """Leave a Dask frame on the workers and have PyTorch read it there, a part on each rank."""
     import dask.dataframe as dd
     import pandas as pd
@@ -240,7 +240,7 @@ def lead(context: rayml.Context, cpus: float) -> Any:
     run: Any = rayml.submit(
         add_up,
         inputs={"table": frame},
-        engine=rayml.Torch(),
+        engine=rayml.Torch(workers=workers),
         resources=rayml.Resources(cpus=cpus) if cpus else None,
         borrow=True,
     )
@@ -270,6 +270,9 @@ def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
 def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:
     run = submit(lead, params={"cpus": 2}, engine=PAIR, resources=HALF)
     with pytest.raises(rayml.JobFailed, match="cpus=2 is more than the run around it has to lend"):
+        run.wait()
+    run = submit(lead, params={"cpus": 0, "workers": 4}, engine=PAIR, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="workers=4 is more than the run around it has"):
         run.wait()
     with pytest.raises(rayml.SpecError, match="this process leads none"):
         submit(lead, borrow=True)

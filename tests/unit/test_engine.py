@@ -163,6 +163,11 @@ LOST = Problem(kind="error", message="RuntimeError: Connection closed by peer", 
 WAITED = Problem(
     kind="error", message="RuntimeError: Timed out waiting 5000ms for recv", traceback="waited"
 )
+SLOW = Problem(
+    kind="error",
+    message="subprocess.TimeoutExpired: Command 'tar' timed out after 30 seconds",
+    traceback="slow",
+)
 WRONG = Problem(kind="error", message="ValueError: bad row", traceback="wrong")
 
 
@@ -170,6 +175,7 @@ WRONG = Problem(kind="error", message="ValueError: bad row", traceback="wrong")
     ("problems", "rank", "words"),
     [
         ({1: WRONG}, 1, "rank 1: ValueError"),
+        ({0: SLOW}, 0, "rank 0: subprocess.TimeoutExpired"),
         ({2: WRONG, 0: LOST}, 2, "rank 2: ValueError"),
         ({0: LOST, 1: DEAD}, 1, "rank 1: its process ended"),
         ({0: WAITED, 2: WAITED}, 1, "rank 1 did not come for 5 s to where rank 0, 2 waited"),
