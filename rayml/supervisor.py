@@ -365,7 +365,7 @@ class Supervisor(threading.Thread):
 
     def _outcome(self, running: _Running) -> Outcome:
         try:
-            return msgspec.json.decode(running.end.result(), type=runner.Outcome)
+            outcome = msgspec.json.decode(running.end.result(), type=runner.Outcome)
         except TaskCancelledError:
             return runner.Outcome(problem=Problem(kind="cancelled", message="it was interrupted"))
         except RayError as exc:
@@ -375,6 +375,9 @@ class Supervisor(threading.Thread):
             pid = running.ranks[0].pid if running.ranks else 0
             problem = _ray.explain_death(exc, pid, running.oom_kills)
             return runner.Outcome(problem=redacted(problem, self._redactor))
+        if outcome.problem is not None and self._spec.engine is not None:
+            self._clean_up(running)  # the ranks that were killed for the failure of another
+        return outcome
 
     def _clean_up(self, running: _Running) -> None:
         """End what an attempt has left running, and store what it had printed."""

@@ -16,6 +16,7 @@ import pytest
 from ray.util import placement_group_table
 
 import rayml
+from rayml.logs import capture_path
 from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
@@ -161,14 +162,18 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
         print("rank", context.rank, "is here")
         if context.rank == 1:
             raise ValueError("row 7 has no label")
-        torch.distributed.all_reduce(torch.ones(1))
+        with suppress(RuntimeError):
+            torch.distributed.all_reduce(torch.ones(1))
+        print("and goes on")
+        time.sleep(600)
 
     run = submit(job, engine=PAIR, resources=HALF)
     with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7") as caught:
         run.wait()
     assert (caught.value.rank, caught.value.kind) == (1, "error")
     assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
-    assert "[rank 0] rank 0 is here" in str(run.logs())
+    assert run.logs(rank=0) == "rank 0 is here\nand goes on\n"
+    assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}-*"))
 
 
 def test_a_rank_that_hangs_is_named(submit: Submit) -> None:

@@ -67,6 +67,20 @@ def capture(store: Store, run: str, code: Callable[[], object], *secrets: str) -
 # Shipping
 
 
+def test_a_rank_that_goes_on_elsewhere_loses_nothing(store: Folder, run: str) -> None:
+    write(run, b"here\n")
+    assert LogShipper(store, run, 1, NOTHING).ship(is_last=True)
+    for path in capture_path(run, 1).parent.glob(f"{run}-*"):
+        path.unlink()  # as on another machine
+
+    write(run, b"there\n")
+    elsewhere = LogShipper(store, run, 1, NOTHING)
+    assert elsewhere.ship(is_last=True)
+    write(run, b"on\n")
+    assert elsewhere.ship(is_last=True)
+    assert stored(store, run) == b"here\nthere\non\n"
+
+
 def test_output_is_stored_in_parts_as_it_comes(store: Folder, run: str) -> None:
     shipper, reader = LogShipper(store, run, 1, NOTHING), LogReader(store, run)
     texts = []
