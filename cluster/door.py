@@ -21,7 +21,7 @@ from rayml.cluster.address import ClusterName
 from rayml.cluster.answers import RightMissing
 from rayml.cluster.client import KubeClient
 from rayml.cluster.forwarder import KEY_HEADER, Forwarder
-from rayml.cluster.kubeconfig import is_in_pod
+from rayml.cluster.kubeconfig import IN_POD
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def get_job_submission_client_cluster_info(
 
 
 def _make_door(name: ClusterName, client: KubeClient) -> Door:
-    if is_in_pod():
+    if client.context == IN_POD:  # with a kubeconfig it may be another Kubernetes
         token = _own_token(name) or client.ray_token(name)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return Door(f"http://{name.head_service}.{name.namespace}:{_HEAD_PORT}", headers)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from rayml.errors import ClusterUnreachable, SpecError, suggestion
 
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_IN_POD: Final = "this pod's service account"
+IN_POD: Final = "this pod's service account"
 _PATHS: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 Section: TypeAlias = Mapping[str, Any]
@@ -38,7 +38,7 @@ class Entry:
     user: Section
 
 
-def is_in_pod() -> bool:
+def _is_in_pod() -> bool:
     """Tell whether this process may speak to its cluster as a pod does."""
     has_address = "KUBERNETES_SERVICE_HOST" in os.environ
     return has_address and (ACCOUNT_FOLDER / "token").exists()
@@ -53,7 +53,7 @@ def find_entry(context: str | None = None) -> Entry:
         SpecError: There is no such context, or a file is not a kubeconfig.
         ClusterUnreachable: There is no kubeconfig, or it names no current context.
     """
-    if context is None and "KUBECONFIG" not in os.environ and is_in_pod():
+    if context is None and "KUBECONFIG" not in os.environ and _is_in_pod():
         return _account_entry()
     files = [path for path in _files() if path.exists()]
     if not files:
@@ -73,7 +73,7 @@ def _account_entry() -> Entry:
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     host = f"[{host}]" if ":" in host else host
     return Entry(
-        context=_IN_POD,
+        context=IN_POD,
         namespace=(ACCOUNT_FOLDER / "namespace").read_text("utf-8").strip(),
         cluster={
             "server": f"https://{host}:{port}",

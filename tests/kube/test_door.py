@@ -16,6 +16,7 @@ from rayml.cluster.address import ClusterName
 from rayml.cluster.answers import RightMissing
 from rayml.cluster.client import KubeClient
 from rayml.cluster.door import Door, get_job_submission_client_cluster_info, open_door
+from rayml.cluster.forwarder import KEY_HEADER
 from rayml.cluster.settings import Settings
 from rayml.cluster.versions import check_versions, is_answering
 from rayml.errors import ClusterUnreachable, NotFound, SpecError
@@ -24,6 +25,7 @@ from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.kube.plane import Plane
 
@@ -306,6 +308,21 @@ class TestRaysOwnClients:
 
 
 class TestInAPod:
+    def test_with_a_kubeconfig_it_asks_as_from_outside(
+        self,
+        client: KubeClient,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        (tmp_path / "token").write_text("of another Kubernetes")
+        monkeypatch.setattr("rayml.cluster.kubeconfig.ACCOUNT_FOLDER", tmp_path)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+
+        monkeypatch.setattr("rayml.cluster.door._doors", {})  # it may be open already
+        door = open_door(NAME, client)
+        assert door.address.startswith("http://127.0.0.1:")
+        assert KEY_HEADER in door.headers
+
     def test_a_pod_asks_the_head_directly(self, plane: Plane, head: ClusterName) -> None:
         from pathlib import Path
 
