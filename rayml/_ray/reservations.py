@@ -17,6 +17,7 @@ from ray.experimental import internal_kv
 from rayml._ray.connection import HEAD_ACTOR, first_line
 from rayml._ray.nodes import RayNodes, addresses_of, live_ids
 from rayml.cluster.address import ClusterName
+from rayml.cluster.answers import RightMissing
 from rayml.cluster.grants import EARLY_S, SILENCE_S, WISH, Grant, Wish, wish_of
 from rayml.config import setting
 from rayml.errors import ClusterUnreachable, RaymlError
@@ -214,6 +215,8 @@ class ReservationsActor:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
         try:
             self._is_ours = self._is_ours or await asyncio.to_thread(self._reservations.is_ours)
+        except RightMissing:  # what we resize, we have the right to see
+            return False, None
         except RaymlError as exc:
             return False, exc
         return self._is_ours, None

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INSTALL_S = 900
+# With all that is installed here, rayml and its engines too.
+FULL_IMAGE = (
+    f"rayml-tests/full:{importlib.metadata.version('ray')}"
+    f"-py{sys.version_info.major}{sys.version_info.minor}"
+)
 
 _HIDDEN = (Path("/tmp"), Path("/var/tmp"), Path("/home/ray"))  # noqa: S108 - a container has its own
 

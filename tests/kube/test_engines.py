@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,13 @@ import pytest
 import rayml
 from rayml.errors import JobFailed
 from tests.kube.clusters import JobCluster, ray_cluster
+from tests.kube.images import FULL_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from tests.kube.plane import Plane
 
-# The head's image is the stock one, which has none of them.
-RAY = importlib.metadata.version("ray")
-IMAGE = f"rayml-tests/train:{RAY}-py{sys.version_info.major}{sys.version_info.minor}"
 PAIR = rayml.Resources(cpus=1, memory="3Gi")
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
@@ -28,8 +25,8 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def train(plane: Plane, ray_image: str, environment: dict[str, str]) -> Iterator[JobCluster]:
-    """A cluster whose workers stay between the tests."""
-    plane.add_image(IMAGE, Path(sys.executable).parent)
+    """A cluster whose workers stay between the tests; its head is a stock one, without engines."""
+    plane.add_image(FULL_IMAGE, Path(sys.executable).parent)
     with ray_cluster(plane, ray_image, environment, max_workers=4, grace_s=120) as cluster:
         yield cluster
 
@@ -72,7 +69,7 @@ def add_with_horovod(context: rayml.Context) -> float:
 def test_ranks_in_different_pods_find_each_other(
     train: JobCluster, function: Any, engine: Any
 ) -> None:
-    run = train.submit(function, engine=engine, resources=PAIR, image=IMAGE).wait(300)
+    run = train.submit(function, engine=engine, resources=PAIR, image=FULL_IMAGE).wait(300)
     assert run.result == 3
     hosts = {str(run.logs(rank=rank)).strip() for rank in (0, 1)}
     assert are_two_pods(hosts, train)
@@ -100,7 +97,7 @@ def group_with_dask(context: rayml.Context) -> dict[str, Any]:
 
 def test_dask_computes_in_all_pods(train: JobCluster) -> None:
     run = train.submit(
-        group_with_dask, engine=rayml.Dask(workers=2), resources=PAIR, image=IMAGE
+        group_with_dask, engine=rayml.Dask(workers=2), resources=PAIR, image=FULL_IMAGE
     ).wait(300)
     result: Any = run.result
     assert result["sizes"] == {1: 500, 2: 500}
@@ -136,7 +133,7 @@ def prepare_with_spark(context: rayml.Context) -> dict[str, Any]:
 
 def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> None:
     engine = rayml.Spark(executors=2, memory="3Gi", timeout_s=100)
-    run = train.submit(prepare_with_spark, engine=engine, image=IMAGE).wait(400)
+    run = train.submit(prepare_with_spark, engine=engine, image=FULL_IMAGE).wait(400)
     result: Any = run.result
     assert (result["total"], result["heap"]) == (499_500, "2688m")
     assert are_two_pods(result["hosts"], train)

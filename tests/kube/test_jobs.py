@@ -17,6 +17,7 @@ import rayml
 from rayml.errors import CapacityError, JobCancelled, JobTimeout, SpecError
 from rayml.spec import Spec
 from tests.kube.clusters import JobCluster, foreign_cluster, ray_cluster, wait_for, wait_for_state
+from tests.kube.images import FULL_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,6 +298,25 @@ def test_a_cluster_that_somebody_else_made_serves_jobs_once_it_is_adopted(
         after = cluster.client.ray_cluster(cluster.name)["spec"]
         assert after["headGroupSpec"] == before["headGroupSpec"]
         assert after["workerGroupSpecs"][0] == before["workerGroupSpecs"][0]
+
+
+def test_in_a_cluster_that_is_not_ours_jobs_run_as_on_any_ray(
+    plane: Plane, environment: dict[str, str]
+) -> None:
+    program = """
+import os, rayml
+
+def where():
+    return os.uname().nodename
+
+run = rayml.submit(where, store="/tmp/store", resources=rayml.Resources(cpus=0))
+print(run.wait().result)
+"""
+    plane.add_image(FULL_IMAGE, Path(sys.executable).parent)
+    with foreign_cluster(plane, FULL_IMAGE, environment) as cluster:
+        words = ["python", "-c", program]
+        code, said = plane.exec(cluster.name.namespace, cluster.head(), words, timeout_s=120)
+        assert (code, said.split()[-1:]) == (0, [cluster.head()]), said
 
 
 def test_beside_ray_s_own_autoscaler_workers_come_and_go_too(
