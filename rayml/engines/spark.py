@@ -191,21 +191,23 @@ def _provider(config: Mapping[str, str]) -> str | None:
 
 
 def _problem(exc: Exception, plan: Plan, *, has_killed: bool) -> Problem:
-    problem = describe_exception(exc)
-    text = str(exc)
+    problem, text = describe_exception(exc), str(exc)
+    if not type(exc).__module__.startswith(_SPARK_S):
+        return problem
     is_loss = any(sign in text for sign in _SIGNS_OF_LOSS)
     is_memory = any(sign in text for sign in _SIGNS_OF_MEMORY) or (is_loss and has_killed)
-    if not is_memory or not type(exc).__module__.startswith(_SPARK_S):
-        return problem
-    if _SIGN_OF_TASK not in text and not is_loss:
+    if is_memory and not is_loss and _SIGN_OF_TASK not in text:
         message = (
             "Spark's driver ran out of memory; let executors write what is large, or give "
             'conf={"spark.driver.memory": "4g"}, of which the first worker needs as much more'
         )
         return msgspec.structs.replace(problem, kind="oom", message=message)
     heap = plan.conf["spark.executor.memory"].removesuffix("m")
-    message = (
-        f"an executor ran out of memory, of which its heap had {heap} MiB; give Spark more "
-        "memory, or its data more partitions"
-    )
-    return msgspec.structs.replace(problem, kind="oom", message=message)
+    remedy = "give Spark more memory, or its data more partitions"
+    if is_memory:
+        message = f"an executor ran out of memory, of which its heap had {heap} MiB; {remedy}"
+        return msgspec.structs.replace(problem, kind="oom", message=message)
+    if is_loss:  # Spark does not always hear how it ended
+        message = f"an executor was lost, likely for its memory, a heap of {heap} MiB: {remedy}"
+        return msgspec.structs.replace(problem, message=message)
+    return problem

@@ -47,7 +47,7 @@ def nothing_left(ray_address: str, work: Path) -> Iterator[None]:
         actors = [a for a in list_named_actors(all_namespaces=True) if "spark" in str(a).lower()]
         return not sessions() and not actors and {g["state"] for g in groups} <= {"REMOVED"}
 
-    eventually(is_clean, 20)
+    eventually(is_clean, 60)
     assert not list(Path(tempfile.gettempdir()).glob("rayml-spark-*"))
     assert not list(session_folder().glob("app-*"))
     assert [path.name for path in work.iterdir() if path.suffix != ".py"] == []
@@ -218,17 +218,22 @@ def test_a_lost_executor_is_replaced_and_a_lost_driver_is_tried_again(
     assert (run.attempt, run.history("rows").value.tolist()) == (2, [10])
 
 
-def test_an_executor_without_memory_is_named(submit: Submit) -> None:
-    def job(context: rayml.Context) -> None:
-        big = "transform(sequence(0, 60000000), x -> concat('a', x))"
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("60000000 + id", "an executor (ran out of|was lost, likely for its) memory, .* 516 MiB"),
+        ("60000000", "Spark's driver ran out of memory"),  # it computes what is constant
+    ],
+)
+def test_what_is_without_memory_is_named(submit: Submit, last: str, words: str) -> None:
+    def job(last: str, *, context: rayml.Context) -> None:
+        big = f"transform(sequence(0, {last}), x -> concat('a', x))"
         context.spark.range(1).selectExpr(f"size({big})").collect()
 
     small = rayml.Spark(executors=1, memory="900Mi", conf={**QUICK, "spark.task.maxFailures": 1})
-    with pytest.raises(
-        rayml.JobFailed, match="ran out of memory, of which its heap had 516 MiB"
-    ) as caught:
-        submit(job, engine=small, resources=HALF).wait()
-    assert caught.value.kind == "oom"
+    with pytest.raises(rayml.JobFailed, match=words) as caught:
+        submit(job, params={"last": last}, engine=small, resources=HALF).wait()
+    assert caught.value.kind == "oom" or "was lost" in str(caught.value)
 
 
 def test_a_session_that_is_late_says_what_it_waited_for(submit: Submit) -> None:
