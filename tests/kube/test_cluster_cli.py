@@ -275,7 +275,10 @@ def test_doctor_says_which_rights_are_missing(plane: Plane, tmp_path: Path) -> N
     )
 
     assert done.returncode == 1
-    assert "may not get rayclusters, get secrets, get services/proxy" in done.stdout
+    assert (
+        "may not get rayclusters, get secrets, list resourcequotas, get services/proxy"
+        in done.stdout
+    )
 
 
 def test_doctor_says_which_kubeconfig_is_missing(tmp_path: Path) -> None:
