@@ -1,4 +1,4 @@
-"""Processes: which ones a job has and how they end, and which one a shard belongs to."""
+"""Processes: which ones a job has, how they end, whose a shard is; and their variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 from rayml.tracker.segments import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
 # Set in the environment of a job: a child that has left its parent still carries it.
@@ -75,6 +75,25 @@ def _interrupted(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
     raised = ctypes.py_object(KeyboardInterrupt)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+@contextmanager
+def variables(given: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables of this process for a block; None takes one away."""
+    before = {name: os.environ.get(name) for name in given}
+    _set(given)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(given: Mapping[str, str | None]) -> None:
+    for name, text in given.items():
+        if text is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = text
 
 
 def kill_run(run: str, pid: int) -> int:

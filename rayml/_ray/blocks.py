@@ -40,7 +40,7 @@ class FewAtATime:
     """A function as a Ray task without a CPU, of which few are under way at a time.
 
     A call waits until few enough others are. Ray would start a process for each task that asks for
-    nothing, however many there are, and a process takes a second of a CPU to start.
+    nothing, however many there are, and each of them takes long to start.
     """
 
     def __init__(self, function: Callable[..., object], width: int) -> None:

@@ -8,10 +8,8 @@ handles references.
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,12 +23,13 @@ from dask.multiprocessing import pack_exception, reraise
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rayml import processes
 from rayml._ray.deaths import rank_failure
 from rayml._ray.members import find_group
 from rayml._ray.tasks import oom_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 _TELL_S = 1.0
 # While a worker computes one task, it gets what the next one needs.
@@ -148,25 +147,10 @@ def _execute(
 ) -> tuple[object, bytes | None]:
     try:
         compute = cast("Callable[..., object]", _fetch_inside(task))
-        with _environment(secrets or {}):
+        with processes.variables(secrets or {}):  # the next task here may be of another job
             return compute(dict(zip(names, values, strict=True))), None
     except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
         return None, cast("bytes", pack_exception(exc, cloudpickle.dumps))
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a task alone: the next one in this process may be of another job."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, text in before.items():
-            if text is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = text
 
 
 def _fetch_inside(part: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets as randomness
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +14,21 @@ from ray.exceptions import AuthenticationError
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
+from rayml import processes
 from rayml._ray.connection import use_token
 from rayml._ray.tasks import quote
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rayml.spec import Spec
     from rayml.store import Store
 
 # What a driver that was asked to stop needs for its job's grace and its own last records.
 _STOP_WAIT_S = 60
+# By these, Ray takes another cluster for the one that is said.
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmissionClient:
@@ -37,7 +39,7 @@ def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmis
     Raises:
         ConnectionError, RuntimeError, AuthenticationError: It does not answer, or refuses us.
     """
-    with _address_as_given():
+    with processes.variables(dict.fromkeys(_OVERRIDES)):
         if headers is not None:
             return JobSubmissionClient(address, headers=headers)
         try:
@@ -46,17 +48,6 @@ def job_client(address: str, headers: dict[str, str] | None = None) -> JobSubmis
             if not use_token():
                 raise
             return JobSubmissionClient(address)
-
-
-@contextmanager
-def _address_as_given() -> Iterator[None]:
-    """Keep Ray from taking another cluster, which a variable names, for the one that was said."""
-    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
 
 
 def submit_driver(

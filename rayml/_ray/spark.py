@@ -114,7 +114,7 @@ def _start(cluster: _Cluster, plan: Plan, nodes: list[str], deadline: float) -> 
     spark_scratch.on_nodes(nodes, spark_scratch.note, plan.scratch, _application(session))
     _await_executors(session, plan, deadline)
     count_without_cpus()
-    conversion._fetch_arrow_table_from_executor = _fetcher(plan)
+    conversion._fetch_arrow_table_from_executor = _fetcher(plan.name, plan.least)
     return session
 
 
@@ -245,13 +245,12 @@ def _actors_of(namespace: str) -> Iterator[Any]:
                 yield ray.get_actor(found["name"], namespace=namespace)
 
 
-def _fetcher(plan: Plan) -> FewAtATime:
+def _fetcher(namespace: str, width: int) -> FewAtATime:
     """Return how `ray.data.from_spark` gets a partition from an executor: by RayDP's own way.
 
     It looks for the executor in the namespace of the session, not of the job; and its process can
     serve other tasks afterwards, for which it must not look for code in local modules only.
     """
-    namespace = plan.name
 
     def fetch(executor: str, *partition: object) -> Any:  # noqa: ANN401
         worker: Any = ray_worker.global_worker
@@ -264,7 +263,7 @@ def _fetcher(plan: Plan) -> FewAtATime:
         reader = pa.ipc.open_stream(pa.BufferReader(stream))
         return reader.read_all().replace_schema_metadata()
 
-    return FewAtATime(fetch, plan.least)  # without a CPU: executors have all of the job's
+    return FewAtATime(fetch, width)  # without a CPU: executors have all of the job's
 
 
 @contextmanager

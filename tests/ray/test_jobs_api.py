@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.ray
 
-
 _BIN = Path(sys.executable).parent
 _TRAIN = """
 import os, subprocess, sys, time
