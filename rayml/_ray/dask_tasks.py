@@ -8,7 +8,7 @@ handles references.
 
 from __future__ import annotations
 
-import time
+import threading
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -190,13 +190,16 @@ def _fetch_all(values: tuple[object, ...]) -> Iterable[object]:
 
 
 class _Progress:
-    """How far one graph is, told about once a second if it takes longer."""
+    """How far one graph is, told about once a second if it takes longer.
+
+    By a thread of its own: what the last task holds up is told too, with no task done meanwhile.
+    """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._done = self._total = 0
-        self._told_at = time.monotonic()
-        self._has_told = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="rayml-dask")
 
     def callbacks(self) -> tuple[Callable[..., None] | None, ...]:
         """Return what Dask calls at the start and after the state, a task, and all are done."""
@@ -204,15 +207,22 @@ class _Progress:
 
     def _start(self, _: object, state: Mapping[str, Any]) -> None:
         self._total = len(state["ready"]) + len(state["waiting"])
+        self._thread.start()
 
     def _count(self, *_: object) -> None:
         self._done += 1
-        if (now := time.monotonic()) - self._told_at >= _TELL_S:
-            self._told_at, self._has_told = now, True
-            self._tell(f"dask: {self._done:,} of {self._total:,} tasks")
 
     def _finish(self, *_: object) -> None:
-        if self._has_told:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        told = ""
+        while not self._over.wait(_TELL_S):
+            text = f"dask: {self._done:,} of {self._total:,} tasks"
+            if text != told:
+                self._tell(told := text)
+        if told:
             self._tell("")
 
 
