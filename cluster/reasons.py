@@ -18,6 +18,8 @@ _MAX_SHOWN = 400
 _DELETED = re.compile(r"worker Pod \S+/(\S+); Pod status: (\w+);")
 _ENDED = re.compile(r"ExitCode:(\d+),.*?Reason:(\w+)")
 _SOON_S = 30.0
+# Why Kubernetes deletes a pod that nobody wanted to go.
+_REMOVALS = {"Preempted", "TaintManagerEviction", "Evicted"}
 
 
 class _Made(Protocol):
@@ -162,10 +164,55 @@ def recent_failures(
         group = _group_in(_message(event), cluster)
         after = newest.get(group.removeprefix("rayml-"))
         if match and after is not None and after - event_time(event) < _SOON_S:
-            end = _ENDED.search(_message(event))
-            how = f"{end[2]}, exit code {end[1]}" if end else match[2]
-            found[group] = f"pod {match[1]} has failed: {how}"
+            found[group] = f"pod {match[1]} has failed: {_end_told(event, match[2])}"
     return found
+
+
+def ends_of(
+    names: Iterable[str], since: float, pods: Iterable[Object], events: Iterable[Object]
+) -> list[str]:
+    """Return how those of some pods have ended that have, or whose Ray has.
+
+    Args:
+        names: Of the pods.
+        since: When they were last known to be well, in seconds of Unix time.
+        pods: Those that there are.
+        events: Of their namespace.
+    """
+    events = [event for event in events if event_time(event) >= since]
+    there = {pod["metadata"]["name"]: pod for pod in pods}
+    found = (_end_of(name, there.get(name), since, events) for name in sorted(names))
+    return [end for end in found if end]
+
+
+def _end_of(name: str, pod: Object | None, since: float, events: list[Object]) -> str:
+    if pod is not None and has_failed(pod):
+        return pod_reason(pod, events)
+    for event in sorted(events, key=event_time, reverse=True):
+        match = _DELETED.search(_message(event))
+        if event.get("reason") == "DeletedWorkerPod" and match and match[1] == name:
+            return f"pod {name} has failed: {_end_told(event, match[2])}"
+    if pod is None or pod["metadata"].get("deletionTimestamp"):
+        about = [event for event in events if _object(event).get("name") == name]
+        removals = [event for event in about if event.get("reason") in _REMOVALS]
+        why = max(removals, key=event_time, default={})
+        return f"pod {name} was deleted" + (f": {_short(_message(why))}" if why else "")
+    return f"pod {name} has failed: {last}" if (last := _last_end(pod, since)) else ""
+
+
+def _last_end(pod: Object, since: float) -> str:
+    """Return how a container of a pod ended that has been started again; "" if none has."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        states = (container.get(state) or {} for state in ("state", "lastState"))
+        for ended in filter(None, (state.get("terminated") for state in states)):
+            if time_of(ended.get("finishedAt")) >= since - 1:  # in whole seconds
+                return f"{ended.get('reason')}, exit code {ended.get('exitCode')}"
+    return ""
+
+
+def _end_told(event: Object, phase: str) -> str:
+    end = _ENDED.search(_message(event))
+    return f"{end[2]}, exit code {end[1]}" if end else phase
 
 
 def _is_about(event: Object, cluster: Object) -> bool:

@@ -23,6 +23,7 @@ from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops, trial_ops
 from rayml.cluster.plan import Plan, plan
 from rayml.cluster.pool import is_just_left
+from rayml.cluster.reasons import ends_of
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
 from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
 from rayml.errors import NotFound, RaymlError, SpecError
@@ -63,6 +64,7 @@ class _Held:
         self.shape: Shape | None = None
         self.since = wish.since
         self.workers = frozenset(wish.holding)
+        self.held_at = time.time()
 
     def tell(self, **facts: Any) -> bool:  # noqa: ANN401 - a Grant's fields
         """Note how it stands; tell whether that is new."""
@@ -127,8 +129,17 @@ class Reservations:
         workers = [pods[address] for address in addresses if address in pods]
         with self._lock:
             if (held := self._held.get(run)) is not None:
-                held.workers = frozenset(workers)
+                held.workers, held.held_at = frozenset(workers), time.time()
         return workers
+
+    def ends(self, run: str) -> list[str]:
+        """Return how those of a run's workers have ended that have."""
+        with self._lock:
+            held = self._held.get(run)
+        if held is None or not held.workers:
+            return []
+        pods, events = self._client.pods(self._name), self._client.events(self._name.namespace)
+        return ends_of(held.workers, held.held_at, pods, events)
 
     def release(self, run: str) -> None:
         """Give a run's workers back."""

@@ -8,6 +8,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from ray.exceptions import RayError
+
 from rayml import _ray
 from rayml.engines.led import held_workers, lend
 from rayml.errors import RaymlError
@@ -19,9 +22,13 @@ if TYPE_CHECKING:
 
     from rayml.cluster.grants import Grant
     from rayml.spec import Spec
-    from rayml.tracker.records import Record
+    from rayml.tracker.records import Problem, Record
 
 _AGAIN_S = 1.0
+_LOSSES = {"killed", "node_lost", "oom"}
+# How Kubernetes words that a container used more memory than its limit.
+_OUT_OF_MEMORY = "OOMKilled"
+_END_S, _LOOK_S = 3.0, 0.3
 _logger = logging.getLogger("rayml.cluster")
 
 
@@ -105,6 +112,33 @@ class Places:
         """Say that the run still needs its workers."""
         if self._reservation is not None:
             self._reservation.beat()
+
+    def explain_loss(self, problem: Problem) -> Problem:
+        """Add to the problem of an attempt whose process is gone what Kubernetes knows of it."""
+        if self._reservation is None or problem.kind not in _LOSSES:
+            return problem
+        if not (ends := self._await_ends(self._reservation)):
+            return problem
+        message = f"{problem.message}: {'; '.join(ends)}"
+        if not any(_OUT_OF_MEMORY in end for end in ends):
+            return msgspec.structs.replace(problem, kind="node_lost", message=message)
+        resources = self._spec.resources
+        limit = resources.memory_limit or resources.memory
+        message = f"{'; '.join(ends)}; it may use {limit}: give the job more memory"
+        return msgspec.structs.replace(problem, kind="oom", message=message)
+
+    def _await_ends(self, reservation: _ray.Reservation) -> list[str]:
+        """Return how workers have ended; Ray may notice it before Kubernetes does."""
+        deadline = time.monotonic() + _END_S
+        while True:
+            try:
+                if ends := reservation.ends():
+                    return ends
+            except (RaymlError, RayError) as exc:
+                _logger.warning("no word of the workers' ends", extra={"why": str(exc)})
+            if time.monotonic() >= deadline:
+                return []
+            time.sleep(_LOOK_S)
 
     def why_not_started(self) -> str:
         """Say in words what an attempt that has its place waits for."""

@@ -374,9 +374,12 @@ class Supervisor(threading.Thread):
             self._clean_up(running)
             pid = running.ranks[0].pid if running.ranks else 0
             problem = _ray.explain_death(exc, pid, running.oom_kills)
+            problem = self._places.explain_loss(problem)
             return runner.Outcome(problem=redacted(problem, self._redactor))
         if outcome.problem is not None and self._spec.engine is not None:
             self._clean_up(running)  # the ranks that were killed for the failure of another
+            problem = self._places.explain_loss(outcome.problem)
+            return msgspec.structs.replace(outcome, problem=problem)
         return outcome
 
     def _clean_up(self, running: _Running) -> None:
@@ -390,7 +393,8 @@ class Supervisor(threading.Thread):
         if rank.node in ("", _ray.this_node()):
             function(*args)
         elif _ray.node_is_alive(rank.node):
-            ray.get(_ray.run_on_node(rank.node, function, *args), timeout=60)
+            with suppress(RayError):  # Ray has not noticed yet that it is gone, and all on it
+                ray.get(_ray.run_on_node(rank.node, function, *args), timeout=60)
 
     # --- around the attempts ---
 

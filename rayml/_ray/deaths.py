@@ -30,7 +30,8 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
         oom_kills_before: How many processes the kernel had killed for memory when it began.
     """
     if isinstance(exc, OutOfMemoryError) or oom_kills() > oom_kills_before:
-        return Problem(kind="oom", message="it was killed because the machine's memory ran out")
+        message = "it was killed for memory: its machine, or its container, had no more"
+        return Problem(kind="oom", message=message)
     if isinstance(exc, NodeDiedError | RaySystemError) or not is_alive():
         return RAY_DIED
     if isinstance(exc, WorkerCrashedError | ActorDiedError):

@@ -100,6 +100,10 @@ class Reservation:
             self._wish = msgspec.structs.replace(self._wish, holding=tuple(names))
         return list(names)
 
+    def ends(self) -> list[str]:
+        """Return how those of the run's workers have ended that have, as Kubernetes knows it."""
+        return list(ray.get(self._actor.ends.remote(self._spec.run)))
+
     def release(self) -> None:
         """Give the workers back."""
         self._wish = None
@@ -248,6 +252,10 @@ class ReservationsActor:
         workers = await asyncio.to_thread(self._reservations.hold, run, addresses)
         self._wake.set()
         return workers
+
+    async def ends(self, run: str) -> list[str]:
+        """As `Reservations.ends`."""
+        return await asyncio.to_thread(self._reservations.ends, run)
 
     async def release(self, run: str) -> None:
         """As `Reservations.release`."""

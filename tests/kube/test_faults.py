@@ -133,6 +133,38 @@ def test_a_worker_s_pod_that_is_deleted_is_replaced(train: JobCluster) -> None:
     assert_nothing_is_held(train)
 
 
+def fill_memory(*, is_ray_awake: bool) -> None:
+    import os
+    import signal
+    import time
+
+    if not is_ray_awake:
+        os.kill(os.getppid(), signal.SIGSTOP)
+    held = []
+    while True:
+        held.append(b"x" * 10_000_000)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("is_ray_awake", "words"),
+    [
+        (False, "OOMKilled, exit code 137; it may use 512Mi: give the job more memory"),
+        (True, "for memory: its machine, or its container, had no more"),
+    ],
+    ids=["by-the-kernel", "by-ray"],
+)
+def test_a_worker_that_uses_too_much_memory_says_so(
+    train: JobCluster, is_ray_awake: bool, words: str
+) -> None:
+    run = train.submit(fill_memory, params={"is_ray_awake": is_ray_awake}, resources=ONE)
+    wait_for_state(run, "failed", patience_s=240)
+    assert isinstance(run.error, rayml.JobFailed)
+    assert run.error.kind == "oom"
+    assert words in str(run.error)
+    assert_nothing_is_held(train)
+
+
 def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster) -> None:
     train.plane.add_node("node-lost", cpu=4, memory="8Gi", labels={"disk": "here"})
     there = rayml.Resources(cpus=1, memory="512Mi", node_selector={"disk": "here"})

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.kube.pods import IMAGE, Pods, condition, is_gone, is_ready, restarted, state, waits_for
 
 SHARED = "/dev/shm"  # noqa: S108 - inside the pod
@@ -119,9 +121,13 @@ class TestContainers:
         assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
         pods.await_reasons("one", "BackOff")
 
-    def test_too_much_memory_is_the_end(self, pods: Pods) -> None:
+    @pytest.mark.parametrize("after", ["", "; sleep 600"], ids=["alone", "of-a-child"])
+    def test_too_much_memory_is_the_end_of_all_of_it(self, pods: Pods, after: str) -> None:
         limits = {"limits": {"memory": "64Mi"}}
-        pods.run("one", "python", "-c", "x = b'x' * 500_000_000", resources=limits)
+        fill = "python -c 'x = bytes(range(250)) * 2_000_000'"
+        pods.run(
+            "one", "sh", "-c", f"exec {fill}" if not after else fill + after, resources=limits
+        )
         pod = pods.wait("one", lambda pod: pod["status"].get("phase") == "Failed")
         assert state(pod)["terminated"]["reason"] == "OOMKilled"
         assert state(pod)["terminated"]["exitCode"] == 137

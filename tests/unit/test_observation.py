@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rayml.cluster.observation import Observation, Worker
-from rayml.cluster.reasons import time_of
+from rayml.cluster.reasons import ends_of, time_of
 from tests.unit.small_cluster import Node, make_shape
 
 SHAPE = make_shape(1)
@@ -313,6 +313,48 @@ class TestProblems:
         failing["status"]["conditions"] = [condition]
 
         assert read(cluster=failing).problems == {"": "exceeded quota: q"}
+
+
+class TestEnds:
+    """How the workers of a run have ended."""
+
+    AT = time_of("2026-11-25T01:00:00Z")
+
+    def ends(self, *pods: Any, events: Any = ()) -> list[str]:
+        return ends_of({"p"}, self.AT, pods, events)
+
+    def restarted(self, at: str) -> Any:
+        last = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": at}}
+        container = {"name": "ray-worker", "state": {"running": {}}, "lastState": last}
+        return pod("p", **running(containerStatuses=[container]))
+
+    def test_one_that_is_well_has_none(self) -> None:
+        assert self.ends(pod("p", **running()), pod("other", phase="Failed")) == []
+
+    def test_one_that_failed_says_how(self) -> None:
+        assert self.ends(pod("p", phase="Failed", reason="Evicted")) == [
+            "pod p has failed: Evicted"
+        ]
+
+    def test_one_whose_container_started_again_says_how_it_had_ended(self) -> None:
+        assert self.ends(self.restarted("2026-11-25T01:00:09Z")) == [
+            "pod p has failed: OOMKilled, exit code 137"
+        ]
+        assert self.ends(self.restarted("2026-11-25T00:50:00Z")) == []  # of an earlier run
+
+    def test_one_that_the_operator_deleted_has_its_reason(self) -> None:
+        message = (
+            "Deleted worker Pod ns/p; Pod status: Failed; Pod restart policy: Never; Ray "
+            "container terminated status: &ContainerStateTerminated"
+            "{ExitCode:137,Signal:0,Reason:OOMKilled,}"
+        )
+        ours = event("DeletedWorkerPod", message, type="Normal")
+        assert self.ends(events=[ours]) == ["pod p has failed: OOMKilled, exit code 137"]
+
+    def test_one_that_somebody_took_away_says_who(self) -> None:
+        taken = event("Preempted", "Preempted by pod 7 on node n1", "Pod", "p", type="Normal")
+        assert self.ends(events=[taken]) == ["pod p was deleted: Preempted by pod 7 on node n1"]
+        assert self.ends() == ["pod p was deleted"]
 
 
 class TestTimes:

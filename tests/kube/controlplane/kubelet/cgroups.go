@@ -6,9 +6,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"k8s.io/klog/v2"
 )
+
+const lookAgain = 100 * time.Millisecond
 
 // cgroups limits the memory of containers, where this machine lets us.
 type cgroups struct {
@@ -69,6 +73,7 @@ func (c cgroups) makeFolder(path string) error {
 type group struct {
 	path    string
 	unified bool
+	before  int // how many were killed before this container's present start
 }
 
 // limit makes a group for a container of a pod.
@@ -80,7 +85,7 @@ func (c *cgroups) limit(pod, container string, bytes int64) (group, error) {
 	if err := c.makeFolder(parent); err != nil {
 		return group{}, err
 	}
-	g := group{filepath.Join(parent, container), c.unified}
+	g := group{path: filepath.Join(parent, container), unified: c.unified}
 	if err := os.Mkdir(g.path, 0o755); err != nil && !os.IsExist(err) {
 		return group{}, err
 	}
@@ -93,6 +98,7 @@ func (c *cgroups) limit(pod, container string, bytes int64) (group, error) {
 			return group{}, fmt.Errorf("memory limit of %s: %w", container, err)
 		}
 	}
+	g.before = g.counted()
 	return g, nil
 }
 
@@ -119,6 +125,34 @@ func (g group) kills() int {
 	if g.path == "" {
 		return 0
 	}
+	return g.counted() - g.before
+}
+
+// endTogether ends all processes of the group as soon as one was killed for want of memory, until
+// ended: as the kernel does by memory.oom.group, which the older kind of cgroups has not.
+func (g group) endTogether(ended <-chan struct{}) {
+	for g.path != "" && !g.unified {
+		select {
+		case <-ended:
+			return
+		case <-time.After(lookAgain):
+		}
+		if g.kills() > 0 {
+			g.killAll()
+		}
+	}
+}
+
+func (g group) killAll() {
+	text, _ := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
+	for line := range strings.Lines(string(text)) {
+		if id, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && id > 0 {
+			syscall.Kill(id, syscall.SIGKILL) //nolint:errcheck // it has ended by itself
+		}
+	}
+}
+
+func (g group) counted() int {
 	file := "memory.oom_control"
 	if g.unified {
 		file = "memory.events"

@@ -292,6 +292,7 @@ func (c *container) attend(work context.Context, a *attempt) {
 	c.running(a)
 	w.event(c.spec, v1.EventTypeNormal, "Started", "Container started")
 	go c.probe(a)
+	go a.group.endTogether(a.ended)
 	select {
 	case <-a.ended:
 	case <-work.Done():

@@ -64,11 +64,13 @@ func (c *controller) deleteFailed(
 ) error {
 	count := 0
 	for _, pod := range pods {
-		end := endOf(pod)
-		if end == "" {
+		if endOf(pod) == "" {
 			continue
 		}
-		if err := c.deleteWorker(ctx, cluster, group, pod.Name, "it "+end); err != nil {
+		// KubeRay's users read these facts in its event, and rayml does.
+		why := fmt.Sprintf("worker Pod %s/%s; Pod status: %s; its Ray container: %v",
+			pod.Namespace, pod.Name, pod.Status.Phase, terminated(pod, rayContainer(pod).Name))
+		if err := c.deleteWorker(ctx, cluster, group, pod.Name, why); err != nil {
 			return err
 		}
 		count++

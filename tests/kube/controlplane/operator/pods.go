@@ -206,18 +206,18 @@ func endOf(pod *corev1.Pod) string {
 	case corev1.PodFailed, corev1.PodSucceeded:
 		return "ended as " + string(pod.Status.Phase)
 	case corev1.PodRunning:
-		if pod.Spec.RestartPolicy == corev1.RestartPolicyNever && isTerminated(pod, rayContainer(pod).Name) {
+		if pod.Spec.RestartPolicy == corev1.RestartPolicyNever && terminated(pod, rayContainer(pod).Name) != nil {
 			return "has lost its Ray container and never restarts it"
 		}
 	}
 	return ""
 }
 
-func isTerminated(pod *corev1.Pod, container string) bool {
+func terminated(pod *corev1.Pod, container string) *corev1.ContainerStateTerminated {
 	for _, status := range pod.Status.ContainerStatuses {
 		if status.Name == container {
-			return status.State.Terminated != nil
+			return status.State.Terminated
 		}
 	}
-	return false
+	return nil
 }
