@@ -10,7 +10,8 @@ import pytest
 
 import rayml
 from rayml.errors import JobFailed
-from tests.kube.clusters import JobCluster, ray_cluster
+from rayml.store import open_store
+from tests.kube.clusters import JobCluster, ray_cluster, wait_for
 from tests.kube.images import FULL_IMAGE
 
 if TYPE_CHECKING:
@@ -75,8 +76,78 @@ def test_ranks_in_different_pods_find_each_other(
     assert are_two_pods(hosts, train)
 
 
-def group_with_dask(context: rayml.Context) -> dict[str, Any]:
+def begin_and_wait(gate: str, *, context: rayml.Context) -> int:
+    """In the first attempt, stay until somebody breaks it."""
     import socket
+    import time
+
+    import torch
+
+    from rayml.store import open_store
+
+    if context.rank == 1 and context.attempt == 1:
+        open_store(gate).create("host", socket.gethostname().encode())
+    while context.attempt == 1:
+        torch.distributed.barrier()
+        time.sleep(0.1)
+    return context.attempt
+
+
+def train_until_one_is_lost(gate: str) -> list[int]:
+    import socket
+    import time
+
+    import horovod.torch as hvd
+
+    from rayml.store import open_store
+
+    hvd.init()
+
+    @hvd.elastic.run  # type: ignore[untyped-decorator]
+    def go_on(state: Any) -> list[int]:
+        while state.sizes.count(1) < 3:
+            state.sizes = [*state.sizes, hvd.size()]
+            if hvd.rank() == 1 and len(state.sizes) == 3:
+                open_store(gate).create("host", socket.gethostname().encode())
+            time.sleep(0.2)
+            state.commit()
+        return list(state.sizes)
+
+    return list(go_on(hvd.elastic.TorchState(sizes=[])))
+
+
+@pytest.mark.parametrize(
+    ("function", "engine", "attempts"),
+    [
+        (begin_and_wait, rayml.Torch(workers=2, timeout_s=60), 2),
+        (train_until_one_is_lost, rayml.Horovod(elastic=(1, 2), timeout_s=60), 1),
+    ],
+    ids=["begun-anew", "elastic"],
+)
+def test_a_job_goes_on_without_the_pod_that_a_rank_was_in(
+    train: JobCluster, function: Any, engine: Any, attempts: int
+) -> None:
+    gate = f"{train.store}-gates/{attempts}"
+    again = rayml.Retry(attempts=2, backoff_s=1)
+    run = train.submit(
+        function,
+        params={"gate": gate},
+        engine=engine,
+        resources=PAIR,
+        image=FULL_IMAGE,
+        retry=again,
+    )
+    store = open_store(gate)
+    wait_for(lambda: store.stat("host"), "the ranks")
+    train.client.delete("pods", store.get("host").decode(), train.name.namespace)
+    result: Any = run.wait(400).result
+    assert run.attempt == attempts
+    assert result == 2 or (result[0], result[-1]) == (2, 1)
+
+
+def group_with_dask(gate: str) -> dict[str, Any]:
+    import socket
+    import time
 
     import dask
     import dask.dataframe as dd
@@ -86,18 +157,27 @@ def group_with_dask(context: rayml.Context) -> dict[str, Any]:
     shuffled = frame.set_index("v").groupby("k").size().compute()
 
     def host(_: int) -> str:
-        import time
+        """Wait until a task is in another pod too; one alone would not get that far."""
+        from rayml.store import open_store
 
-        time.sleep(0.2)
+        store, deadline = open_store(gate), time.monotonic() + 60
+        store.create(f"hosts/{socket.gethostname()}", b"")
+        while len(store.list("hosts/")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
         return socket.gethostname()
 
     hosts = dask.compute(*[dask.delayed(host)(number) for number in range(8)])
     return {"sizes": shuffled.to_dict(), "hosts": sorted(set(hosts))}
 
 
-def test_dask_computes_in_all_pods(train: JobCluster) -> None:
+@pytest.mark.parametrize("engine", [rayml.Dask(workers=2), rayml.Dask(workers=2, client=True)])
+def test_dask_computes_in_all_pods(train: JobCluster, engine: rayml.Dask) -> None:
     run = train.submit(
-        group_with_dask, engine=rayml.Dask(workers=2), resources=PAIR, image=FULL_IMAGE
+        group_with_dask,
+        params={"gate": f"{train.store}-gates/dask-{engine.client}"},
+        engine=engine,
+        resources=PAIR,
+        image=FULL_IMAGE,
     ).wait(300)
     result: Any = run.result
     assert result["sizes"] == {1: 500, 2: 500}
