@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _USER: Final = re.compile(r'User "([^"]*)" cannot (\S+)')
 _VERBS: Final = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 _MAX_SHOWN: Final = 300
+_VALUE: Final = re.compile(r'Invalid value: "(?:[^"\\]|\\.)*"', re.DOTALL)
 _SINGULAR: Final = {
     "rayclusters": "RayCluster",
     "serviceaccounts": "ServiceAccount",
@@ -138,4 +139,12 @@ def _causes(status: Status | None) -> list[str]:
 
 
 def _short(text: str) -> str:
+    """Leave out the value, which may be the whole object: what is wrong with it comes after it.
+
+    >>> _short('patch: Invalid value: "' + "x" * 999 + '": unknown field "a"')
+    'patch: Invalid value: unknown field "a"'
+    """
+    if len(text) <= _MAX_SHOWN:
+        return text
+    text = _VALUE.sub("Invalid value", text)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

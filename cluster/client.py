@@ -29,6 +29,8 @@ _PATIENCE_S: Final = 10.0
 _PAGE: Final = 500
 _NO_SUCH_PATH: Final = b"404 page not found"
 _HEAD_PORT: Final = 8265
+# Unknown fields are refused, which the server would drop silently.
+_STRICTLY: Final = {"fieldValidation": "Strict"}
 _GROUPS: Final = {
     "customresourcedefinitions": "apiextensions.k8s.io",
     "priorityclasses": "scheduling.k8s.io",
@@ -125,7 +127,8 @@ class KubeClient:
             NotFound: Its namespace is not there.
             SpecError: The server's schema refuses it; names the fields.
         """
-        return self._answer("POST", Target(resource, namespace, _name_of(item)), item)
+        target = Target(resource, namespace, _name_of(item))
+        return self._answer("POST", target, item, query=_STRICTLY)
 
     def patch(
         self,
@@ -145,7 +148,7 @@ class KubeClient:
             NotFound: It is not there.
             SpecError: The server's schema refuses the outcome; names the fields.
         """
-        query = {"dryRun": "All"} if is_trial else None
+        query = {**_STRICTLY, "dryRun": "All" if is_trial else ""}
         return self._answer("PATCH", Target(resource, namespace, name), changes, query=query)
 
     def delete(self, resource: str, name: str, namespace: str = "", *, uid: str = "") -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CALL_S = 30.0
+# A field that the CRD does not know is an error, as it is for kubectl.
+STRICTLY = {"fieldValidation": "Strict"}
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,15 @@ class Api:
 
     def create(self, path: str, body: Mapping[str, Any]) -> Any:
         """Create an object in the collection at a path."""
-        return _content(self.call("POST", path, json=body))
+        return _content(self.call("POST", path, json=body, params=STRICTLY))
 
     def patch(self, path: str, body: Any, kind: str = "merge") -> Any:
         """Patch an object: kind is merge, strategic-merge or json."""
         content_type = f"application/{kind}-patch+json"
         return _content(
-            self.call("PATCH", path, json=body, headers={"Content-Type": content_type})
+            self.call(
+                "PATCH", path, json=body, params=STRICTLY, headers={"Content-Type": content_type}
+            )
         )
 
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Any:

@@ -243,6 +243,15 @@ class TestWhatIsMissing:
         with pytest.raises(SpecError, match=r"spec\.headGroupSpec: Required value"):
             client.create("rayclusters", {**body, "spec": {}}, namespace)
 
+    def test_a_field_that_the_server_does_not_know_is_refused(
+        self, client: KubeClient, namespace: str
+    ) -> None:
+        with pytest.raises(SpecError, match='unknown field "nonsense"'):
+            client.create("configmaps", config_map(a="1") | {"nonsense": 1}, namespace)
+        client.create("configmaps", config_map(a="1"), namespace)
+        with pytest.raises(SpecError, match='unknown field "nonsense"'):
+            client.patch("configmaps", "one", {"nonsense": 1}, namespace)
+
 
 class TestObjects:
     def test_who_comes_second_is_told(self, client: KubeClient, namespace: str) -> None:
