@@ -156,6 +156,28 @@ def test_a_script_for_horovodrun_runs_unchanged(
     assert run.history("total").value.tolist() == [3.0]
 
 
+ABSENT = """
+import os, time
+import horovod.torch as hvd
+import torch
+
+hvd.init()
+if hvd.rank() == 1:
+    if os.environ.get("FAILS"):
+        raise ValueError("row 7 has no label")
+    time.sleep(600)
+hvd.allreduce(torch.ones(1), name="total")
+"""
+
+
+def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(ABSENT)
+    run = submit("train.py", engine=PAIR, resources=HALF, env={"FAILS": "1"})
+    with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7 has no label") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "error")
+
+
 LONELY = """
 import os, time
 

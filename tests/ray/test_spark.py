@@ -168,12 +168,21 @@ def test_a_script_finds_its_session_and_what_java_says_is_in_its_error(
     (work / "count.py").write_text(SCRIPT)
     two = rayml.Spark(executors=2, conf=QUICK)
     run = submit("count.py", engine=two, resources=HALF)
-    with pytest.raises(rayml.JobFailed, match="exited with code 1") as caught:
+    with pytest.raises(rayml.JobFailed, match=r"AnalysisException: .*TABLE") as caught:
         run.wait()
     assert "TABLE_OR_VIEW_NOT_FOUND" in caught.value.traceback
     assert "spark.sql(" in caught.value.traceback
     assert run.metrics["total"] == 45
     assert "executors 2" in str(run.logs())
+
+
+def test_a_script_whose_session_cannot_start_says_why(submit: Submit, work: Path) -> None:
+    (work / "count.py").write_text(SCRIPT)
+    run = submit("count.py", engine=ONE, resources=HALF, env={"JAVA_HOME": "/nowhere"})
+    with pytest.raises(rayml.JobFailed, match="JAVA_HOME") as caught:
+        run.wait()
+    assert caught.value.kind == "requirements"
+    assert run.logs() == f"rayml: {caught.value.message}\n"
 
 
 def stand(context: rayml.Context, gate: str) -> None:
