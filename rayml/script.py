@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rayml import launch
-from rayml.engines import led
+from rayml.engines import scripts
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None
 
 
 def _launcher() -> list[str]:
-    return ["-m", "rayml.engines"] if led.is_given() else [launch.__file__]
+    return ["-m", "rayml.engines"] if scripts.is_engine_s() else [launch.__file__]
 
 
 def _run_child(arguments: list[str], environment: Mapping[str, str]) -> int:

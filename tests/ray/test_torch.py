@@ -283,6 +283,21 @@ dist.all_reduce(torch.ones(1))
 """
 
 
+@pytest.mark.parametrize(
+    ("comes", "where"), [("never", "init_process_group"), ("once", "all_reduce(torch.ones(1))")]
+)
+def test_a_script_s_rank_that_hangs_is_named(
+    submit: Submit, work: Path, comes: str, where: str
+) -> None:
+    (work / "train.py").write_text(ABSENT)
+    engine = rayml.Torch(workers=2, timeout_s=5)
+    run = submit("train.py", engine=engine, resources=HALF, env={"COMES": comes})
+    with pytest.raises(rayml.JobFailed, match="rank 1 did not come for 5 s") as caught:
+        run.wait()
+    assert caught.value.rank == 1
+    assert where in caught.value.traceback
+
+
 def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(ABSENT)
     run = submit("train.py", engine=PAIR, resources=HALF, env={"COMES": "fails"})
