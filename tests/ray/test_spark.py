@@ -245,6 +245,18 @@ def test_what_is_without_memory_is_named(submit: Submit, last: str, words: str) 
     assert (caught.value.kind == "oom") == ("was lost" not in str(caught.value))
 
 
+def test_a_script_without_memory_is_known_as_such(submit: Submit, work: Path) -> None:
+    (work / "big.py").write_text(
+        "import rayml\n"
+        "big = \"size(transform(sequence(0, 60000000), x -> concat('a', x)))\"\n"
+        "rayml.context().spark.range(1).selectExpr(big).collect()\n"
+    )
+    small = rayml.Spark(executors=1, memory="900Mi", conf=QUICK)
+    with pytest.raises(rayml.JobFailed, match="Spark's driver ran out of memory") as caught:
+        submit("big.py", engine=small, resources=HALF).wait()
+    assert caught.value.kind == "oom"
+
+
 def test_a_session_that_is_late_says_what_it_waited_for(submit: Submit) -> None:
     late = rayml.Spark(executors=1, timeout_s=1)
     with pytest.raises(rayml.JobFailed, match="did not start within timeout_s=1: Spark's master"):
