@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:
@@ -19,19 +20,29 @@ _MAX_CHARACTERS = 2000
 _CALLERS = ("<frozen importlib", "<frozen runpy")
 
 
-def describe_exception(exc: BaseException) -> Problem:
+def describe_exception(exc: BaseException, name: str = "the function") -> Problem:
     """Return what user code raised as a problem, with the traceback as its author would see it."""
     if isinstance(exc, KeyboardInterrupt):
         return Problem(kind="cancelled", message="it was interrupted")
     if isinstance(exc, SystemExit):
         shown = f"code {exc.code}" if isinstance(exc.code, int) else repr(exc.code)
-        return Problem(kind="exit", message=f"the function exited with {shown}")
+        return Problem(kind="exit", message=f"{name} exited with {shown}")
     text = "".join(_user_traceback(exc).format())
     summary = _short(traceback.format_exception_only(exc)[-1].strip())
     if isinstance(exc, ModuleNotFoundError) and exc.name:
         package = exc.name.partition(".")[0]
         summary += f"; give requirements=[{package!r}], or an image that has it"
     return Problem(kind="error", message=summary, traceback=text)
+
+
+def encode_end(exc: BaseException, name: str) -> bytes:
+    """Return what ended a script, as JSON; nothing if its exit code says it all."""
+    if isinstance(exc, SystemExit):
+        if isinstance(exc.__cause__, RankFailed):  # of its engine's session
+            return msgspec.json.encode(exc.__cause__.problem)
+        if exc.code is None or isinstance(exc.code, int):
+            return b""
+    return msgspec.json.encode(describe_exception(exc, name))
 
 
 def redacted(problem: Problem, redactor: Redactor) -> Problem:

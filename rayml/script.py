@@ -10,7 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rayml.engines.led import script_launcher
+import msgspec
+
+from rayml import launch
+from rayml.engines import scripts
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:
@@ -42,23 +45,35 @@ def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None
         ScriptFailed: It exited with another code than 0, or was killed.
     """
     script = str(Path(spec.working_dir, spec.target.file))
+    # In memory, so that nothing of it is left, and opened by name, so that no child inherits it.
+    with open(os.memfd_create("rayml-problem"), "rb") as told:  # noqa: PTH123 - it has no path
+        file = f"/proc/{os.getpid()}/fd/{told.fileno()}"
+        code = _run_child([*_launcher(), file, script, *spec.args], environment)
+        problem = told.read()
+    if code != 0:
+        raise ScriptFailed(_problem(Path(script).name, code, problem, output))
+
+
+def _launcher() -> list[str]:
+    return ["-m", "rayml.engines"] if scripts.is_engine_s() else [launch.__file__]
+
+
+def _run_child(arguments: list[str], environment: Mapping[str, str]) -> int:
     # A child inherits which signals are blocked, and a script wants its Ctrl-C.
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     child = subprocess.Popen(
-        [sys.executable, *script_launcher(), script, *spec.args],
+        [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         env={**environment, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        code = _wait(child)
+        return _wait(child)
     except KeyboardInterrupt:
         os.killpg(child.pid, signal.SIGINT)
         child.wait()
         raise
-    if code != 0:
-        raise ScriptFailed(_problem(Path(script).name, code, output))
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
@@ -67,13 +82,16 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
             return child.wait(_WAIT_S)
 
 
-def _problem(name: str, code: int, output: Path) -> Problem:
+def _problem(name: str, code: int, told: bytes, output: Path) -> Problem:
+    """Return why a script failed: as it told, or as far as its code and output show it."""
     if code < 0:
         reason = signal.Signals(-code).name
         return Problem(kind="killed", message=f"{name} was killed by {reason}")
-    shown = last_traceback(output)
-    kind = "error" if shown else "exit"
-    return Problem(kind=kind, message=f"{name} exited with code {code}", traceback=shown)
+    if told and (problem := msgspec.json.decode(told, type=Problem)).kind != "exit":
+        return problem
+    message = problem.message if told else f"{name} exited with code {code}"
+    shown = last_traceback(output)  # of an error that the script has seen to itself
+    return Problem(kind="error" if shown else "exit", message=message, traceback=shown)
 
 
 def last_traceback(path: Path) -> str:

@@ -5,18 +5,20 @@
 - `run(settings, share, world_size, is_script, main)`: starts the ranks on the run's workers, calls
   `main(rank)` on each and returns what the first one returned; raises RankFailed for the rank
   whose failure ended them all.
-- In its place, where the function runs once and leads the workers: `open_session`, see `led`.
+- `prepare_script(settings, rank)`: what a rank's script finds in its process, see `scripts`.
+- In place of both, where the function runs once and leads the workers: `open_session`, see `led`.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rayml.engine import Horovod, engine_name, has_ranks
-from rayml.engines import led
+from rayml.engines import led, scripts
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def run(
     if not has_ranks(engine):
         return led.run(engine, spec.resources, share, main)
     is_script = spec.target.kind == "script"
+    if is_script:
+        main = partial(scripts.call, engine, main)
     outcome: bytes = _module(engine).run(engine, share, spec.resources.workers, is_script, main)
     return outcome
 

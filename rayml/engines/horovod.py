@@ -45,7 +45,7 @@ def run(
     Raises:
         RankFailed: Its failure has ended the others.
     """
-    watched = partial(_watch, main, settings.timeout_s)
+    watched = main if is_script else partial(_watch, main, settings.timeout_s)
     returned, problems = _fit(settings, share, world_size, watched)
     if returned and not problems:
         # A script's process keeps to itself what its last number was, and returns nothing.
@@ -55,6 +55,11 @@ def run(
     if not problems:
         raise RankFailed(Problem(kind="engine", message="Horovod lost the first rank at the end"))
     raise RankFailed(find_culprit(problems, world_size, settings.timeout_s, SIGNS))
+
+
+def prepare_script(settings: Horovod, rank: int) -> None:
+    """Watch the operations of the script that begins in this process."""
+    _start_watch(rank, settings.timeout_s, threading.Event())
 
 
 def _fit(
@@ -76,17 +81,19 @@ def _watch(main: Callable[[Rank], bytes], timeout_s: float, rank: Rank) -> bytes
     Horovod's own check for stalled ranks never finds any on Gloo: its list of ranks is empty.
     """
     ended = threading.Event()
-    watch = threading.Thread(target=_tell_waits, args=(rank.rank, timeout_s, ended), daemon=True)
-    watch.start()
+    _start_watch(rank.rank, timeout_s, ended)
     try:
         return main(rank)
     finally:
         ended.set()
 
 
-def _tell_waits(rank: int, timeout_s: float, ended: threading.Event) -> None:
-    from rayml._ray.horovod import report_wait  # noqa: PLC0415 - loads Horovod
+def _start_watch(rank: int, timeout_s: float, ended: threading.Event) -> None:
+    arguments = (rank, timeout_s, ended)
+    threading.Thread(target=_tell_waits, args=arguments, daemon=True).start()
 
+
+def _tell_waits(rank: int, timeout_s: float, ended: threading.Event) -> None:
     since: dict[FrameType, float] = {}
     told = False
     while not ended.wait(min(_LOOK_S, timeout_s / 4)):
@@ -96,8 +103,15 @@ def _tell_waits(rank: int, timeout_s: float, ended: threading.Event) -> None:
         waited = now - min(since.values(), default=now)
         if waited > timeout_s / 2 or told:
             told = waited > timeout_s / 2
-            with suppress(RuntimeError):  # the group is being made anew, or over
-                report_wait(rank, waited if told else 0.0)
+            _report(rank, waited if told else 0.0)
+
+
+def _report(rank: int, seconds: float) -> None:
+    # Only here: a script that never waits loads no Ray for it.
+    from rayml._ray.horovod import report_wait  # noqa: PLC0415 - loads Horovod
+
+    with suppress(RuntimeError):  # the group is being made anew, or over
+        report_wait(rank, seconds)
 
 
 def _waiting_frames() -> list[FrameType]:

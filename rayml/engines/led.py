@@ -3,7 +3,7 @@
 Each has one thing more to offer than `rayml.engines` says: `open_session(settings, workers)`, a
 context manager in which the function's process finds the engine. It is entered where the code
 runs, in the job's folder and with its variables: by the runner around a function, and by a
-script's own process, which is started as `python -m rayml.engines script.py …`.
+script's own process, see `scripts`.
 """
 
 from __future__ import annotations
@@ -154,14 +154,14 @@ def resources_to_borrow(wanted: Resources | None, engine: Engine | None) -> Reso
     return wanted
 
 
-def script_launcher() -> list[str]:
-    """Return what stands between `python` and a script's name: nothing without such an engine."""
-    return ["-m", "rayml.engines"] if _VARIABLE in os.environ else []
+def is_given() -> bool:
+    """Tell whether the code that this process runs or starts has such an engine."""
+    return _VARIABLE in os.environ
 
 
 def open_given() -> AbstractContextManager[None]:
     """Return the session that this process's code is to run in; without one, nothing happens."""
-    if _VARIABLE not in os.environ:
+    if not is_given():
         return nullcontext()
     return _open(msgspec.json.decode(os.environ.pop(_VARIABLE), type=_Session))
 

@@ -152,7 +152,6 @@ class TestCodeThatFails:
 
     def test_a_script_fails_by_its_exit_code(self, submit: Submit, work: Path) -> None:
         (work / "exits.py").write_text("import sys; print('out'); sys.exit(3)\n")
-        (work / "raises.py").write_text("print('out')\ndef f(): return 1 / 0\nf()\n")
         (work / "dies.py").write_text(
             "import os; print('out', flush=True); os.kill(os.getpid(), 9)\n"
         )
@@ -160,12 +159,74 @@ class TestCodeThatFails:
         with pytest.raises(rayml.JobFailed, match=r"exits\.py exited with code 3") as caught:
             run.wait()
         assert (caught.value.kind, run.logs()) == ("exit", "out\n")
-        with pytest.raises(rayml.JobFailed, match=r"raises\.py exited with code 1") as caught:
-            submit("raises.py").wait()
-        assert caught.value.traceback.splitlines()[-1] == "ZeroDivisionError: division by zero"
+        (work / "says.py").write_text("import sys; sys.exit('no table')\n")
+        with pytest.raises(rayml.JobFailed, match=r"says\.py exited with 'no table'") as caught:
+            submit("says.py").wait()
+        assert caught.value.kind == "exit"
         with pytest.raises(rayml.JobFailed, match=r"dies\.py was killed by SIGKILL") as caught:
             submit("dies.py").wait()
         assert caught.value.kind == "killed"
+
+    def test_a_script_s_error_is_told_as_a_function_s(self, submit: Submit, work: Path) -> None:
+        source = dedent("""
+            import atexit, pickle, sys
+
+            class Rows: pass
+
+            def read():
+                try:
+                    return {}["x"]
+                except KeyError:
+                    raise ValueError("no x")
+
+            atexit.register(lambda: print(type(pickle.loads(pickle.dumps(Rows()))).__module__))
+            if len(sys.argv) > 1:
+                sys.excepthook = lambda kind, exc, trace: print("own", kind.__name__)
+            read()
+        """)
+        (work / "raises.py").write_text(source)
+        run = submit("raises.py")
+        with pytest.raises(rayml.JobFailed, match="ValueError: no x") as caught:
+            run.wait()
+        assert (caught.value.kind, "rayml" in caught.value.traceback) == ("error", False)
+        assert run.logs() == f"{caught.value.traceback}__main__\n"
+        own = submit("raises.py", args=["own"])
+        with pytest.raises(rayml.JobFailed, match="ValueError: no x"):
+            own.wait()
+        assert own.logs() == "own ValueError\n__main__\n"
+
+    def test_a_script_that_shows_its_error_and_exits_shows_it(
+        self, submit: Submit, work: Path
+    ) -> None:
+        (work / "shows.py").write_text(
+            dedent("""
+                import sys, traceback
+                try:
+                    1 / 0
+                except ZeroDivisionError:
+                    traceback.print_exc()
+                    sys.exit(3)
+            """)
+        )
+        with pytest.raises(rayml.JobFailed, match=r"shows\.py exited with code 3") as caught:
+            submit("shows.py").wait()
+        assert caught.value.kind == "error"
+        assert caught.value.traceback.splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+    def test_a_forked_child_does_not_speak_for_its_script(
+        self, submit: Submit, work: Path
+    ) -> None:
+        (work / "forks.py").write_text(
+            dedent("""
+                import os, sys
+                if os.fork() == 0:
+                    raise ValueError("of the child")
+                os.wait()
+                sys.exit(3)
+            """)
+        )
+        with pytest.raises(rayml.JobFailed, match=r"forks\.py exited with code 3"):
+            submit("forks.py").wait()
 
     def test_a_result_that_cannot_be_stored_is_a_failure(self, submit: Submit) -> None:
         run = submit(threading.Lock)

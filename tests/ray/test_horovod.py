@@ -156,6 +156,74 @@ def test_a_script_for_horovodrun_runs_unchanged(
     assert run.history("total").value.tolist() == [3.0]
 
 
+ABSENT = """
+import os, time
+import horovod.torch as hvd
+import torch
+
+hvd.init()
+if hvd.rank() == 1:
+    if os.environ.get("FAILS"):
+        raise ValueError("row 7 has no label")
+    time.sleep(600)
+hvd.allreduce(torch.ones(1), name="total")
+"""
+
+
+def test_a_script_s_rank_that_hangs_is_named(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(ABSENT)
+    engine = rayml.Horovod(workers=2, timeout_s=4)
+    run = submit("train.py", engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1 did not come for 4 s") as caught:
+        run.wait()
+    assert caught.value.rank == 1
+
+
+ELASTIC = """
+import os, sys, time
+from pathlib import Path
+import horovod.torch as hvd
+import psutil
+import torch
+
+hvd.init()
+mark = Path(sys.argv[1])
+
+
+@hvd.elastic.run
+def go_on(state):
+    while state.step < 5:
+        if hvd.rank() == 1 and not mark.exists():
+            mark.write_text(str(os.getpid()))
+            time.sleep(600)
+        state.step += 1
+        state.commit()
+
+
+go_on(hvd.elastic.TorchState(step=0))
+assert not psutil.pid_exists(int(mark.read_text()))
+"""
+
+
+def test_an_elastic_script_s_rank_that_hangs_is_replaced(
+    submit: Submit, work: Path, tmp_path: Path
+) -> None:
+    (work / "train.py").write_text(ELASTIC)
+    # Horovod, too, waits no longer than this for the one that comes in its place.
+    engine = rayml.Horovod(elastic=(2, 2), timeout_s=20)
+    mark = tmp_path / "hung"
+    submit("train.py", args=[str(mark)], engine=engine, resources=HALF).wait()
+    assert mark.exists()
+
+
+def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(ABSENT)
+    run = submit("train.py", engine=PAIR, resources=HALF, env={"FAILS": "1"})
+    with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7 has no label") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "error")
+
+
 LONELY = """
 import os, time
 

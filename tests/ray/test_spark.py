@@ -168,12 +168,21 @@ def test_a_script_finds_its_session_and_what_java_says_is_in_its_error(
     (work / "count.py").write_text(SCRIPT)
     two = rayml.Spark(executors=2, conf=QUICK)
     run = submit("count.py", engine=two, resources=HALF)
-    with pytest.raises(rayml.JobFailed, match="exited with code 1") as caught:
+    with pytest.raises(rayml.JobFailed, match=r"AnalysisException: .*TABLE") as caught:
         run.wait()
     assert "TABLE_OR_VIEW_NOT_FOUND" in caught.value.traceback
     assert "spark.sql(" in caught.value.traceback
     assert run.metrics["total"] == 45
     assert "executors 2" in str(run.logs())
+
+
+def test_a_script_whose_session_cannot_start_says_why(submit: Submit, work: Path) -> None:
+    (work / "count.py").write_text(SCRIPT)
+    run = submit("count.py", engine=ONE, resources=HALF, env={"JAVA_HOME": "/nowhere"})
+    with pytest.raises(rayml.JobFailed, match="JAVA_HOME") as caught:
+        run.wait()
+    assert caught.value.kind == "requirements"
+    assert run.logs() == f"rayml: {caught.value.message}\n"
 
 
 def stand(context: rayml.Context, gate: str) -> None:
@@ -233,6 +242,18 @@ def test_what_is_without_memory_is_named(submit: Submit, last: str, words: str) 
     small = rayml.Spark(executors=1, memory="900Mi", conf={**QUICK, "spark.task.maxFailures": 1})
     with pytest.raises(rayml.JobFailed, match=words) as caught:
         submit(job, params={"last": last}, engine=small, resources=HALF).wait()
+    assert caught.value.kind == "oom"
+
+
+def test_a_script_without_memory_is_known_as_such(submit: Submit, work: Path) -> None:
+    (work / "big.py").write_text(
+        "import rayml\n"
+        "big = \"size(transform(sequence(0, 60000000), x -> concat('a', x)))\"\n"
+        "rayml.context().spark.range(1).selectExpr(big).collect()\n"
+    )
+    small = rayml.Spark(executors=1, memory="900Mi", conf=QUICK)
+    with pytest.raises(rayml.JobFailed, match="Spark's driver ran out of memory") as caught:
+        submit("big.py", engine=small, resources=HALF).wait()
     assert caught.value.kind == "oom"
 
 

@@ -266,6 +266,47 @@ def test_a_script_for_torchrun_runs_unchanged(submit: Submit, tmp_path: Path) ->
         failed.wait()
 
 
+ABSENT = """
+import os, sys, time
+assert "torch" not in sys.modules  # what it reads when it is loaded can still be set
+import torch
+import torch.distributed as dist
+
+if os.environ["RANK"] == "1" and os.environ["COMES"] == "never":
+    time.sleep(600)
+dist.init_process_group("gloo")
+if os.environ["RANK"] == "1":
+    if os.environ["COMES"] == "fails":
+        raise ValueError("row 7 has no label")
+    time.sleep(600)
+dist.all_reduce(torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("comes", "where"), [("never", "init_process_group"), ("once", "all_reduce(torch.ones(1))")]
+)
+def test_a_script_s_rank_that_hangs_is_named(
+    submit: Submit, work: Path, comes: str, where: str
+) -> None:
+    (work / "train.py").write_text(ABSENT)
+    engine = rayml.Torch(workers=2, timeout_s=5)
+    run = submit("train.py", engine=engine, resources=HALF, env={"COMES": comes})
+    with pytest.raises(rayml.JobFailed, match="rank 1 did not come for 5 s") as caught:
+        run.wait()
+    assert caught.value.rank == 1
+    assert where in caught.value.traceback
+
+
+def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(ABSENT)
+    run = submit("train.py", engine=PAIR, resources=HALF, env={"COMES": "fails"})
+    with pytest.raises(rayml.JobFailed, match="rank 1: ValueError: row 7 has no label") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "error")
+    assert caught.value.traceback.startswith("Traceback (most recent call last):")
+
+
 def test_ray_train_s_own_helpers_work(submit: Submit) -> None:
     def job(context: rayml.Context) -> tuple[str, int]:
         import ray.train.torch
