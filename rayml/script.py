@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,10 +46,8 @@ def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None
         ScriptFailed: It exited with another code than 0, or was killed.
     """
     script = str(Path(spec.working_dir, spec.target.file))
-    # In memory, so that nothing of it is left, and opened by name, so that no child inherits it.
-    with open(os.memfd_create("rayml-problem"), "rb") as told:  # noqa: PTH123 - it has no path
-        file = f"/proc/{os.getpid()}/fd/{told.fileno()}"
-        code = _run_child([*_launcher(), file, script, *spec.args], environment)
+    with NamedTemporaryFile(prefix="rayml-problem-") as told:
+        code = _run_child([*_launcher(), told.name, script, *spec.args], environment)
         problem = told.read()
     if code != 0:
         raise ScriptFailed(_problem(Path(script).name, code, problem, output))
