@@ -159,11 +159,12 @@ def test_a_worker_that_dies_is_made_up_for(submit: Submit, work: Path, engine: r
             if number == 5 and not died.exists():
                 died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return number
+            return number + len(os.environ["TOKEN"])
 
         return sum(dask.compute(*[dask.delayed(step)(n) for n in range(20)]))
 
-    assert submit(compute, engine=engine, resources=HALF).wait().result == 190
+    run = submit(compute, engine=engine, resources=HALF, secrets={"TOKEN": "abcde"})
+    assert run.wait().result == 190 + 20 * 5
 
 
 def test_a_task_that_kills_each_worker_ends_the_run_with_the_reason(submit: Submit) -> None:
