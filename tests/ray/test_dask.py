@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import rayml
@@ -149,6 +150,51 @@ def _folders() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("*dask-*"))
 
 
+def test_xgboost_trains_on_the_workers_through_a_client(submit: Submit) -> None:
+    def fit() -> list[float]:
+        import dask.array as da
+        import numpy as np
+        from distributed import Client
+        from xgboost import dask as boost
+
+        rows = np.random.default_rng(0).normal(size=(400, 3))
+        x = da.from_array(rows, chunks=(100, 3))
+        y = da.from_array(rows @ [1.0, 2.0, 3.0], chunks=100)
+        with Client() as client:
+            data = boost.DaskDMatrix(client, x, y)
+            trained = boost.train(client, {"max_depth": 3}, data, 5, evals=[(data, "all")])
+            guess = boost.predict(client, trained["booster"], x).compute()
+        errors = trained["history"]["all"]["rmse"]
+        return [errors[0], errors[-1], float(np.sqrt(np.mean((guess - y.compute()) ** 2)))]
+
+    result: Any = submit(fit, engine=CLIENT, resources=HALF).wait().result
+    first, last, own = result
+    assert last < first / 1.5
+    assert own == pytest.approx(last, rel=0.01)
+
+
+def test_dask_ml_searches_on_the_workers_through_a_client(submit: Submit) -> None:
+    def search() -> list[Any]:
+        import numpy as np
+        from dask_ml.model_selection import GridSearchCV
+        from distributed import Client
+        from sklearn.linear_model import Ridge
+
+        here = os.getpid()
+
+        def score(model: Ridge, x: Any, y: Any) -> float:
+            return float(model.score(x, y)) - (os.getpid() == here)
+
+        rows = np.random.default_rng(0).normal(size=(100, 3))
+        grid = GridSearchCV(Ridge(), {"alpha": [0.01, 100.0, 1000.0]}, scoring=score, cv=3)
+        with Client():
+            grid.fit(rows, rows @ [1.0, 2.0, 3.0])
+        return [grid.best_params_, bool(grid.best_score_ > 0.9)]
+
+    run = submit(search, engine=CLIENT, resources=HALF).wait()
+    assert run.result == [{"alpha": 0.01}, True]
+
+
 @pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
 def test_a_worker_that_dies_is_made_up_for(submit: Submit, work: Path, engine: rayml.Dask) -> None:
     def compute() -> int:
@@ -202,6 +248,28 @@ def test_progress_is_shown_and_a_cancel_leaves_nothing(
     run.cancel(grace_s=5)
     with pytest.raises(rayml.JobCancelled):
         run.wait()
+    eventually(lambda: not _folders())
+
+
+@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+def test_tasks_end_when_the_job_s_time_is_over(
+    submit: Submit, work: Path, engine: rayml.Dask
+) -> None:
+    def compute() -> None:
+        import dask
+
+        def stay(number: int) -> None:
+            Path(work, str(os.getpid())).touch()
+            time.sleep(600)
+
+        dask.compute(*[dask.delayed(stay)(n) for n in range(2)])
+
+    run = submit(compute, engine=engine, resources=HALF, timeout_s=15)  # by then both are there
+    with pytest.raises(rayml.JobTimeout, match="ran longer than timeout_s=15"):
+        run.wait(120)
+    pids = [int(path.name) for path in work.iterdir()]
+    assert len(pids) == 2
+    eventually(lambda: not any(map(psutil.pid_exists, pids)))
     eventually(lambda: not _folders())
 
 
