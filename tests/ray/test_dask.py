@@ -95,6 +95,27 @@ def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: raym
     assert run.result == [(3, 14)]
 
 
+def test_what_tasks_print_is_in_the_log(submit: Submit) -> None:
+    def job() -> None:
+        import dask
+
+        def step(number: int, *_: int) -> int:
+            print("step", number)
+            if number == 2:
+                os.system("echo from a child >&2")  # noqa: S605
+                raise KeyError(os.environ["TOKEN"])
+            return number
+
+        first, last = dask.delayed(step)(1), dask.delayed(step)
+        try:
+            last(2, first).compute()
+        except KeyError:
+            print("done")
+
+    run = submit(job, engine=PAIR, resources=HALF, secrets={"TOKEN": "not-for-others"}).wait()
+    assert run.logs() == "step 1\nstep 2\nfrom a child\ndone\n"
+
+
 def test_what_is_persisted_stays_on_the_workers(submit: Submit) -> None:
     def persist() -> list[Any]:
         import dask.array as da
