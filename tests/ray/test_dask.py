@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Dask(workers=2)
 CLIENT = rayml.Dask(workers=2, client=True)
 HALF = rayml.Resources(cpus=0.5)
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def compute_all() -> dict[str, Any]:
@@ -378,8 +380,29 @@ def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:
 def test_an_example_works(
     submit: Submit, example: str, params: dict[str, Any], result: dict[str, float]
 ) -> None:
-    folder = Path(__file__).parents[2] / "examples"
     all_cpus = rayml.Resources(cpus=1)  # nothing may be asked of Ray beside them
-    options = {"params": params, "engine": PAIR, "resources": all_cpus, "working_dir": folder}
+    options = {"params": params, "engine": PAIR, "resources": all_cpus, "working_dir": EXAMPLES}
     run: Any = submit(example, **options).wait()
     assert result.items() <= run.result.items()
+
+
+def test_no_worker_holds_the_example_s_table(submit: Submit) -> None:
+    def measure(context: rayml.Context, copies: int) -> list[int]:
+        import dask
+        from flight_routes import read_month, summarize
+
+        def peak(_: int) -> int:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+        peaks = []
+        for times in (1, copies):
+            summarize(context, times)
+            peaks.append(max(dask.compute(*[dask.delayed(peak)(n) for n in range(8)])))
+        months = [read_month((0, month)) for month in range(1, 13)]
+        year = sum(int(month.memory_usage(deep=True).sum()) for month in months)
+        return [peaks[1] - peaks[0], year * copies]
+
+    options: dict[str, Any] = {"engine": PAIR, "resources": HALF, "working_dir": EXAMPLES}
+    result: Any = submit(measure, params={"copies": 15}, **options).wait().result
+    more, table = result
+    assert more < table
