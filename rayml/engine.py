@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -254,19 +255,42 @@ def spark_heap(memory: int) -> int:
 Engine: TypeAlias = Torch | Horovod | Dask | Spark
 
 
-def parse_engine(name: str) -> Engine:
-    """Return the engine of a name, with its default settings.
+def parse_engine(name: str, words: Mapping[str, str] | None = None) -> Engine:
+    """Return the engine of a name, with the settings that words of a command line stand for.
 
-    >>> parse_engine("torch")
-    Torch(workers=None, backend=None, timeout_s=600.0)
+    Commas stand between what a setting has several of, and names that begin with `spark.` are
+    Spark's own.
+
+    >>> parse_engine("horovod", {"elastic": "1,2"})
+    Horovod(workers=None, elastic=(1, 2), timeout_s=600.0)
+    >>> parse_engine("spark", {"executors": "2", "spark.ui.enabled": "true"}).conf
+    {'spark.ui.enabled': 'true'}
 
     Raises:
-        SpecError: There is no such engine.
+        SpecError: There is no such engine, or it has no such setting.
     """
     known: dict[str, type[Engine]] = {_tag(kind): kind for kind in (Torch, Horovod, Dask, Spark)}
     if name not in known:
         raise SpecError(f"engine {name!r} is not known; {suggestion(name, known)}")
-    return known[name]()
+    kind = known[name]
+    types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    for word, text in (words or {}).items():
+        if kind is Spark and word.startswith("spark."):
+            values.setdefault("conf", {})[word] = text
+        elif word in types:
+            values[word] = _value(text, types[word])
+        else:
+            raise SpecError(f"engine {name!r} has no setting {word!r}; {suggestion(word, types)}")
+    return kind(**values)
+
+
+def _value(text: str, wanted: Any) -> object:  # noqa: ANN401 - a type, as annotations have them
+    parts = [part.strip() for part in text.strip("()[]").split(",")]
+    for form in (text, parts):
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(form, wanted, strict=False)
+    return text  # which the engine refuses, and says what it expects
 
 
 def engine_name(engine: Engine) -> str:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -131,6 +131,24 @@ def ship_rest(store: Store, run: str, attempt: int, redactor: Redactor, rank: in
     shipper.remove()
 
 
+@contextmanager
+def output_to(descriptor: int) -> Iterator[None]:
+    """Point this process's output at an open file, that of C code and of children too."""
+    streams, saved = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
+    _flush(*streams)
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
+    try:
+        yield
+    finally:
+        _flush(sys.stdout, sys.stderr)
+        sys.stdout, sys.stderr = streams
+        for number, before in zip((1, 2), saved, strict=True):
+            os.dup2(before, number)
+            os.close(before)
+
+
 class Capture:
     """Points this process's output at the capture file while a job runs, and ships it."""
 
@@ -142,24 +160,16 @@ class Capture:
 
     def start(self) -> None:
         """Begin to catch what is printed."""
-        self._streams = sys.stdout, sys.stderr
-        _flush(*self._streams)
-        self._saved = os.dup(1), os.dup(2)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
-        for number in (1, 2):
-            os.dup2(descriptor, number)
+        self._pointed = ExitStack()
+        self._pointed.enter_context(output_to(descriptor))
         os.close(descriptor)
-        sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
         self._thread.start()
 
     def stop(self) -> None:
         """Point the output back where it went before."""
-        _flush(sys.stdout, sys.stderr)
-        sys.stdout, sys.stderr = self._streams
-        for number, saved in zip((1, 2), self._saved, strict=True):
-            os.dup2(saved, number)
-            os.close(saved)
+        self._pointed.close()
 
     def finish(self) -> None:
         """Return once everything that was caught is in the store.

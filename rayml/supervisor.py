@@ -240,8 +240,8 @@ class Supervisor(threading.Thread):
         """Remove what Spark has left on the workers, whoever ended its session."""
         if isinstance(self._spec.engine, Spark):
             name = _ray.session_name(self._spec.run, attempt)
-            folder = _ray.scratch_folder(name, self._spec.engine.conf)
-            _ray.on_nodes(place.nodes(), _ray.clear_session, folder)
+            folders = _ray.scratch_folders(name, self._spec.engine.conf)
+            _ray.on_nodes(place.nodes(), _ray.clear_session, folders)
 
     def _environment(self, begun: _Begun) -> dict[str, object]:
         try:

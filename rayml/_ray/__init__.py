@@ -14,7 +14,7 @@ from rayml._ray.connection import (
 from rayml._ray.deaths import RAY_DIED, explain_death
 from rayml._ray.reservations import Reservation, find_reservation, is_resized
 from rayml._ray.spark_scratch import clear as clear_session
-from rayml._ray.spark_scratch import on_nodes, scratch_folder, session_name
+from rayml._ray.spark_scratch import on_nodes, scratch_folders, session_name
 from rayml._ray.tasks import (
     Place,
     find_place,
@@ -54,7 +54,7 @@ __all__ = [
     "oom_kills",
     "quote",
     "run_on_node",
-    "scratch_folder",
+    "scratch_folders",
     "session_name",
     "start_attempt",
     "take_workers",

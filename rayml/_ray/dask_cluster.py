@@ -51,9 +51,11 @@ def open_client(
         RankFailed: They have not started in time.
     """
     actors: list[Actor] = []
+    # Put, because Ray's control service keeps the arguments of actors; and pickled here, because
+    # Ray prints that a restart may not find an argument that was put. A pickled one stays.
+    packed = ray.cloudpickle.dumps(ray.put(secrets))
     try:
-        # Put, because Ray's control service keeps the arguments of actors.
-        address = _start(workers, ray.put(secrets), actors)
+        address = _start(workers, packed, actors)
         with (
             dask.config.set({"scheduler-address": address}),
             Client(address) as client,
@@ -65,7 +67,7 @@ def open_client(
             ray.kill(actor)
 
 
-def _start(workers: Workers, secrets: ray.ObjectRef[Any], actors: list[Actor]) -> str:
+def _start(workers: Workers, secrets: bytes, actors: list[Actor]) -> str:
     """Start all actors, add them to a list as they come, and return the scheduler's address."""
     try:
         actors.append(_hire(_Scheduler, workers, 0))
@@ -108,8 +110,8 @@ class _Scheduler:
 class _Worker:
     """One of Dask's workers, with as many threads as it has CPUs."""
 
-    def __init__(self, scheduler: str, workers: Workers, secrets: Mapping[str, str]) -> None:
-        os.environ.update(secrets)
+    def __init__(self, scheduler: str, workers: Workers, secrets: bytes) -> None:
+        os.environ.update(ray.get(ray.cloudpickle.loads(secrets)))
         logging.getLogger("distributed").setLevel(logging.WARNING)
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, name="dask", daemon=True).start()

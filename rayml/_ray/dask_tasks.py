@@ -8,8 +8,10 @@ handles references.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +29,7 @@ from rayml import processes
 from rayml._ray.deaths import rank_failure
 from rayml._ray.members import find_group
 from rayml._ray.tasks import oom_kills
+from rayml.logs import output_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -129,7 +132,7 @@ class _Submitter:
     ) -> None:
         self._pending.discard(cast("ray.ObjectRef[Any]", end))
         try:
-            packed = done.result()
+            packed, printed = done.result()
         except RayTaskError as exc:  # what goes in or comes out cannot be pickled
             answer.set_result([(key, (exc.cause, None), True)])
         except TaskCancelledError as exc:
@@ -137,6 +140,7 @@ class _Submitter:
         except RayError as exc:
             answer.set_exception(rank_failure(exc, self._oom_kills))
         else:
+            _print(printed)
             outcome = (value, None) if packed is None else cloudpickle.loads(packed)
             answer.set_result([(key, outcome, packed is not None)])
 
@@ -144,13 +148,25 @@ class _Submitter:
 @ray.remote(num_returns=2)
 def _execute(
     secrets: Mapping[str, str] | None, task: object, names: Sequence[Hashable], *values: object
-) -> tuple[object, bytes | None]:
-    try:
-        compute = cast("Callable[..., object]", _fetch_inside(task))
-        with processes.variables(secrets or {}):  # the next task here may be of another job
-            return compute(dict(zip(names, values, strict=True))), None
-    except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
-        return None, cast("bytes", pack_exception(exc, cloudpickle.dumps))
+) -> tuple[object, tuple[bytes | None, bytes]]:
+    """Return what a task returns; and its error, packed, and what it has printed."""
+    value = packed = None
+    with os.fdopen(os.memfd_create("rayml-dask"), "rb") as printed:
+        # The next task here may be of another job.
+        with output_to(printed.fileno()), processes.variables(secrets or {}):
+            try:
+                compute = cast("Callable[..., object]", _fetch_inside(task))
+                value = compute(dict(zip(names, values, strict=True)))
+            except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
+                packed = cast("bytes", pack_exception(exc, cloudpickle.dumps))
+        printed.seek(0)
+        return value, (packed, printed.read())
+
+
+def _print(printed: bytes) -> None:
+    if printed:
+        with suppress(ValueError):  # the job has closed its output
+            print(printed.decode("utf-8", "backslashreplace"), end="", flush=True)  # noqa: T201
 
 
 def _fetch_inside(part: object) -> object:

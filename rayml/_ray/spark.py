@@ -33,7 +33,7 @@ from rayml._ray import spark_scratch
 from rayml._ray.blocks import FewAtATime, count_without_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pyspark.sql import SparkSession
 
@@ -61,7 +61,7 @@ class Plan:
         least: How many executors must be there before it counts as up.
         conf: Spark's settings.
         variables: What the environment of all its processes has.
-        scratch: The folder of all its files, on each machine.
+        scratch: The folders of all its files, on each machine; all have the same name.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Plan:
     least: int
     conf: Mapping[str, str]
     variables: Mapping[str, str]
-    scratch: Path
+    scratch: Sequence[Path]
 
 
 @contextmanager
@@ -93,14 +93,11 @@ def opened(plan: Plan, timeout_s: float) -> Iterator[SparkSession]:
 
 def _prepare(plan: Plan, nodes: list[str]) -> None:
     wanted = (Path(plan.variables["JAVA_HOME"]), _folder_of("raydp"), _folder_of("pyspark"))
-    missing = spark_scratch.on_nodes(nodes, spark_scratch.prepare, plan.scratch, wanted)
-    if silent := set(nodes) - set(missing):
+    lacks = spark_scratch.on_nodes(nodes, spark_scratch.prepare, plan.scratch, wanted)
+    if silent := set(nodes) - set(lacks):
         raise NotStarted(f"machine {min(silent)} of its workers did not answer")
-    if lacking := next((paths for paths in missing.values() if paths), None):
-        raise NotStarted(
-            f"{' and '.join(map(str, lacking))} is not on all machines of its workers; "  # type: ignore[call-overload]
-            "give an image that has rayml[spark]"
-        )
+    if lacking := next(filter(None, lacks.values()), None):
+        raise NotStarted(str(lacking))
 
 
 def _folder_of(package: str) -> Path:
@@ -111,7 +108,7 @@ def _folder_of(package: str) -> Path:
 def _start(cluster: _Cluster, plan: Plan, nodes: list[str], deadline: float) -> SparkSession:
     cluster.start_master()
     session = cluster.start_driver()
-    spark_scratch.on_nodes(nodes, spark_scratch.note, plan.scratch, _application(session))
+    spark_scratch.on_nodes(nodes, spark_scratch.note, plan.scratch[0], _application(session))
     _await_executors(session, plan, deadline)
     count_without_cpus()
     conversion._fetch_arrow_table_from_executor = _fetcher(plan.name, plan.least)
@@ -148,7 +145,7 @@ def count_executors(session: SparkSession) -> int:
 def heap_ran_out(plan: Plan) -> bool:
     """Tell whether an executor of a session has used up its heap."""
     nodes = spark_scratch.nodes_of(plan.group)
-    return any(spark_scratch.on_nodes(nodes, spark_scratch.ran_out, plan.scratch).values())
+    return any(spark_scratch.on_nodes(nodes, spark_scratch.ran_out, plan.scratch[0]).values())
 
 
 class _Cluster(SparkCluster):  # type: ignore[misc]
@@ -311,20 +308,20 @@ def _forget_driver() -> None:
     context._active_spark_context = context._gateway = context._jvm = None
 
 
-def environment(java: Path, scratch: Path, brief: str, run: str) -> dict[str, str]:
+def environment(java: Path, scratch: Sequence[Path], brief: str, run: str) -> dict[str, str]:
     """Return the variables of a session's processes; `${NAME}` is their machine's own."""
     return {
         "JAVA_HOME": str(java),
         "PATH": f"{java}/bin:${{PATH}}",
         "SPARK_HOME": str(_folder_of("pyspark")),
-        "SPARK_LOCAL_DIRS": str(scratch),
-        "TMPDIR": str(scratch),
+        "SPARK_LOCAL_DIRS": ",".join(map(str, scratch)),
+        "TMPDIR": str(scratch[0]),
         "SPARK_LAUNCHER_OPTS": brief,
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         processes.VARIABLE: run,
-        spark_scratch.MARK: scratch.name,
+        spark_scratch.MARK: scratch[0].name,
     }
 
 

@@ -1,4 +1,4 @@
-"""What a Spark session has on a machine: one folder, and processes that bear its mark."""
+"""What a Spark session has on a machine: a folder on each disk, and processes with its mark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rayml._ray.members import find_group
 from rayml._ray.tasks import Place, run_on_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # In the environment of each of a session's processes but the one that leads it.
 MARK = "RAYML_SPARK_SESSION"
@@ -41,9 +41,14 @@ def session_name(run: str, attempt: int) -> str:
     return f"{_PREFIX}{run}-{attempt}"
 
 
-def scratch_folder(name: str, conf: Mapping[str, object]) -> Path:
-    """Return where all of a session's files are, on each machine."""
-    return Path(str(conf.get("spark.local.dir", tempfile.gettempdir()))) / name
+def scratch_folders(name: str, conf: Mapping[str, object]) -> list[Path]:
+    """Return where all of a session's files are, on each machine: shuffled ones on all disks.
+
+    >>> scratch_folders("s", {"spark.local.dir": "/a, /b"})
+    [PosixPath('/a/s'), PosixPath('/b/s')]
+    """
+    roots = str(conf.get("spark.local.dir", tempfile.gettempdir())).split(",")
+    return [Path(root.strip(), name) for root in roots]
 
 
 def nodes_of(group: str) -> list[str]:
@@ -51,14 +56,24 @@ def nodes_of(group: str) -> list[str]:
     return Place({}, find_group(group)).nodes()
 
 
-def prepare(folder: Path, wanted: Iterable[Path]) -> list[str]:
-    """On a machine: make a session's folder; return what of the wanted files is not there."""
-    _sweep(folder.parent)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = executor_option(folder).partition("=")[2]
-    Path(program).write_text(f"#!/bin/sh\n: > {shlex.quote(str(folder / _RAN_OUT))}\n")
-    Path(program).chmod(0o700)
-    return [str(path) for path in wanted if not path.exists()]
+def prepare(folders: Sequence[Path], wanted: Iterable[Path]) -> str:
+    """On a machine: make a session's folders; return what it lacks, or nothing."""
+    try:
+        for folder in folders:
+            _sweep(folder.parent)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_program(folders[0])
+    except OSError as exc:
+        return f"{exc}; give another spark.local.dir in conf"
+    lacking = " and ".join(str(path) for path in wanted if not path.exists())
+    way_out = "is not on all machines of its workers; give an image that has rayml[spark]"
+    return f"{lacking} {way_out}" if lacking else ""
+
+
+def _write_program(folder: Path) -> None:
+    program = folder / _PROGRAM
+    program.write_text(f"#!/bin/sh\n: > {shlex.quote(str(folder / _RAN_OUT))}\n")
+    program.chmod(0o700)
 
 
 def executor_option(folder: Path) -> str:
@@ -78,13 +93,14 @@ def note(folder: Path, application: str) -> None:
         (folder / _LINK).symlink_to(Path(node.get_session_dir_path(), application))
 
 
-def clear(folder: Path) -> None:
+def clear(folders: Sequence[Path]) -> None:
     """On a machine: end a session's processes and remove its files; nothing if there are none."""
     for _ in range(_ROUNDS):
-        if not (running := _marked(folder.name)):
+        if not (running := _marked(folders[0].name)):
             break
         processes.end(running)
-    _remove(folder)
+    for folder in folders:
+        _remove(folder)
 
 
 def on_nodes(nodes: Iterable[str], function: object, *args: object) -> dict[str, object]:

@@ -66,6 +66,15 @@ def run(  # noqa: PLR0913 - one for each option
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="torch, horovod, dask or spark.")
     ] = None,
+    engine_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-setting",
+            "-e",
+            metavar="NAME=VALUE",
+            help="One of the engine's: timeout_s=60, dynamic=1,2 or spark.ui.enabled=true.",
+        ),
+    ] = None,
     image: Annotated[
         str | None, typer.Option(help="Of the workers, on Kubernetes; else the cluster's own.")
     ] = None,
@@ -146,7 +155,7 @@ def run(  # noqa: PLR0913 - one for each option
             spot=spot,
             service_account=service_account,
         ),
-        "engine": None if engine is None else _engine(engine),
+        "engine": _engine(engine, read_pairs("-e", engine_setting)),
         "image": image,
         "requirements": _requirements(requirement, requirements),
         "working_dir": working_dir,
@@ -181,10 +190,14 @@ def _submit(
     return submit(target, params=params, dry_run=dry_run, **options)
 
 
-def _engine(name: str) -> Engine:
+def _engine(name: str | None, settings: dict[str, str]) -> Engine | None:
     from rayml.engine import parse_engine  # noqa: PLC0415 - not for --help
 
-    return parse_engine(name)
+    if name is not None:
+        return parse_engine(name, settings)
+    if settings:
+        raise SpecError(f"-e {min(settings)}= is a setting of no engine; give --engine NAME too")
+    return None
 
 
 def _requirements(packages: list[str] | None, file: str | None) -> list[str] | str | None:

@@ -73,7 +73,7 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
     from rayml._ray import spark, spark_scratch  # noqa: PLC0415 - loads Spark
 
     name = spark_scratch.session_name(context.run_id, context.attempt)
-    scratch = spark_scratch.scratch_folder(name, settings.conf)
+    scratch = spark_scratch.scratch_folders(name, settings.conf)
     try:
         home, version = java.find_java(workers.env)
     except SpecError as exc:
@@ -81,15 +81,15 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
     variables = spark.environment(home, scratch, java.BRIEF, context.run_id)
     given = {key: _text(value) for key, value in settings.conf.items()}
     conf = {
-        **_defaults(scratch),
+        **_defaults(scratch[0]),
         **spark.placement_conf(workers.group, workers.share),
         **given,
         **_size(settings, workers),
     }
-    options = java.options(scratch, version)
+    options = java.options(scratch[0], version)
     conf |= {key: f"{options} {conf.get(key, '')}".rstrip() for key in _JAVA_OPTIONS}
-    conf[_EXECUTOR_OPTIONS] += f" {spark_scratch.executor_option(scratch)}"
-    conf.pop("spark.local.dir", None)  # the scratch folder is there
+    conf[_EXECUTOR_OPTIONS] += f" {spark_scratch.executor_option(scratch[0])}"
+    conf.pop("spark.local.dir", None)  # the scratch folders are there
     least = workers.count if settings.dynamic is None else settings.dynamic[0]
     return spark.Plan(name, workers.group, workers.share, least, conf, variables, scratch)
 

@@ -217,6 +217,26 @@ def test_the_two_lines_that_come_next_work(place: Place, shared_ray: dict[str, s
     assert place.call("show", done.run_id).code == 0
 
 
+def test_an_engine_gets_its_settings(place: Place, shared_ray: dict[str, str]) -> None:
+    (place.folder / "script.py").write_text(
+        "import dask\n"
+        "from distributed import Client\n"
+        "print(dask.delayed(sum)([1, 2]).compute(), len(Client().scheduler_info()['workers']))\n"
+    )
+    words = ["script.py", "--engine", "dask", "--cpus", "0.5", "-e", "workers=2", "-e"]
+    done = place.run(*words, "client=true", env=shared_ray)
+    wrong = place.run(*words, "clients=true", env=shared_ray)
+    without = place.run("script.py", "-e", "client=true", env=shared_ray)
+
+    assert done.code == 0, done.err
+    assert done.out.startswith("3 2\n")
+    assert (wrong.code, without.code) == (2, 2)
+    assert "engine 'dask' has no setting 'clients'; did you mean 'client'?" in wrong.err
+    assert without.err.startswith(
+        "rayml: -e client= is a setting of no engine; give --engine NAME"
+    )
+
+
 def test_a_script_gets_its_words_and_folder(place: Place, shared_ray: dict[str, str]) -> None:
     (place.folder / "script.py").write_text("import os, sys; print(sys.argv[1:], os.getcwd())")
     done = place.run("script.py", "--", "-x", "y", env=shared_ray)

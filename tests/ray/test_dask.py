@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import rayml
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Dask(workers=2)
 CLIENT = rayml.Dask(workers=2, client=True)
 HALF = rayml.Resources(cpus=0.5)
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def compute_all() -> dict[str, Any]:
@@ -94,6 +97,27 @@ def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: raym
     assert run.result == [(3, 14)]
 
 
+def test_what_tasks_print_is_in_the_log(submit: Submit) -> None:
+    def job() -> None:
+        import dask
+
+        def step(number: int, *_: int) -> int:
+            print("step", number)
+            if number == 2:
+                os.system("echo from a child >&2")  # noqa: S605
+                raise KeyError(os.environ["TOKEN"])
+            return number
+
+        first, last = dask.delayed(step)(1), dask.delayed(step)
+        try:
+            last(2, first).compute()
+        except KeyError:
+            print("done")
+
+    run = submit(job, engine=PAIR, resources=HALF, secrets={"TOKEN": "not-for-others"}).wait()
+    assert run.logs() == "step 1\nstep 2\nfrom a child\ndone\n"
+
+
 def test_what_is_persisted_stays_on_the_workers(submit: Submit) -> None:
     def persist() -> list[Any]:
         import dask.array as da
@@ -149,6 +173,51 @@ def _folders() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("*dask-*"))
 
 
+def test_xgboost_trains_on_the_workers_through_a_client(submit: Submit) -> None:
+    def fit() -> list[float]:
+        import dask.array as da
+        import numpy as np
+        from distributed import Client
+        from xgboost import dask as boost
+
+        rows = np.random.default_rng(0).normal(size=(400, 3))
+        x = da.from_array(rows, chunks=(100, 3))
+        y = da.from_array(rows @ [1.0, 2.0, 3.0], chunks=100)
+        with Client() as client:
+            data = boost.DaskDMatrix(client, x, y)
+            trained = boost.train(client, {"max_depth": 3}, data, 5, evals=[(data, "all")])
+            guess = boost.predict(client, trained["booster"], x).compute()
+        errors = trained["history"]["all"]["rmse"]
+        return [errors[0], errors[-1], float(np.sqrt(np.mean((guess - y.compute()) ** 2)))]
+
+    result: Any = submit(fit, engine=CLIENT, resources=HALF).wait().result
+    first, last, own = result
+    assert last < first / 1.5
+    assert own == pytest.approx(last, rel=0.01)
+
+
+def test_dask_ml_searches_on_the_workers_through_a_client(submit: Submit) -> None:
+    def search() -> list[Any]:
+        import numpy as np
+        from dask_ml.model_selection import GridSearchCV
+        from distributed import Client
+        from sklearn.linear_model import Ridge
+
+        here = os.getpid()
+
+        def score(model: Ridge, x: Any, y: Any) -> float:
+            return float(model.score(x, y)) - (os.getpid() == here)
+
+        rows = np.random.default_rng(0).normal(size=(100, 3))
+        grid = GridSearchCV(Ridge(), {"alpha": [0.01, 100.0, 1000.0]}, scoring=score, cv=3)
+        with Client():
+            grid.fit(rows, rows @ [1.0, 2.0, 3.0])
+        return [grid.best_params_, bool(grid.best_score_ > 0.9)]
+
+    run = submit(search, engine=CLIENT, resources=HALF).wait()
+    assert run.result == [{"alpha": 0.01}, True]
+
+
 @pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
 def test_a_worker_that_dies_is_made_up_for(submit: Submit, work: Path, engine: rayml.Dask) -> None:
     def compute() -> int:
@@ -159,11 +228,12 @@ def test_a_worker_that_dies_is_made_up_for(submit: Submit, work: Path, engine: r
             if number == 5 and not died.exists():
                 died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return number
+            return number + len(os.environ["TOKEN"])
 
         return sum(dask.compute(*[dask.delayed(step)(n) for n in range(20)]))
 
-    assert submit(compute, engine=engine, resources=HALF).wait().result == 190
+    run = submit(compute, engine=engine, resources=HALF, secrets={"TOKEN": "abcde"})
+    assert run.wait().result == 190 + 20 * 5
 
 
 def test_a_task_that_kills_each_worker_ends_the_run_with_the_reason(submit: Submit) -> None:
@@ -201,6 +271,28 @@ def test_progress_is_shown_and_a_cancel_leaves_nothing(
     run.cancel(grace_s=5)
     with pytest.raises(rayml.JobCancelled):
         run.wait()
+    eventually(lambda: not _folders())
+
+
+@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+def test_tasks_end_when_the_job_s_time_is_over(
+    submit: Submit, work: Path, engine: rayml.Dask
+) -> None:
+    def compute() -> None:
+        import dask
+
+        def stay(number: int) -> None:
+            Path(work, str(os.getpid())).touch()
+            time.sleep(600)
+
+        dask.compute(*[dask.delayed(stay)(n) for n in range(2)])
+
+    run = submit(compute, engine=engine, resources=HALF, timeout_s=15)  # by then both are there
+    with pytest.raises(rayml.JobTimeout, match="ran longer than timeout_s=15"):
+        run.wait(120)
+    pids = [int(path.name) for path in work.iterdir()]
+    assert len(pids) == 2
+    eventually(lambda: not any(map(psutil.pid_exists, pids)))
     eventually(lambda: not _folders())
 
 
@@ -289,8 +381,29 @@ def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:
 def test_an_example_works(
     submit: Submit, example: str, params: dict[str, Any], result: dict[str, float]
 ) -> None:
-    folder = Path(__file__).parents[2] / "examples"
     all_cpus = rayml.Resources(cpus=1)  # nothing may be asked of Ray beside them
-    options = {"params": params, "engine": PAIR, "resources": all_cpus, "working_dir": folder}
+    options = {"params": params, "engine": PAIR, "resources": all_cpus, "working_dir": EXAMPLES}
     run: Any = submit(example, **options).wait()
     assert result.items() <= run.result.items()
+
+
+def test_no_worker_holds_the_example_s_table(submit: Submit) -> None:
+    def measure(context: rayml.Context, copies: int) -> list[int]:
+        import dask
+        from flight_routes import read_month, summarize
+
+        def peak(_: int) -> int:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+        peaks = []
+        for times in (1, copies):
+            summarize(context, times)
+            peaks.append(max(dask.compute(*[dask.delayed(peak)(n) for n in range(8)])))
+        months = [read_month((0, month)) for month in range(1, 13)]
+        year = sum(int(month.memory_usage(deep=True).sum()) for month in months)
+        return [peaks[1] - peaks[0], year * copies]
+
+    options: dict[str, Any] = {"engine": PAIR, "resources": HALF, "working_dir": EXAMPLES}
+    result: Any = submit(measure, params={"copies": 15}, **options).wait().result
+    more, table = result
+    assert more < table

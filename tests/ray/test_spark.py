@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import time
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,6 +226,84 @@ def test_a_lost_executor_is_replaced_and_a_lost_driver_is_tried_again(
     with pytest.raises(rayml.JobFailed, match="ZeroDivisionError"):
         run.wait()
     assert (run.attempt, run.history("rows").value.tolist()) == (2, [10])
+
+
+def test_all_is_over_when_the_job_s_time_is(submit: Submit, gate: Gate) -> None:
+    job = submit(stand, params={"gate": str(gate)}, engine=ONE, resources=HALF, timeout_s=40)
+    gate.open(40)  # its session is up long before
+    assert executors()
+    with pytest.raises(rayml.JobTimeout, match="ran longer than timeout_s=40"):
+        job.wait(120)
+
+
+def test_files_lie_in_the_folders_named_and_go_with_a_job_that_is_killed(
+    submit: Submit, tmp_path: Path
+) -> None:
+    disks = [tmp_path / "one", tmp_path / "two"]
+    for disk in disks:
+        disk.mkdir()
+
+    def job(context: rayml.Context) -> None:
+        count(context, 100)
+        for disk in disks:
+            context.log_metric(disk.name, len(list(disk.rglob("blockmgr-*"))), sync=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    conf = {**QUICK, "spark.local.dir": ",".join(map(str, disks))}
+    run = submit(job, engine=rayml.Spark(executors=1, conf=conf), resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="ended before the function returned"):
+        run.wait()
+    assert run.metrics == {"one": 2, "two": 2}  # the driver's and the executor's
+    assert [list(disk.iterdir()) for disk in disks] == [[], []]
+
+
+def test_a_folder_that_cannot_be_made_is_named(submit: Submit) -> None:
+    nowhere = rayml.Spark(executors=1, conf={"spark.local.dir": "/proc/none"})
+    run = submit(count, params={"rows": 1}, engine=nowhere, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match=r"'/proc/none.* give another spark\.local\.dir"):
+        run.wait()
+
+
+def test_executors_come_with_the_load_and_go_with_it(submit: Submit, tmp_path: Path) -> None:
+    def job(context: rayml.Context) -> list[int]:
+        from rayml._ray.spark import count_executors
+
+        def meet(_: object) -> None:
+            (tmp_path / f"daemon-{os.getppid()}").touch()  # each executor has one
+            eventually(lambda: len(list(tmp_path.glob("daemon-*"))) == 2)
+
+        before = count_executors(context.spark)
+        context.spark.range(4, numPartitions=4).foreach(meet)
+        eventually(lambda: count_executors(context.spark) == 1)
+        return [before, len(list(tmp_path.glob("daemon-*")))]
+
+    conf = {**QUICK, "spark.dynamicAllocation.executorIdleTimeout": "1s"}
+    engine = rayml.Spark(dynamic=(1, 2), conf=conf)
+    assert submit(job, engine=engine, resources=HALF).wait().result == [1, 2]
+
+
+POM = """
+<project><modelVersion>4.0.0</modelVersion>
+<groupId>org.example</groupId><artifactId>made-up</artifactId><version>1.0</version></project>
+"""
+
+
+def test_packages_are_loaded(submit: Submit, tmp_path: Path) -> None:
+    def job(context: rayml.Context) -> list[Any]:
+        spark: Any = context.spark.sparkContext
+        loader = spark._jvm.Thread.currentThread().getContextClassLoader()  # noqa: SLF001
+        served = spark._jsc.sc().listJars().mkString(" ")  # noqa: SLF001
+        return [loader.getResource("made/up.txt") is not None, "made-up-1.0.jar" in served]
+
+    folder = tmp_path / "maven" / "org" / "example" / "made-up" / "1.0"
+    folder.mkdir(parents=True)
+    (folder / "made-up-1.0.pom").write_text(POM)
+    with zipfile.ZipFile(folder / "made-up-1.0.jar", "w") as jar:
+        jar.writestr("made/up.txt", "made up")
+    conf = {**QUICK, "spark.jars.ivy": str(tmp_path / "ivy")}
+    engine = rayml.Spark(executors=1, conf=conf, packages=("org.example:made-up:1.0",))
+    env = {"DEFAULT_ARTIFACT_REPOSITORY": (tmp_path / "maven").as_uri()}  # else Maven Central
+    assert submit(job, engine=engine, resources=HALF, env=env).wait().result == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,60 @@ def test_an_unknown_engine_is_refused() -> None:
         parse_engine("torhc")
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "engine"),
+    [
+        (
+            "torch",
+            {"backend": "gloo", "timeout_s": "1.5"},
+            rayml.Torch(backend="gloo", timeout_s=1.5),
+        ),
+        ("torch", {"workers": "4"}, rayml.Torch(workers=4)),
+        ("horovod", {"elastic": "1,2"}, rayml.Horovod(elastic=(1, 2))),
+        ("horovod", {"elastic": "(1, 2)"}, rayml.Horovod(elastic=(1, 2))),
+        ("horovod", {"elastic": "[1, 2]"}, rayml.Horovod(elastic=(1, 2))),
+        ("dask", {"client": "true", "memory": "2Gi"}, rayml.Dask(client=True, memory="2Gi")),
+        ("dask", {"client": "False", "memory": "1024"}, rayml.Dask(memory="1024")),
+        ("spark", {"executors": "2", "cores": "1"}, rayml.Spark(executors=2, cores=1)),
+        ("spark", {"packages": "a:b:1,c:d:2"}, rayml.Spark(packages=("a:b:1", "c:d:2"))),
+        ("spark", {"packages": "a:b:1"}, rayml.Spark(packages=("a:b:1",))),
+        (
+            "spark",
+            {"spark.a": "8", "dynamic": "1,3", "spark.b": "a=b,c"},
+            rayml.Spark(dynamic=(1, 3), conf={"spark.a": "8", "spark.b": "a=b,c"}),
+        ),
+    ],
+)
+def test_words_are_read_as_an_engine_s_settings(
+    name: str, words: dict[str, str], engine: Any
+) -> None:
+    assert parse_engine(name, words) == engine
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("torch", {"backnd": "gloo"}, "'torch' has no setting 'backnd'; did you mean 'backend'"),
+        ("torch", {"spark.a": "1"}, "'torch' has no setting 'spark.a'; known: 'backend'"),
+        ("torch", {"backend": "mpi"}, "backend='mpi' is none of"),
+        ("torch", {"workers": "2.5"}, "workers='2.5' is not a count; give an integer from 1 up"),
+        ("torch", {"timeout_s": "soon"}, "timeout_s='soon' is not a time; give seconds above 0"),
+        ("horovod", {"elastic": "2"}, r"elastic='2' is not \(min, max\); give two counts"),
+        ("horovod", {"elastic": "3,2"}, "needs 1 <= min <= max"),
+        ("dask", {"client": "maybe"}, "client='maybe' is not an answer; give True or False"),
+        ("dask", {"memory": "4 gigs"}, "memory='4 gigs' is not a quantity"),
+        ("spark", {"packages": "hadoop-aws"}, "package 'hadoop-aws' is not of Maven; give group"),
+        ("spark", {"conf": "a=b"}, "conf='a=b' is no dict; give Spark's settings by their names"),
+        ("spark", {"spark.master": "x"}, "conf has spark.master, which rayml sets"),
+    ],
+)
+def test_words_that_are_no_settings_are_refused(
+    name: str, words: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_engine(name, words)
+
+
 def test_resources_without_an_engine_s_number_stay() -> None:
     resources = rayml.Resources(workers=5)
     assert resize_for(rayml.Torch(), resources) is resources
