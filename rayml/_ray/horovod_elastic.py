@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _COOLDOWN_S = (1, 30)
 # How often in a row a worker may be lost so soon after it began.
 _LOSSES, _SOON_S = 3, 30.0
+# How one ends that was lost: whatever else ends a rank is its own doing, and ends the job.
+_LOST = ("killed", "oom", "node_lost")
 # What a rank raises because of another one.
 _OTHERS = "HorovodInternalError"
 
@@ -194,7 +196,7 @@ class Crew:
             self._hung.discard(host)
             message = f"it did not come for {self._timeout_s:g} s to where the others waited"
             problem = Problem(kind="killed", message=message)
-        if problem.kind == "error" and _OTHERS not in problem.message:
+        if problem.kind not in _LOST and _OTHERS not in problem.message:
             self._problems = {_bundle(host): problem}
             self._failed.set()
             return

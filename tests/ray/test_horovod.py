@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Horovod(workers=2, timeout_s=60)
+ELASTIC = rayml.Horovod(elastic=(1, 2), timeout_s=60)
 HALF = rayml.Resources(cpus=0.5)
 AGAIN = rayml.Retry(attempts=3, backoff_s=0.01)
 
@@ -175,6 +177,23 @@ def test_a_failed_rank_s_end_ends_the_others_scripts_too(
     with pytest.raises(rayml.JobFailed, match=r"rank 1: train\.py exited with code 3"):
         run.wait()
     eventually(lambda: not marked(run.id), 10)
+
+
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_a_rank_that_exits_ends_the_job(
+    submit: Submit, tmp_path: Path, engine: rayml.Horovod
+) -> None:
+    def job(context: rayml.Context, folder: str) -> None:
+        Path(folder, f"rank-{os.getpid()}").touch()
+        if context.rank == 1:
+            sys.exit(3)
+        time.sleep(600)
+
+    run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: the function exited with code 3") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "exit")
+    assert len(list(tmp_path.glob("rank-*"))) == 2
 
 
 def marked(run: str) -> list[psutil.Process]:
