@@ -17,7 +17,13 @@ from ray.exceptions import RayError
 from ray.util import placement_group_table
 
 from rayml._ray.deaths import rank_failure
-from rayml._ray.horovod import find_absent, meeting_variables, read_waits, slot_variables
+from rayml._ray.horovod import (
+    find_absent,
+    meeting_variables,
+    read_waits,
+    slot_variables,
+    tell_numbers,
+)
 from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire, locate
 from rayml._ray.tasks import oom_kills
 from rayml.ranks import Rank
@@ -88,6 +94,8 @@ class _Driver(ElasticDriver):  # type: ignore[misc]  # it has no types
             del self._host_assignments[host]
         pending: list[SlotInfo] = super()._update_host_assignments(current_hosts)
         self._order = list(self._host_assignments)
+        slots = self._rank_assignments.values()
+        tell_numbers(self._rendezvous, {_bundle(slot.hostname): slot.rank for slot in slots})
         return pending
 
     def _get_host_assignments(self, current_hosts: DiscoveredHosts) -> tuple[Any, Any]:

@@ -287,6 +287,30 @@ def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> Non
     assert (sizes[0], sizes[-1]) == (2, 2)
 
 
+def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None:
+    def job() -> list[int]:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while state.step < 3:
+                if os.environ["HOROVOD_HOSTNAME"] == "worker-0":
+                    os._exit(1)
+                hvd.barrier()
+                state.step += 1
+
+        state = hvd.elastic.TorchState(step=0)
+        go_on(state)
+        size = hvd.size()
+        hvd.shutdown()
+        return [state.step, size]
+
+    run = submit(job, engine=ELASTIC, resources=HALF).wait()
+    assert run.result == [3, 1]
+
+
 def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
