@@ -16,10 +16,10 @@ import pytest
 import rayml
 from rayml import processes
 from tests.ray.eventually import eventually
-from tests.ray.test_torch import nothing_left, train_alone  # noqa: F401 - a fixture
+from tests.ray.test_torch import nothing_left, stand, train_alone  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
-    from tests.ray.conftest import Submit
+    from tests.ray.conftest import Gate, Submit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Horovod(workers=2, timeout_s=60)
@@ -180,6 +180,34 @@ def test_a_failed_rank_s_end_ends_the_others_scripts_too(
 
 
 @pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, engine: rayml.Horovod) -> None:
+    params = {"gate": str(gate), "stubborn": False}
+    run = submit(stand, params=params, engine=engine, resources=HALF)
+    gate.open()
+    eventually(lambda: len(list(gate.path.parent.glob("gate.*"))) == 2)
+    run.cancel(grace_s=20)
+    with pytest.raises(rayml.JobCancelled):
+        run.wait()
+    assert sorted(str(run.logs()).splitlines()) == [f"[rank {n}] rank {n} heard" for n in (0, 1)]
+    eventually(lambda: not marked(run.id), 20)
+
+
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_a_timeout_ends_all_ranks(submit: Submit, tmp_path: Path, engine: rayml.Horovod) -> None:
+    def job(folder: str) -> None:
+        Path(folder, f"rank-{os.getpid()}").touch()
+        while True:
+            time.sleep(0.05)
+
+    params = {"folder": str(tmp_path)}
+    run = submit(job, params=params, engine=engine, resources=HALF, timeout_s=1)
+    with pytest.raises(rayml.JobTimeout, match="longer than timeout_s=1"):
+        run.wait()
+    assert len(list(tmp_path.glob("rank-*"))) == 2
+    eventually(lambda: not marked(run.id), 20)
+
+
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
 def test_a_rank_that_exits_ends_the_job(
     submit: Submit, tmp_path: Path, engine: rayml.Horovod
 ) -> None:
@@ -194,6 +222,20 @@ def test_a_rank_that_exits_ends_the_job(
         run.wait()
     assert (caught.value.rank, caught.value.kind) == (1, "exit")
     assert len(list(tmp_path.glob("rank-*"))) == 2
+
+
+def test_a_retry_starts_all_ranks_of_an_elastic_job_again(submit: Submit) -> None:
+    def job(context: rayml.Context) -> float:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+        if (context.attempt, context.rank) == (1, 1):
+            raise ValueError("row 7 has no label")
+        return float(hvd.allreduce(torch.ones(1), op=hvd.Sum).item())
+
+    run = submit(job, engine=ELASTIC, resources=HALF, retry=AGAIN).wait()
+    assert (run.attempt, run.result) == (2, 2.0)
 
 
 def marked(run: str) -> list[psutil.Process]:
