@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 # A worker that was lost is tried again after some 2 s, and after twice as long each time.
 _COOLDOWN_S = (1, 30)
+# Within which time a node must take a connection.
+_ANSWER_S = 2.0
 # How often in a row a worker may be lost so soon after it began.
 _LOSSES, _SOON_S = 3, 30.0
 # How one ends that was lost: whatever else ends a rank is its own doing, and ends the job.
@@ -54,12 +57,30 @@ class _Bundles(HostDiscovery):  # type: ignore[misc]  # it has no types
     def __init__(self, group: PlacementGroup) -> None:
         super().__init__()
         self._group = group
+        self._doubted: set[str] = set()
+
+    def doubt(self, host: str) -> None:
+        """Note that a worker was lost: Ray calls a node that is gone alive for some time yet."""
+        self._doubted.add(host)
 
     def find_available_hosts_and_slots(self) -> dict[str, int]:
         """Return the workers that are there."""
-        nodes = placement_group_table(self._group)["bundles_to_node_id"]
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return {_host(bundle): 1 for bundle, node in sorted(nodes.items()) if node in alive}
+        bundles = placement_group_table(self._group)["bundles_to_node_id"]
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        found = {_host(bundle): alive[node] for bundle, node in bundles.items() if node in alive}
+        return {
+            host: 1
+            for host in sorted(found, key=_bundle)
+            if host not in self._doubted or _answers(found[host])
+        }
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Tell whether Ray's process on a node takes connections."""
+    address = (node["NodeManagerAddress"], node["NodeManagerPort"])
+    with suppress(OSError), socket.create_connection(address, _ANSWER_S):
+        return True
+    return False
 
 
 def _host(bundle: int) -> str:
@@ -131,8 +152,9 @@ class Crew:
         self._least, self._most = bounds
         self._group = held_group()
         self._server = RendezvousServer()
+        self._bundles = _Bundles(self._group)
         self._driver = _Driver(
-            self._server, _Bundles(self._group), *bounds, timeout_s, cooldown_range=_COOLDOWN_S
+            self._server, self._bundles, *bounds, timeout_s, cooldown_range=_COOLDOWN_S
         )
         self._port: int = self._server.start(create_rendezvous_handler(self._driver))
         self._actors: dict[str, Actor] = {}
@@ -197,6 +219,7 @@ class Crew:
 
     def _lose(self, host: str, failure: RankFailed, began: float) -> None:
         self._driver.forget(host)
+        self._bundles.doubt(host)
         if self._failed.is_set():
             return
         problem = failure.problem

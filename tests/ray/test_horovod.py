@@ -15,6 +15,7 @@ import pytest
 
 import rayml
 from rayml import processes
+from tests.ray.conftest import finish, started_script
 from tests.ray.eventually import eventually
 from tests.ray.test_torch import nothing_left, stand, train_alone  # noqa: F401 - a fixture
 
@@ -300,6 +301,62 @@ def test_an_elastic_job_goes_on_from_the_last_commit(
     assert weights == pytest.approx(train_alone(5))
     assert run.history("size", rank=1).step.tolist() == [0, 1, 2, 3, 4]
     assert "goes" in str(run.logs())
+
+
+MACHINES = """
+import os, signal, sys
+from pathlib import Path
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+import ray
+from ray.cluster_utils import Cluster
+import rayml
+
+def job(folder, lost):
+    import horovod.torch as hvd
+
+    hvd.init()
+    mark = Path(folder, "lost")
+
+    @hvd.elastic.run
+    def go_on(state):
+        while state.step < 9:
+            is_lost = state.step == 3 and os.environ["HOROVOD_HOSTNAME"] == f"worker-{lost}"
+            if is_lost and not mark.exists():
+                mark.touch()
+                os.kill(os.getppid(), signal.SIGKILL)  # Ray's process on its machine
+                os._exit(1)
+            state.step += 1
+            state.commit()
+
+    state = hvd.elastic.TorchState(step=0)
+    go_on(state)
+    return state.step
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+try:
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    folder, lost = sys.argv[1:]
+    engine = rayml.Horovod(elastic=(1, 2))
+    retry = rayml.Retry(attempts=2, backoff_s=0.01, on=("node_lost",))
+    params = {"folder": folder, "lost": int(lost)}
+    run = rayml.submit(job, params=params, engine=engine, retry=retry, store=folder + "/store")
+    run.wait(200)
+    print(run.state, run.attempt, run.result)
+finally:
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+# The ranks' meeting place is on the first worker's machine.
+@pytest.mark.parametrize(("lost", "attempts"), [(0, 2), (1, 1)])
+def test_a_lost_machine_is_made_up_for(tmp_path: Path, lost: int, attempts: int) -> None:
+    with started_script(tmp_path, MACHINES, tmp_path, lost) as process:
+        out, _ = finish(process, 240)
+    assert f"succeeded {attempts} 9" in out
 
 
 def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> None:
