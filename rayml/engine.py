@@ -97,8 +97,9 @@ class Horovod(
         workers: How many; those of `Resources` by default.
         elastic: `(min, max)`: the job gets as many workers as the larger number, and code under
             `hvd.elastic.run` goes on from its last commit while a worker that died is away, as
-            long as the smaller number is left; one that is back joins at the next commit. Each
-            worker counts as a machine of its own then: `hvd.local_rank()` is 0.
+            long as the smaller number is left; one that is back joins at the next commit. It
+            begins when all of them are held, and the loss of the first one's machine ends the
+            attempt. Each worker counts as a machine of its own then: `hvd.local_rank()` is 0.
         timeout_s: Seconds that ranks wait for one that does not come to a collective operation.
             Then the attempt fails and names it; an elastic job goes on without it.
 

@@ -393,7 +393,7 @@ class Supervisor(threading.Thread):
         if rank.node in ("", _ray.this_node()):
             function(*args)
         elif _ray.node_is_alive(rank.node):
-            with suppress(RayError):  # Ray has not noticed yet that it is gone, and all on it
+            with suppress(*_ray.NODE_LOSSES):  # Ray hears of it late, and nothing is left there
                 ray.get(_ray.run_on_node(rank.node, function, *args), timeout=60)
 
     # --- around the attempts ---

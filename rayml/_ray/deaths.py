@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ray.exceptions import (
     ActorDiedError,
+    ActorUnavailableError,
     NodeDiedError,
     OutOfMemoryError,
     RayError,
     RaySystemError,
     RayTaskError,
     RuntimeEnvSetupError,
+    TaskUnschedulableError,
     WorkerCrashedError,
 )
 
@@ -18,6 +20,8 @@ from rayml._ray.tasks import oom_kills
 from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
+# What a task raises whose node goes away, before or after it has begun.
+NODE_LOSSES = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
 RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
 
@@ -32,7 +36,8 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
     if isinstance(exc, OutOfMemoryError) or oom_kills() > oom_kills_before:
         message = "it was killed for memory: its machine, or its container, had no more"
         return Problem(kind="oom", message=message)
-    if isinstance(exc, NodeDiedError | RaySystemError) or not is_alive():
+    # A node that is gone closes its connections some time before Ray calls it dead.
+    if isinstance(exc, NodeDiedError | ActorUnavailableError | RaySystemError) or not is_alive():
         return RAY_DIED
     if isinstance(exc, WorkerCrashedError | ActorDiedError):
         if "its node has died" in str(exc):

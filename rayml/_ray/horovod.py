@@ -11,7 +11,7 @@ import ray
 from horovod.runner.common.util import codec
 from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
 from horovod.runner.gloo_run import create_slot_env_vars
-from horovod.runner.http.http_client import put_data_into_kvstore
+from horovod.runner.http.http_client import put_data_into_kvstore, read_data_from_kvstore
 from horovod.runner.http.http_server import RendezvousServer
 
 from rayml._ray.members import await_all, held_group, hire, locate
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Under which name ranks tell that they wait.
 _WAITS = "rayml-waits"
+# Under which they find their numbers, those of an elastic job.
+_NUMBERS = "rayml-numbers"
 
 
 def fit(
@@ -96,9 +98,7 @@ def find_absent(
 
 def report_wait(rank: int, seconds: float) -> None:
     """Tell where the ranks meet for how long this one waits for the others; 0 if it does not."""
-    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
-    port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-    put_data_into_kvstore(address, port, _WAITS, str(rank), seconds)
+    put_data_into_kvstore(*_meeting_place(), _WAITS, str(rank), seconds)
 
 
 def read_waits(server: RendezvousServer) -> dict[int, float]:
@@ -106,6 +106,27 @@ def read_waits(server: RendezvousServer) -> dict[int, float]:
     with server._httpd.cache_lock:
         found = dict(server._httpd.cache.get(_WAITS, {}))
     return {int(rank): codec.loads_base64(seconds) for rank, seconds in found.items()}
+
+
+def tell_numbers(server: RendezvousServer, numbers: Mapping[int, int]) -> None:
+    """Let ranks that meet here look up their numbers in the newest group, also after its end."""
+    told = {str(rank): codec.dumps_base64(n, to_ascii=False) for rank, n in numbers.items()}
+    with server._httpd.cache_lock:
+        server._httpd.cache[_NUMBERS] = told
+
+
+def find_number(rank: int) -> int:
+    """Return which one a rank is in the newest group, as `tell_numbers` has told.
+
+    Raises:
+        RuntimeError: It is in none, or where they meet is closed.
+    """
+    return int(read_data_from_kvstore(*_meeting_place(), _NUMBERS, str(rank)))
+
+
+def _meeting_place() -> tuple[str, int]:
+    port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    return os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], port
 
 
 @contextmanager

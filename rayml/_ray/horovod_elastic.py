@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,13 @@ from ray.exceptions import RayError
 from ray.util import placement_group_table
 
 from rayml._ray.deaths import rank_failure
-from rayml._ray.horovod import find_absent, meeting_variables, read_waits, slot_variables
+from rayml._ray.horovod import (
+    find_absent,
+    meeting_variables,
+    read_waits,
+    slot_variables,
+    tell_numbers,
+)
 from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire, locate
 from rayml._ray.tasks import oom_kills
 from rayml.ranks import Rank
@@ -34,8 +41,12 @@ if TYPE_CHECKING:
 
 # A worker that was lost is tried again after some 2 s, and after twice as long each time.
 _COOLDOWN_S = (1, 30)
+# Within which time a node must take a connection.
+_ANSWER_S = 2.0
 # How often in a row a worker may be lost so soon after it began.
 _LOSSES, _SOON_S = 3, 30.0
+# How one ends that was lost: whatever else ends a rank is its own doing, and ends the job.
+_LOST = ("killed", "oom", "node_lost")
 # What a rank raises because of another one.
 _OTHERS = "HorovodInternalError"
 
@@ -46,12 +57,30 @@ class _Bundles(HostDiscovery):  # type: ignore[misc]  # it has no types
     def __init__(self, group: PlacementGroup) -> None:
         super().__init__()
         self._group = group
+        self._doubted: set[str] = set()
+
+    def doubt(self, host: str) -> None:
+        """Note that a worker was lost: Ray calls a node that is gone alive for some time yet."""
+        self._doubted.add(host)
 
     def find_available_hosts_and_slots(self) -> dict[str, int]:
         """Return the workers that are there."""
-        nodes = placement_group_table(self._group)["bundles_to_node_id"]
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return {_host(bundle): 1 for bundle, node in sorted(nodes.items()) if node in alive}
+        bundles = placement_group_table(self._group)["bundles_to_node_id"]
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        found = {_host(bundle): alive[node] for bundle, node in bundles.items() if node in alive}
+        return {
+            host: 1
+            for host in sorted(found, key=_bundle)
+            if host not in self._doubted or _answers(found[host])
+        }
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Tell whether Ray's process on a node takes connections."""
+    address = (node["NodeManagerAddress"], node["NodeManagerPort"])
+    with suppress(OSError), socket.create_connection(address, _ANSWER_S):
+        return True
+    return False
 
 
 def _host(bundle: int) -> str:
@@ -86,6 +115,8 @@ class _Driver(ElasticDriver):  # type: ignore[misc]  # it has no types
             del self._host_assignments[host]
         pending: list[SlotInfo] = super()._update_host_assignments(current_hosts)
         self._order = list(self._host_assignments)
+        slots = self._rank_assignments.values()
+        tell_numbers(self._rendezvous, {_bundle(slot.hostname): slot.rank for slot in slots})
         return pending
 
     def _get_host_assignments(self, current_hosts: DiscoveredHosts) -> tuple[Any, Any]:
@@ -121,8 +152,9 @@ class Crew:
         self._least, self._most = bounds
         self._group = held_group()
         self._server = RendezvousServer()
+        self._bundles = _Bundles(self._group)
         self._driver = _Driver(
-            self._server, _Bundles(self._group), *bounds, timeout_s, cooldown_range=_COOLDOWN_S
+            self._server, self._bundles, *bounds, timeout_s, cooldown_range=_COOLDOWN_S
         )
         self._port: int = self._server.start(create_rendezvous_handler(self._driver))
         self._actors: dict[str, Actor] = {}
@@ -187,6 +219,7 @@ class Crew:
 
     def _lose(self, host: str, failure: RankFailed, began: float) -> None:
         self._driver.forget(host)
+        self._bundles.doubt(host)
         if self._failed.is_set():
             return
         problem = failure.problem
@@ -194,7 +227,7 @@ class Crew:
             self._hung.discard(host)
             message = f"it did not come for {self._timeout_s:g} s to where the others waited"
             problem = Problem(kind="killed", message=message)
-        if problem.kind == "error" and _OTHERS not in problem.message:
+        if problem.kind not in _LOST and _OTHERS not in problem.message:
             self._problems = {_bundle(host): problem}
             self._failed.set()
             return

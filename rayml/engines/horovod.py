@@ -132,8 +132,18 @@ class _Member(Rank):
     """A rank whose number is Horovod's: it changes when others go or come."""
 
     def now(self) -> Rank:
-        """Return which it is in the group that there is; outside of one, which it was made as."""
+        """Return which it is in the group that there is; outside of one, which it is to be or was.
+
+        Where Horovod is not loaded, that is which it was made as.
+        """
         hvd = sys.modules.get("horovod.torch")
-        if hvd is None or not hvd.is_initialized():
+        if hvd is None:
             return self
-        return replace(self, rank=hvd.rank(), world_size=hvd.size())
+        if hvd.is_initialized():
+            return replace(self, rank=hvd.rank(), world_size=hvd.size())
+        from rayml._ray.horovod import find_number  # noqa: PLC0415 - loads Horovod
+
+        # The group may be over, and this a process that the rank has started elsewhere.
+        with suppress(RuntimeError, OSError, KeyError):
+            return replace(self, rank=find_number(self.rank))
+        return self

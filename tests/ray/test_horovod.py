@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +15,16 @@ import pytest
 
 import rayml
 from rayml import processes
+from tests.ray.conftest import finish, started_script
 from tests.ray.eventually import eventually
-from tests.ray.test_torch import nothing_left, train_alone  # noqa: F401 - a fixture
+from tests.ray.test_torch import nothing_left, stand, train_alone  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
-    from tests.ray.conftest import Submit
+    from tests.ray.conftest import Gate, Submit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Horovod(workers=2, timeout_s=60)
+ELASTIC = rayml.Horovod(elastic=(1, 2), timeout_s=60)
 HALF = rayml.Resources(cpus=0.5)
 AGAIN = rayml.Retry(attempts=3, backoff_s=0.01)
 
@@ -245,6 +248,65 @@ def test_a_failed_rank_s_end_ends_the_others_scripts_too(
     eventually(lambda: not marked(run.id), 10)
 
 
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, engine: rayml.Horovod) -> None:
+    params = {"gate": str(gate), "stubborn": False}
+    run = submit(stand, params=params, engine=engine, resources=HALF)
+    gate.open()
+    eventually(lambda: len(list(gate.path.parent.glob("gate.*"))) == 2)
+    run.cancel(grace_s=20)
+    with pytest.raises(rayml.JobCancelled):
+        run.wait()
+    assert sorted(str(run.logs()).splitlines()) == [f"[rank {n}] rank {n} heard" for n in (0, 1)]
+    eventually(lambda: not marked(run.id), 20)
+
+
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_a_timeout_ends_all_ranks(submit: Submit, tmp_path: Path, engine: rayml.Horovod) -> None:
+    def job(folder: str) -> None:
+        Path(folder, f"rank-{os.getpid()}").touch()
+        while True:
+            time.sleep(0.05)
+
+    params = {"folder": str(tmp_path)}
+    run = submit(job, params=params, engine=engine, resources=HALF, timeout_s=1)
+    with pytest.raises(rayml.JobTimeout, match="longer than timeout_s=1"):
+        run.wait()
+    assert len(list(tmp_path.glob("rank-*"))) == 2
+    eventually(lambda: not marked(run.id), 20)
+
+
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+def test_a_rank_that_exits_ends_the_job(
+    submit: Submit, tmp_path: Path, engine: rayml.Horovod
+) -> None:
+    def job(context: rayml.Context, folder: str) -> None:
+        Path(folder, f"rank-{os.getpid()}").touch()
+        if context.rank == 1:
+            sys.exit(3)
+        time.sleep(600)
+
+    run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: the function exited with code 3") as caught:
+        run.wait()
+    assert (caught.value.rank, caught.value.kind) == (1, "exit")
+    assert len(list(tmp_path.glob("rank-*"))) == 2
+
+
+def test_a_retry_starts_all_ranks_of_an_elastic_job_again(submit: Submit) -> None:
+    def job(context: rayml.Context) -> float:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+        if (context.attempt, context.rank) == (1, 1):
+            raise ValueError("row 7 has no label")
+        return float(hvd.allreduce(torch.ones(1), op=hvd.Sum).item())
+
+    run = submit(job, engine=ELASTIC, resources=HALF, retry=AGAIN).wait()
+    assert (run.attempt, run.result) == (2, 2.0)
+
+
 def marked(run: str) -> list[psutil.Process]:
     """Return a run's processes."""
     found = []
@@ -309,6 +371,62 @@ def test_an_elastic_job_goes_on_from_the_last_commit(
     assert "goes" in str(run.logs())
 
 
+MACHINES = """
+import os, signal, sys
+from pathlib import Path
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+import ray
+from ray.cluster_utils import Cluster
+import rayml
+
+def job(folder, lost):
+    import horovod.torch as hvd
+
+    hvd.init()
+    mark = Path(folder, "lost")
+
+    @hvd.elastic.run
+    def go_on(state):
+        while state.step < 9:
+            is_lost = state.step == 3 and os.environ["HOROVOD_HOSTNAME"] == f"worker-{lost}"
+            if is_lost and not mark.exists():
+                mark.touch()
+                os.kill(os.getppid(), signal.SIGKILL)  # Ray's process on its machine
+                os._exit(1)
+            state.step += 1
+            state.commit()
+
+    state = hvd.elastic.TorchState(step=0)
+    go_on(state)
+    return state.step
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+try:
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    folder, lost = sys.argv[1:]
+    engine = rayml.Horovod(elastic=(1, 2))
+    retry = rayml.Retry(attempts=2, backoff_s=0.01, on=("node_lost",))
+    params = {"folder": folder, "lost": int(lost)}
+    run = rayml.submit(job, params=params, engine=engine, retry=retry, store=folder + "/store")
+    run.wait(200)
+    print(run.state, run.attempt, run.result)
+finally:
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+# The ranks' meeting place is on the first worker's machine.
+@pytest.mark.parametrize(("lost", "attempts"), [(0, 2), (1, 1)])
+def test_a_lost_machine_is_made_up_for(tmp_path: Path, lost: int, attempts: int) -> None:
+    with started_script(tmp_path, MACHINES, tmp_path, lost) as process:
+        out, _ = finish(process, 240)
+    assert f"succeeded {attempts} 9" in out
+
+
 def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> None:
     def job(folder: str) -> list[int]:
         import horovod.torch as hvd
@@ -334,6 +452,30 @@ def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> Non
     # What a rank has saved before it notices the loss counts.
     assert "".join(map(str, sizes)).strip("2") == "1" * sizes.count(1)
     assert (sizes[0], sizes[-1]) == (2, 2)
+
+
+def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None:
+    def job() -> list[int]:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while state.step < 3:
+                if os.environ["HOROVOD_HOSTNAME"] == "worker-0":
+                    os._exit(1)
+                hvd.barrier()
+                state.step += 1
+
+        state = hvd.elastic.TorchState(step=0)
+        go_on(state)
+        size = hvd.size()
+        hvd.shutdown()
+        return [state.step, size]
+
+    run = submit(job, engine=ELASTIC, resources=HALF).wait()
+    assert run.result == [3, 1]
 
 
 def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
