@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    GetTimeoutError,
     NodeDiedError,
     OutOfMemoryError,
     RayError,
@@ -21,7 +22,7 @@ from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
 # What a task raises whose node goes away, before or after it has begun.
-NODE_LOSSES = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
+NODE_LOSSES = (GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
 RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
 

@@ -182,7 +182,7 @@ def test_a_script_s_rank_that_hangs_is_named(submit: Submit, work: Path) -> None
     assert caught.value.rank == 1
 
 
-ELASTIC = """
+HESITANT = """
 import os, sys, time
 from pathlib import Path
 import horovod.torch as hvd
@@ -211,7 +211,7 @@ assert not psutil.pid_exists(int(mark.read_text()))
 def test_an_elastic_script_s_rank_that_hangs_is_replaced(
     submit: Submit, work: Path, tmp_path: Path
 ) -> None:
-    (work / "train.py").write_text(ELASTIC)
+    (work / "train.py").write_text(HESITANT)
     # Horovod, too, waits no longer than this for the one that comes in its place.
     engine = rayml.Horovod(elastic=(2, 2), timeout_s=20)
     mark = tmp_path / "hung"
