@@ -81,11 +81,11 @@ BASELINES = (("bare", "Dask-on-Ray", 1.15), ("local", "LocalCluster", None))
 
 
 def measure(folder: str, **options: Any) -> dict[str, float]:
-    """Return the seconds of each query, after a first small computation."""
+    """Return the seconds of each query, once each worker has loaded what computes it."""
     import dask
 
-    dask.compute(*[dask.delayed(time.sleep)(0.2) for _ in range(8)])
-    read(folder).partitions[:4].arr_delay.sum().compute()
+    dask.compute(*[dask.delayed(time.sleep)(1) for _ in range(4)])
+    group(folder)
     took = {}
     for name, query in QUERIES.items():
         started = time.perf_counter()

@@ -8,7 +8,7 @@ handles references.
 
 from __future__ import annotations
 
-import os
+import tempfile
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -151,7 +151,7 @@ def _execute(
 ) -> tuple[object, tuple[bytes | None, bytes]]:
     """Return what a task returns; and its error, packed, and what it has printed."""
     value = packed = None
-    with os.fdopen(os.memfd_create("rayml-dask"), "rb") as printed:
+    with tempfile.TemporaryFile() as printed:
         # The next task here may be of another job.
         with output_to(printed.fileno()), processes.variables(secrets or {}):
             try:
