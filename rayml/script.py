@@ -8,12 +8,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from rayml import launch
+from rayml._ray import OUT_OF_MEMORY, oom_kills
 from rayml.engines import scripts
 from rayml.tracker.records import Problem
 
@@ -46,9 +46,14 @@ def run_script(spec: Spec, environment: Mapping[str, str], output: Path) -> None
         ScriptFailed: It exited with another code than 0, or was killed.
     """
     script = str(Path(spec.working_dir, spec.target.file))
-    with NamedTemporaryFile(prefix="rayml-problem-") as told:
-        code = _run_child([*_launcher(), told.name, script, *spec.args], environment)
+    before = oom_kills()
+    # In memory, so that nothing of it is left, and opened by name, so that no child inherits it.
+    with open(os.memfd_create("rayml-problem"), "rb") as told:  # noqa: PTH123 - it has no path
+        file = f"/proc/{os.getpid()}/fd/{told.fileno()}"
+        code = _run_child([*_launcher(), file, script, *spec.args], environment)
         problem = told.read()
+    if code == -signal.SIGKILL and oom_kills() > before:
+        raise ScriptFailed(Problem(kind="oom", message=OUT_OF_MEMORY))
     if code != 0:
         raise ScriptFailed(_problem(Path(script).name, code, problem, output))
 
@@ -99,4 +104,6 @@ def last_traceback(path: Path) -> str:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
     _, found, tail = text.rpartition("Traceback (most recent call last):\n")
-    return found + tail.rstrip() if found else ""
+    unindented = [line for line in tail.splitlines() if line.strip() and line[0] != " "]
+    # More than the line that names the error: the script went on after it.
+    return found + tail.rstrip() if found and len(unindented) == 1 else ""

@@ -132,17 +132,22 @@ class _Submitter:
     ) -> None:
         self._pending.discard(cast("ray.ObjectRef[Any]", end))
         try:
+            answer.set_result([(key, *self._end_of(value, done))])
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, Dask waits for an answer
+            answer.set_exception(exc)
+
+    def _end_of(self, value: object, done: Future[Any]) -> tuple[object, bool]:
+        """Return what a task has ended with, as Dask takes it, and whether it has failed."""
+        try:
             packed, printed = done.result()
         except RayTaskError as exc:  # what goes in or comes out cannot be pickled
-            answer.set_result([(key, (exc.cause, None), True)])
-        except TaskCancelledError as exc:
-            answer.set_exception(exc)
+            return (exc.cause, None), True
+        except TaskCancelledError:
+            raise
         except RayError as exc:
-            answer.set_exception(rank_failure(exc, self._oom_kills))
-        else:
-            _print(printed)
-            outcome = (value, None) if packed is None else cloudpickle.loads(packed)
-            answer.set_result([(key, outcome, packed is not None)])
+            raise rank_failure(exc, self._oom_kills) from exc
+        _print(printed)
+        return ((value, None), False) if packed is None else (cloudpickle.loads(packed), True)
 
 
 @ray.remote(num_returns=2)
@@ -157,15 +162,28 @@ def _execute(
             try:
                 compute = cast("Callable[..., object]", _fetch_inside(task))
                 value = compute(dict(zip(names, values, strict=True)))
-            except Exception as exc:  # noqa: BLE001 - the author of the graph gets it, as it is
-                packed = cast("bytes", pack_exception(exc, cloudpickle.dumps))
+            except Exception as exc:  # noqa: BLE001 - the author of the graph gets it
+                packed = _pack(exc)
         printed.seek(0)
         return value, (packed, printed.read())
 
 
+def _pack(exc: Exception) -> bytes:
+    """Return an error as it is, or, of a kind that can be taken apart only, what it says."""
+    packed = cast("bytes", pack_exception(exc, cloudpickle.dumps))
+    try:
+        cloudpickle.loads(packed)
+    except Exception:  # noqa: BLE001 - its own code runs there
+        try:
+            raise RuntimeError(f"{type(exc).__name__}: {exc}").with_traceback(exc.__traceback__)
+        except RuntimeError as plain:
+            return cast("bytes", pack_exception(plain, cloudpickle.dumps))
+    return packed
+
+
 def _print(printed: bytes) -> None:
     if printed:
-        with suppress(ValueError):  # the job has closed its output
+        with suppress(Exception):  # the job has closed its output, or put something else there
             print(printed.decode("utf-8", "backslashreplace"), end="", flush=True)  # noqa: T201
 
 

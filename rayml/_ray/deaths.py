@@ -23,6 +23,7 @@ from rayml.tracker.records import Problem
 
 # What a task raises whose node goes away, before or after it has begun.
 NODE_LOSSES = (GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
+OUT_OF_MEMORY = "it was killed for memory: its machine, or its container, had no more"
 RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
 
@@ -35,8 +36,7 @@ def explain_death(exc: RayError, pid: int, oom_kills_before: int) -> Problem:
         oom_kills_before: How many processes the kernel had killed for memory when it began.
     """
     if isinstance(exc, OutOfMemoryError) or oom_kills() > oom_kills_before:
-        message = "it was killed for memory: its machine, or its container, had no more"
-        return Problem(kind="oom", message=message)
+        return Problem(kind="oom", message=OUT_OF_MEMORY)
     # A node that is gone closes its connections some time before Ray calls it dead.
     if isinstance(exc, NodeDiedError | ActorUnavailableError | RaySystemError) or not is_alive():
         return RAY_DIED

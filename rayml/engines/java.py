@@ -103,8 +103,14 @@ def options(scratch: Path, version: int) -> str:
     """Return what every Java process of a session is started with."""
     packages = OPENED if version > _LAST_OPEN else ()
     opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in packages]
-    # Files about a process's performance, and libraries that it unpacks, would outlive it in /tmp.
-    return " ".join(["-XX:-UsePerfData", f"-Djava.io.tmpdir={scratch}", *opened])
+    # Files about a process's performance, and libraries that it unpacks, would outlive it in /tmp;
+    # and what it writes when it crashes, in the folder where it was started.
+    own = [
+        "-XX:-UsePerfData",
+        f"-Djava.io.tmpdir={scratch}",
+        f"-XX:ErrorFile={scratch}/crash-%p.log",
+    ]
+    return " ".join([*own, *opened])
 
 
 def _known() -> str:

@@ -296,6 +296,24 @@ def test_tasks_end_when_the_job_s_time_is_over(
     eventually(lambda: not _folders())
 
 
+def test_an_error_that_cannot_be_put_together_again_ends_the_graph(submit: Submit) -> None:
+    def compute() -> None:
+        import dask
+
+        class BadRow(Exception):
+            def __init__(self, row: int, column: str) -> None:
+                super().__init__(f"row {row}, {column}")
+
+        def step(number: int) -> int:
+            raise BadRow(number, "delay")
+
+        dask.delayed(step)(7).compute()
+
+    run = submit(compute, engine=PAIR, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="BadRow: row 7, delay"):
+        run.wait()
+
+
 SCRIPT = """
 import sys
 import dask.dataframe as dd

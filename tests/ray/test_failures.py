@@ -213,6 +213,24 @@ class TestCodeThatFails:
         assert caught.value.kind == "error"
         assert caught.value.traceback.splitlines()[-1] == "ZeroDivisionError: division by zero"
 
+    def test_an_error_that_a_script_went_on_after_is_not_its_end(
+        self, submit: Submit, work: Path
+    ) -> None:
+        (work / "goes_on.py").write_text(
+            dedent("""
+                import sys, traceback
+                try:
+                    1 / 0
+                except ZeroDivisionError:
+                    traceback.print_exc()
+                print("goes on")
+                sys.exit(3)
+            """)
+        )
+        with pytest.raises(rayml.JobFailed, match=r"goes_on\.py exited with code 3") as caught:
+            submit("goes_on.py").wait()
+        assert (caught.value.kind, caught.value.traceback) == ("exit", "")
+
     def test_a_forked_child_does_not_speak_for_its_script(
         self, submit: Submit, work: Path
     ) -> None:
