@@ -177,6 +177,7 @@ def _pack(exc: Exception) -> bytes:
         try:
             raise RuntimeError(f"{type(exc).__name__}: {exc}").with_traceback(exc.__traceback__)
         except RuntimeError as plain:
+            plain.__context__ = None  # it would be packed too
             return cast("bytes", pack_exception(plain, cloudpickle.dumps))
     return packed
 
