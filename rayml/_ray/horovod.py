@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _WAITS = "rayml-waits"
 # Under which they find their numbers, those of an elastic job.
 _NUMBERS = "rayml-numbers"
+# For how much longer than ranks may wait Gloo does: in `hvd.init()` it then ends the process that
+# waits, before the one that did not come could be named.
+_LEEWAY_S = 10
 
 
 def fit(
@@ -161,7 +164,7 @@ def meeting_variables(port: int, seat: Seat, timeout_s: float) -> dict[str, str]
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": ray.util.get_node_ip_address(),
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(timeout_s))),
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(round(timeout_s) + _LEEWAY_S),
     }
 
 

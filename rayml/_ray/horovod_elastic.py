@@ -158,6 +158,7 @@ class Crew:
         )
         self._port: int = self._server.start(create_rendezvous_handler(self._driver))
         self._actors: dict[str, Actor] = {}
+        self._began: dict[str, float] = {}
         self._hung: set[str] = set()
         self._losses: Counter[str] = Counter()
         self._returned: dict[int, bytes] = {}
@@ -197,6 +198,7 @@ class Crew:
             return 1, time.time()
         finally:
             self._actors.pop(host, None)
+            self._began.pop(host, None)
             ray.kill(actor)
         self._returned[number] = returned
         return 0, time.time()
@@ -207,6 +209,7 @@ class Crew:
         (seat,) = locate([actor])
         variables = meeting_variables(self._port, seat, self._timeout_s) | slot_variables(slot)
         rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node)
+        self._began[slot.hostname] = time.monotonic()
         task: Any = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
         while not self._has_ended(task):
             if any(event.is_set() for event in events):
@@ -227,6 +230,8 @@ class Crew:
             self._hung.discard(host)
             message = f"it did not come for {self._timeout_s:g} s to where the others waited"
             problem = Problem(kind="killed", message=message)
+            # Those that waited for it to come to `hvd.init()` may have died of that already.
+            self._problems = {_bundle(host): problem} | self._problems
         if problem.kind not in _LOST and _OTHERS not in problem.message:
             self._problems = {_bundle(host): problem}
             self._failed.set()
@@ -243,8 +248,11 @@ class Crew:
         waits |= {_bundle(host): now - since for host, since in dict(self._driver.ready).items()}
         running = {_bundle(host): actor for host, actor in dict(self._actors).items()}
         for bundle in find_absent(waits, running, self._timeout_s) or ():
-            self._hung.add(_host(bundle))
-            ray.kill(running[bundle])
+            host = _host(bundle)
+            # One that is new had less time than that, however long the others have waited.
+            if now - self._began.get(host, now) >= self._timeout_s:
+                self._hung.add(host)
+                ray.kill(running[bundle])
 
     def _disband(self) -> None:
         for actor in list(self._actors.values()):

@@ -102,6 +102,24 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
     assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
 
 
+@pytest.mark.parametrize("elastic", [None, (1, 2)])
+def test_a_rank_that_never_comes_to_init_is_named(
+    submit: Submit, elastic: tuple[int, int] | None
+) -> None:
+    def job(context: rayml.Context) -> None:
+        import horovod.torch as hvd
+
+        if context.rank == 1:
+            time.sleep(600)
+        hvd.init()
+
+    engine = rayml.Horovod(workers=2, elastic=elastic, timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match=r"rank 1.* did not come for 4 s") as caught:
+        run.wait(60)
+    assert caught.value.rank == 1
+
+
 def test_a_rank_that_hangs_is_named(submit: Submit) -> None:
     def job(context: rayml.Context) -> None:
         import horovod.torch as hvd
