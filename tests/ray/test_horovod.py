@@ -15,6 +15,7 @@ import pytest
 
 import rayml
 from rayml import processes
+from rayml.logs import capture_path
 from tests.ray.conftest import finish, started_script
 from tests.ray.eventually import eventually
 from tests.ray.test_torch import nothing_left, stand, train_alone  # noqa: F401 - a fixture
@@ -482,6 +483,7 @@ def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None
         def go_on(state: Any) -> None:
             while state.step < 3:
                 if os.environ["HOROVOD_HOSTNAME"] == "worker-0":
+                    print("goes", flush=True)
                     os._exit(1)
                 hvd.barrier()
                 state.step += 1
@@ -494,6 +496,8 @@ def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None
 
     run = submit(job, engine=ELASTIC, resources=HALF).wait()
     assert run.result == [3, 1]
+    assert "goes" in str(run.logs())
+    assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}*"))
 
 
 def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
