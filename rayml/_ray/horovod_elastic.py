@@ -188,9 +188,9 @@ class Crew:
         """See one rank through; Horovod wants to know its exit code, and when that was."""
         host, before, began = slot.hostname, oom_kills(), time.monotonic()
         actor = self._actors[host] = hire(self._group, _bundle(host), self._share)
-        self._problems.pop(_bundle(host), None)
+        lost = self._problems.pop(_bundle(host), None)
         try:
-            number, returned = self._result(actor, slot, events)
+            number, returned = self._result(actor, slot, events, lost.message if lost else "")
         except RayError as exc:
             self._lose(host, rank_failure(exc, before), began)
             return 1, time.time()
@@ -204,11 +204,11 @@ class Crew:
         return 0, time.time()
 
     def _result(
-        self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event]
+        self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event], lost: str
     ) -> tuple[int, bytes]:
         (seat,) = locate([actor])
         variables = meeting_variables(self._port, seat, self._timeout_s) | slot_variables(slot)
-        rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node)
+        rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node, lost)
         self._began[slot.hostname] = time.monotonic()
         task: Any = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
         while not self._has_ended(task):

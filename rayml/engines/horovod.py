@@ -128,7 +128,7 @@ def _is_of_waiting(frame: FrameType) -> bool:
 
 
 def _call_elastic(main: Callable[[Rank], bytes], rank: Rank) -> tuple[int, bytes]:
-    member = _Member(rank.rank, rank.world_size, rank.local_rank, rank.node)
+    member = _Member(rank.rank, rank.world_size, rank.local_rank, rank.node, rank.lost)
     returned = main(member)
     return member.now().rank, returned
 

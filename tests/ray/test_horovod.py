@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -387,7 +388,13 @@ def test_an_elastic_job_goes_on_from_the_last_commit(
     assert sizes == [2] * 5
     assert weights == pytest.approx(train_alone(5))
     assert run.history("size", rank=1).step.tolist() == [0, 1, 2, 3, 4]
-    assert "goes" in str(run.logs())
+    logs = str(run.logs())
+    assert re.search(r"^\[rank (\d)\] goes$", logs, re.MULTILINE)
+    assert re.search(
+        r"^\[rank (\d)\] rayml: rank \1 was lost and is made up for: its process ended",
+        logs,
+        re.MULTILINE,
+    )
 
 
 MACHINES = """
