@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _COOLDOWN_S = (1, 30)
 # Within which time a node must take a connection.
 _ANSWER_S = 2.0
-# How often in a row a worker may be lost so soon after it began.
+# How often in a row a worker may be lost so soon after it began, or hang.
 _LOSSES, _SOON_S = 3, 30.0
 # How one ends that was lost: whatever else ends a rank is its own doing, and ends the job.
 _LOST = ("killed", "oom", "node_lost")
@@ -225,22 +225,27 @@ class Crew:
         self._bundles.doubt(host)
         if self._failed.is_set():
             return
-        problem = failure.problem
-        if host in self._hung:
-            self._hung.discard(host)
-            message = f"it did not come for {self._timeout_s:g} s to where the others waited"
-            problem = Problem(kind="killed", message=message)
-            # Those that waited for it to come to `hvd.init()` may have died of that already.
-            self._problems = {_bundle(host): problem} | self._problems
+        is_hang = host in self._hung
+        problem = self._hang_of(host) if is_hang else failure.problem
         if problem.kind not in _LOST and _OTHERS not in problem.message:
             self._problems = {_bundle(host): problem}
             self._failed.set()
             return
-        self._problems[_bundle(host)] = problem
-        is_early = time.monotonic() - began < _SOON_S
-        self._losses[host] = self._losses[host] + 1 if is_early else 0
+        own = {_bundle(host): problem}
+        # Those that waited for it to come to `hvd.init()` may have died of that already.
+        self._problems = own | self._problems if is_hang else self._problems | own
+        lived_s = time.monotonic() - began
+        self._losses[host] = count_losses(self._losses[host], lived_s, is_hang=is_hang)
         if self._losses[host] >= _LOSSES:
             self._failed.set()
+
+    def _hang_of(self, host: str) -> Problem:
+        self._hung.discard(host)
+        message = (
+            f"it did not come for {self._timeout_s:g} s to where the others waited; see what was "
+            f"printed last: rayml logs --rank {_bundle(host)}"
+        )
+        return Problem(kind="killed", message=message)
 
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()
@@ -259,6 +264,17 @@ class Crew:
             ray.kill(actor)
         if not self._driver.finished():
             self._driver.stop()
+
+
+def count_losses(before: int, lived_s: float, *, is_hang: bool) -> int:
+    """Return how often in a row a worker was lost so that another one may not help.
+
+    Args:
+        before: How often until now.
+        lived_s: For how long it was there; one that hangs is there for all of `timeout_s`.
+        is_hang: The others waited for it in vain.
+    """
+    return before + 1 if is_hang or lived_s < _SOON_S else 0
 
 
 class _Stopped(Exception):

@@ -586,3 +586,28 @@ def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) 
     engine = rayml.Horovod(elastic=(2, 2), timeout_s=4)
     run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF).wait()
     assert run.result == 5
+
+
+def test_a_rank_that_hangs_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while True:
+                if os.environ["HOROVOD_HOSTNAME"] == "worker-1":
+                    print("hangs", flush=True)
+                    time.sleep(600)
+                time.sleep(0.1)
+                state.commit()
+
+        go_on(hvd.elastic.TorchState(step=0))
+
+    engine = rayml.Horovod(elastic=(1, 2), timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: it did not come for 4 s") as caught:
+        run.wait(240)
+    assert caught.value.rank == 1
+    assert str(run.logs()).count("[rank 1] hangs") == 3
