@@ -101,7 +101,8 @@ class Horovod(
             begins when all of them are held, and the loss of the first one's machine ends the
             attempt. Each worker counts as a machine of its own then: `hvd.local_rank()` is 0.
         timeout_s: Seconds that ranks wait for one that does not come to a collective operation.
-            Then the attempt fails and names it; an elastic job goes on without it.
+            Then the attempt fails and names it. An elastic job goes on without it, unless it is
+            the third time in a row, or in `hvd.init()`.
 
     Raises:
         SpecError: A value is not such a thing.

@@ -18,12 +18,14 @@ class Rank:
         world_size: How many there are.
         local_rank: Among those on the same machine, counted from 0.
         node: Ray's id of that machine.
+        lost: What became of the one in whose place it is, in words; empty if it is in no one's.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     node: str = ""
+    lost: str = ""
 
     def now(self) -> Rank:
         """Return which it is at the moment: elastic groups renumber their members."""

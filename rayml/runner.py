@@ -192,12 +192,18 @@ class _Attempt:
         capture = Capture(shipper, self._output)
         capture.start()
         try:
+            self._tell_of_loss()
             self._client.add(self._started(), urgent=True)
             outcome = self._run_user_code(payload)
         finally:
             self.killed_children = processes.kill_children()
             capture.stop()
         return self._make_durable(outcome, capture)
+
+    def _tell_of_loss(self) -> None:
+        if lost := self._rank.lost:
+            number = self._rank.rank
+            sys.stderr.write(f"rayml: rank {number} was lost and is made up for: {lost}\n")
 
     def _started(self) -> Started:
         return Started(

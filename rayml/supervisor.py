@@ -20,7 +20,7 @@ from ray.exceptions import RayError, TaskCancelledError
 
 from rayml import _ray, logs, policy, processes, runner
 from rayml._ray import RAY_DIED
-from rayml.engine import Spark
+from rayml.engine import Horovod, Spark
 from rayml.environment import runtime_env
 from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
 from rayml.places import Places
@@ -376,11 +376,18 @@ class Supervisor(threading.Thread):
             problem = _ray.explain_death(exc, pid, running.oom_kills)
             problem = self._places.explain_loss(problem)
             return runner.Outcome(problem=redacted(problem, self._redactor))
+        if self._may_leave_ranks(outcome):
+            self._clean_up(running)
         if outcome.problem is not None and self._spec.engine is not None:
-            self._clean_up(running)  # the ranks that were killed for the failure of another
             problem = self._places.explain_loss(outcome.problem)
             return msgspec.structs.replace(outcome, problem=problem)
         return outcome
+
+    def _may_leave_ranks(self, outcome: Outcome) -> bool:
+        """Tell whether ranks were killed: for another's failure, or in a job that goes on."""
+        engine = self._spec.engine
+        is_elastic = isinstance(engine, Horovod) and engine.elastic is not None
+        return is_elastic or (engine is not None and outcome.problem is not None)
 
     def _clean_up(self, running: _Running) -> None:
         """End what an attempt has left running, and store what it had printed."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _WAITS = "rayml-waits"
 # Under which they find their numbers, those of an elastic job.
 _NUMBERS = "rayml-numbers"
+# For how much longer than ranks may wait Gloo does: in `hvd.init()` it then ends the process that
+# waits, before the one that did not come could be named.
+_LEEWAY_S = 10
 
 
 def fit(
@@ -51,7 +54,7 @@ def fit(
             for slot, bundle in zip(slots, order, strict=True):
                 seat = seats[bundle]
                 variables = meeting_variables(port, seat, timeout_s) | slot_variables(slot)
-                variables |= _gpu_variables(seats, seat.node)
+                variables |= gpu_variables(seats, seat.node)
                 rank = Rank(slot.rank, slot.size, slot.local_rank, seat.node)
                 tasks[actors[bundle].call.remote(main, rank, variables)] = slot.rank
             return await_all(tasks, partial(_check, server, timeout_s))
@@ -161,11 +164,12 @@ def meeting_variables(port: int, seat: Seat, timeout_s: float) -> dict[str, str]
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": ray.util.get_node_ip_address(),
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(timeout_s))),
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(round(timeout_s) + _LEEWAY_S),
     }
 
 
-def _gpu_variables(seats: Sequence[Seat], node: str) -> dict[str, str]:
-    """Let ranks see all of the job's GPUs on their machine: `hvd.local_rank()` tells which."""
-    gpus = [gpu for seat in seats if seat.node == node for gpu in seat.gpus]
+def gpu_variables(seats: Sequence[Seat], node: str) -> dict[str, str]:
+    """Return what lets ranks see the job's GPUs on a machine: `hvd.local_rank()` tells which."""
+    # Ranks may share one, and CUDA shows none at all where one is named twice.
+    gpus = dict.fromkeys(gpu for seat in seats if seat.node == node for gpu in seat.gpus)
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}

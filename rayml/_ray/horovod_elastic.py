@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _COOLDOWN_S = (1, 30)
 # Within which time a node must take a connection.
 _ANSWER_S = 2.0
-# How often in a row a worker may be lost so soon after it began.
+# How often in a row a worker may be lost so soon after it began, or hang.
 _LOSSES, _SOON_S = 3, 30.0
 # How one ends that was lost: whatever else ends a rank is its own doing, and ends the job.
 _LOST = ("killed", "oom", "node_lost")
@@ -158,6 +158,7 @@ class Crew:
         )
         self._port: int = self._server.start(create_rendezvous_handler(self._driver))
         self._actors: dict[str, Actor] = {}
+        self._began: dict[str, float] = {}
         self._hung: set[str] = set()
         self._losses: Counter[str] = Counter()
         self._returned: dict[int, bytes] = {}
@@ -187,9 +188,9 @@ class Crew:
         """See one rank through; Horovod wants to know its exit code, and when that was."""
         host, before, began = slot.hostname, oom_kills(), time.monotonic()
         actor = self._actors[host] = hire(self._group, _bundle(host), self._share)
-        self._problems.pop(_bundle(host), None)
+        lost = self._problems.pop(_bundle(host), None)
         try:
-            number, returned = self._result(actor, slot, events)
+            number, returned = self._result(actor, slot, events, lost.message if lost else "")
         except RayError as exc:
             self._lose(host, rank_failure(exc, before), began)
             return 1, time.time()
@@ -197,16 +198,18 @@ class Crew:
             return 1, time.time()
         finally:
             self._actors.pop(host, None)
+            self._began.pop(host, None)
             ray.kill(actor)
         self._returned[number] = returned
         return 0, time.time()
 
     def _result(
-        self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event]
+        self, actor: Actor, slot: SlotInfo, events: Iterable[threading.Event], lost: str
     ) -> tuple[int, bytes]:
         (seat,) = locate([actor])
         variables = meeting_variables(self._port, seat, self._timeout_s) | slot_variables(slot)
-        rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node)
+        rank = Rank(_bundle(slot.hostname), self._most, 0, seat.node, lost)
+        self._began[slot.hostname] = time.monotonic()
         task: Any = actor.call.remote(self._main, rank, variables | {"HOROVOD_ELASTIC": "1"})
         while not self._has_ended(task):
             if any(event.is_set() for event in events):
@@ -222,20 +225,27 @@ class Crew:
         self._bundles.doubt(host)
         if self._failed.is_set():
             return
-        problem = failure.problem
-        if host in self._hung:
-            self._hung.discard(host)
-            message = f"it did not come for {self._timeout_s:g} s to where the others waited"
-            problem = Problem(kind="killed", message=message)
+        is_hang = host in self._hung
+        problem = self._hang_of(host) if is_hang else failure.problem
         if problem.kind not in _LOST and _OTHERS not in problem.message:
             self._problems = {_bundle(host): problem}
             self._failed.set()
             return
-        self._problems[_bundle(host)] = problem
-        is_early = time.monotonic() - began < _SOON_S
-        self._losses[host] = self._losses[host] + 1 if is_early else 0
+        own = {_bundle(host): problem}
+        # Those that waited for it to come to `hvd.init()` may have died of that already.
+        self._problems = own | self._problems if is_hang else self._problems | own
+        lived_s = time.monotonic() - began
+        self._losses[host] = count_losses(self._losses[host], lived_s, is_hang=is_hang)
         if self._losses[host] >= _LOSSES:
             self._failed.set()
+
+    def _hang_of(self, host: str) -> Problem:
+        self._hung.discard(host)
+        message = (
+            f"it did not come for {self._timeout_s:g} s to where the others waited; see what was "
+            f"printed last: rayml logs --rank {_bundle(host)}"
+        )
+        return Problem(kind="killed", message=message)
 
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()
@@ -243,14 +253,28 @@ class Crew:
         waits |= {_bundle(host): now - since for host, since in dict(self._driver.ready).items()}
         running = {_bundle(host): actor for host, actor in dict(self._actors).items()}
         for bundle in find_absent(waits, running, self._timeout_s) or ():
-            self._hung.add(_host(bundle))
-            ray.kill(running[bundle])
+            host = _host(bundle)
+            # One that is new had less time than that, however long the others have waited.
+            if now - self._began.get(host, now) >= self._timeout_s:
+                self._hung.add(host)
+                ray.kill(running[bundle])
 
     def _disband(self) -> None:
         for actor in list(self._actors.values()):
             ray.kill(actor)
         if not self._driver.finished():
             self._driver.stop()
+
+
+def count_losses(before: int, lived_s: float, *, is_hang: bool) -> int:
+    """Return how often in a row a worker was lost so that another one may not help.
+
+    Args:
+        before: How often until now.
+        lived_s: For how long it was there; one that hangs is there for all of `timeout_s`.
+        is_hang: The others waited for it in vain.
+    """
+    return before + 1 if is_hang or lived_s < _SOON_S else 0
 
 
 class _Stopped(Exception):

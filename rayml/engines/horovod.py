@@ -28,8 +28,8 @@ SIGNS = Signs(
     of_losses=("HorovodInternalError",),
     of_timeouts=("HorovodInternalError",),
 )
-# Where all of its operations wait.
-_OPERATIONS = "horovod.torch.mpi_ops"
+# Where all of its operations wait, and `hvd.init()`.
+_OPERATIONS, _BASICS = "horovod.torch.mpi_ops", "horovod.common.basics"
 _LOOK_S = 0.5
 
 
@@ -76,7 +76,7 @@ def _fit(
 
 
 def _watch(main: Callable[[Rank], bytes], timeout_s: float, rank: Rank) -> bytes:
-    """Call `main`, and tell when one of Horovod's operations waits for long.
+    """Call `main`, and tell when one of Horovod's operations, or `hvd.init()`, waits for long.
 
     Horovod's own check for stalled ranks never finds any on Gloo: its list of ranks is empty.
     """
@@ -115,15 +115,20 @@ def _report(rank: int, seconds: float) -> None:
 
 
 def _waiting_frames() -> list[FrameType]:
-    """Return where threads wait for an operation of Horovod's that has begun."""
+    """Return where threads wait for the others: in an operation of Horovod's, or to meet."""
     if "horovod.torch" not in sys.modules:
         return []
     frames = sys._current_frames().values()  # noqa: SLF001 - the documented way to see them
-    return [frame for frame in frames if frame.f_globals.get("__name__") == _OPERATIONS]
+    return [frame for frame in frames if _is_of_waiting(frame)]
+
+
+def _is_of_waiting(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return module == _OPERATIONS or (module == _BASICS and frame.f_code.co_name == "init")
 
 
 def _call_elastic(main: Callable[[Rank], bytes], rank: Rank) -> tuple[int, bytes]:
-    member = _Member(rank.rank, rank.world_size, rank.local_rank, rank.node)
+    member = _Member(rank.rank, rank.world_size, rank.local_rank, rank.node, rank.lost)
     returned = main(member)
     return member.now().rank, returned
 

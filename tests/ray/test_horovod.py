@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 import rayml
 from rayml import processes
+from rayml.logs import capture_path
 from tests.ray.conftest import finish, started_script
 from tests.ray.eventually import eventually
 from tests.ray.test_torch import nothing_left, stand, train_alone  # noqa: F401 - a fixture
@@ -100,6 +102,24 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
         run.wait()
     assert (caught.value.rank, caught.value.kind) == (1, "error")
     assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
+
+
+@pytest.mark.parametrize("elastic", [None, (1, 2)])
+def test_a_rank_that_never_comes_to_init_is_named(
+    submit: Submit, elastic: tuple[int, int] | None
+) -> None:
+    def job(context: rayml.Context) -> None:
+        import horovod.torch as hvd
+
+        if context.rank == 1:
+            time.sleep(600)
+        hvd.init()
+
+    engine = rayml.Horovod(workers=2, elastic=elastic, timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match=r"rank 1.* did not come for 4 s") as caught:
+        run.wait(60)
+    assert caught.value.rank == 1
 
 
 def test_a_rank_that_hangs_is_named(submit: Submit) -> None:
@@ -368,7 +388,13 @@ def test_an_elastic_job_goes_on_from_the_last_commit(
     assert sizes == [2] * 5
     assert weights == pytest.approx(train_alone(5))
     assert run.history("size", rank=1).step.tolist() == [0, 1, 2, 3, 4]
-    assert "goes" in str(run.logs())
+    logs = str(run.logs())
+    assert re.search(r"^\[rank (\d)\] goes$", logs, re.MULTILINE)
+    assert re.search(
+        r"^\[rank (\d)\] rayml: rank \1 was lost and is made up for: its process ended",
+        logs,
+        re.MULTILINE,
+    )
 
 
 MACHINES = """
@@ -464,6 +490,7 @@ def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None
         def go_on(state: Any) -> None:
             while state.step < 3:
                 if os.environ["HOROVOD_HOSTNAME"] == "worker-0":
+                    print("goes", flush=True)
                     os._exit(1)
                 hvd.barrier()
                 state.step += 1
@@ -476,6 +503,8 @@ def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None
 
     run = submit(job, engine=ELASTIC, resources=HALF).wait()
     assert run.result == [3, 1]
+    assert "goes" in str(run.logs())
+    assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}*"))
 
 
 def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
@@ -557,3 +586,28 @@ def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) 
     engine = rayml.Horovod(elastic=(2, 2), timeout_s=4)
     run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF).wait()
     assert run.result == 5
+
+
+def test_a_rank_that_hangs_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(state: Any) -> None:
+            while True:
+                if os.environ["HOROVOD_HOSTNAME"] == "worker-1":
+                    print("hangs", flush=True)
+                    time.sleep(600)
+                time.sleep(0.1)
+                state.commit()
+
+        go_on(hvd.elastic.TorchState(step=0))
+
+    engine = rayml.Horovod(elastic=(1, 2), timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 1: it did not come for 4 s") as caught:
+        run.wait(240)
+    assert caught.value.rank == 1
+    assert str(run.logs()).count("[rank 1] hangs") == 3

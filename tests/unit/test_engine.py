@@ -112,6 +112,26 @@ def test_those_that_do_not_wait_are_the_ones_that_hang(
     assert find_absent(waits, running, 4) == absent
 
 
+@pytest.mark.parametrize(
+    ("lived_s", "is_hang", "losses"), [(29, False, 3), (31, False, 0), (601, True, 3)]
+)
+def test_a_worker_that_hangs_is_lost_again_however_long_that_took(
+    lived_s: float, is_hang: bool, losses: int
+) -> None:
+    from rayml._ray.horovod_elastic import count_losses
+
+    assert count_losses(2, lived_s, is_hang=is_hang) == losses
+
+
+def test_ranks_that_share_a_gpu_are_told_of_it_once() -> None:
+    from rayml._ray.horovod import gpu_variables
+    from rayml._ray.members import Seat
+
+    seats = [Seat("a", "", (gpu,)) for gpu in ("0", "0", "1")] + [Seat("b", "", ())]
+    assert gpu_variables(seats, "a") == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert gpu_variables(seats, "b") == {}
+
+
 def test_who_waits_for_those_that_have_returned_is_told_so() -> None:
     found = hang([], [2, 0], 5)
     assert found.message.startswith("rank 0, 2 waited for 5 s in vain: another one has returned")
