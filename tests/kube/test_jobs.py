@@ -146,7 +146,7 @@ WRONG = {"name": "data", "mount_path": "/data", "persistentVolumeClaim": {"claim
 
 def test_a_pod_that_kubernetes_refuses_is_refused_at_once(train: JobCluster) -> None:
     resources = rayml.Resources(cpus=1, memory="512Mi", volumes=[WRONG])
-    with pytest.raises(SpecError, match="claimName: Required value"):
+    with pytest.raises(SpecError, match="unknown field .*claim_name"):
         train.submit(where, resources=resources)
 
 
@@ -170,7 +170,7 @@ def test_a_pod_that_kubernetes_refuses_holds_up_no_other_job(train: JobCluster) 
     wait_for_state(run, "succeeded", "failed", patience_s=240)
     result: Any = run.result
     assert result[0].startswith("train-rayml-")
-    assert "claimName: Required value" in result[1]
+    assert "claim_name" in result[1]
 
 
 def test_a_folder_of_this_machine_is_no_store(train: JobCluster, tmp_path: Path) -> None:
