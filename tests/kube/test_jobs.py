@@ -146,7 +146,7 @@ WRONG = {"name": "data", "mount_path": "/data", "persistentVolumeClaim": {"claim
 
 def test_a_pod_that_kubernetes_refuses_is_refused_at_once(train: JobCluster) -> None:
     resources = rayml.Resources(cpus=1, memory="512Mi", volumes=[WRONG])
-    with pytest.raises(SpecError, match="unknown field .*claim_name"):
+    with pytest.raises(SpecError, match=r"unknown field .*claim_name"):
         train.submit(where, resources=resources)
 
 
