@@ -93,7 +93,7 @@ def pod_reason(pod: Object, events: Iterable[Object]) -> str:
 
 
 def _startup(pod: Object, events: Iterable[Object]) -> str:
-    latest = max(_events_of(pod, events), key=event_time, default={})
+    latest = max(_events_of(pod["metadata"]["name"], events), key=event_time, default={})
     if latest.get("type") == "Warning":
         return f"does not start: {latest.get('reason')}: {_short(_message(latest))}"
     if latest.get("reason") == "Pulling":
@@ -193,8 +193,7 @@ def _end_of(name: str, pod: Object | None, since: float, events: list[Object]) -
         if event.get("reason") == "DeletedWorkerPod" and match and match[1] == name:
             return f"pod {name} has failed: {_end_told(event, match[2])}"
     if pod is None or pod["metadata"].get("deletionTimestamp"):
-        about = [event for event in events if _object(event).get("name") == name]
-        removals = [event for event in about if event.get("reason") in _REMOVALS]
+        removals = [e for e in _events_of(name, events) if e.get("reason") in _REMOVALS]
         why = max(removals, key=event_time, default={})
         return f"pod {name} was deleted" + (f": {_short(_message(why))}" if why else "")
     return f"pod {name} has failed: {last}" if (last := _last_end(pod, since)) else ""
@@ -251,10 +250,10 @@ def _is_running(pod: Object) -> bool:
     return any("running" in (container.get("state") or {}) for container in statuses)
 
 
-def _events_of(pod: Object, events: Iterable[Object]) -> Iterator[Object]:
+def _events_of(pod: str, events: Iterable[Object]) -> Iterator[Object]:
     for event in events:
         thing = _object(event)
-        if thing.get("kind") == "Pod" and thing.get("name") == pod["metadata"]["name"]:
+        if thing.get("kind") == "Pod" and thing.get("name") == pod:
             yield event
 
 

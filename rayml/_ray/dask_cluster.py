@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import dask
@@ -18,6 +19,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayml._ray.members import find_group
+from rayml._ray.progress import told
 from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from rayml._ray.members import Actor
     from rayml.engines.led import Workers
 
-_TELL_S = 1.0
 _START_S = 60.0
 # Open as long as this process is there.
 _held: list[int] = []
@@ -59,7 +60,7 @@ def open_client(
         with (
             dask.config.set({"scheduler-address": address}),
             Client(address) as client,
-            _told(client, tell),
+            told(partial(_progress, client), tell),
         ):
             yield
     finally:
@@ -144,27 +145,11 @@ def make_passing_folder(prefix: str) -> str:
     return folder
 
 
-@contextmanager
-def _told(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
-    over = threading.Event()
-    thread = threading.Thread(target=_tell, args=(client, tell, over), name="rayml-dask")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _tell(client: Client, tell: Callable[[str], None], over: threading.Event) -> None:
-    told = ""
-    while not over.wait(_TELL_S):
-        with suppress(OSError, ValueError):  # somebody has closed the client
-            left = client.run_on_scheduler(_count_left)
-            text = f"dask: {left:,} tasks to do" if left else ""
-            if text != told:
-                told = text
-                tell(text)
+def _progress(client: Client) -> str:
+    with suppress(OSError, ValueError):  # somebody has closed the client
+        left = client.run_on_scheduler(_count_left)
+        return f"dask: {left:,} tasks to do" if left else ""
+    return ""
 
 
 def _count_left(dask_scheduler: Scheduler) -> int:

@@ -9,7 +9,6 @@ handles references.
 from __future__ import annotations
 
 import tempfile
-import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -28,13 +27,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rayml import processes
 from rayml._ray.deaths import rank_failure
 from rayml._ray.members import find_group
+from rayml._ray.progress import told
 from rayml._ray.tasks import oom_kills
 from rayml.logs import output_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-_TELL_S = 1.0
 # While a worker computes one task, it gets what the next one needs.
 _AHEAD = 2
 
@@ -81,17 +80,16 @@ class Scheduler:
         return list(held)
 
     def _compute(self, dsk: object, keys: object, **options: object) -> object:
-        submitter, progress = _Submitter(self._options, self._secrets), _Progress(self._tell)
+        submitter, progress = _Submitter(self._options, self._secrets), _Progress()
         given: Any = options.pop("callbacks", None)
         others = given or Callback.active  # such as Dask's ProgressBar
         options |= {"chunksize": 1, "callbacks": [progress.callbacks(), *others]}
         try:
-            return cast(
-                "object",
-                get_async(
+            with told(progress.text, self._tell):
+                found: object = get_async(
                     submitter.submit, self._limit, dsk, keys, raise_exception=reraise, **options
-                ),
-            )
+                )
+            return found
         finally:
             submitter.cancel()
 
@@ -225,40 +223,23 @@ def _fetch_all(values: tuple[object, ...]) -> Iterable[object]:
 
 
 class _Progress:
-    """How far one graph is, told about once a second if it takes longer.
+    """How far one graph is."""
 
-    By a thread of its own: what the last task holds up is told too, with no task done meanwhile.
-    """
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self) -> None:
         self._done = self._total = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="rayml-dask")
+
+    def text(self) -> str:
+        return f"dask: {self._done:,} of {self._total:,} tasks" if self._total else ""
 
     def callbacks(self) -> tuple[Callable[..., None] | None, ...]:
         """Return what Dask calls at the start and after the state, a task, and all are done."""
-        return None, self._start, None, self._count, self._finish
+        return None, self._start, None, self._count, None
 
     def _start(self, _: object, state: Mapping[str, Any]) -> None:
         self._total = len(state["ready"]) + len(state["waiting"])
-        self._thread.start()
 
     def _count(self, *_: object) -> None:
         self._done += 1
-
-    def _finish(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        told = ""
-        while not self._over.wait(_TELL_S):
-            text = f"dask: {self._done:,} of {self._total:,} tasks"
-            if text != told:
-                self._tell(told := text)
-        if told:
-            self._tell("")
 
 
 def _name_of(key: object) -> str:
