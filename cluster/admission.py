@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from rayml.cluster.pool import Pool
     from rayml.cluster.settings import Settings
 
-# For so long a job whose pods find no node keeps its place while others wait behind it.
-PATIENCE_S = 600.0
 # Demands that come within so long of each other count as having come at the same time.
 TOGETHER_S = 30.0
 
@@ -75,7 +73,7 @@ class _Desk:
         self._pools = pools
         self._settings = settings
         self._used = sum(pool.wanted for pool in pools.values())
-        self._is_bound = all(pool.bound >= pool.need for pool in pools.values())
+        self._is_bound = all(pool.bound + pool.hopeless >= pool.need for pool in pools.values())
         # A pod that finds no room may need that of idle workers.
         self._is_crowded = any(w.lacks_room for pool in pools.values() for w in pool.alive)
         self._held_back: Demand | None = None
@@ -140,21 +138,15 @@ def _served_at_once(
 
 
 def postponed(
-    verdicts: Sequence[Verdict], pools: Mapping[str, Pool], now: float
+    verdicts: Sequence[Verdict], pools: Mapping[str, Pool]
 ) -> tuple[str, ...]:
-    """Return the run that has to queue anew: nodes for its pods have not come, and others wait."""
+    """Return the run that has to queue anew: its pods have not come, and others wait."""
     admitted = [verdict.demand for verdict in verdicts if verdict.kind == "admitted"]
     behind = {verdict.demand.shape.key for verdict in verdicts if verdict.kind == "behind"}
     if not admitted or not behind - {admitted[-1].shape.key}:
         return ()
     pool = pools[admitted[-1].shape.key]
-    waits = [
-        now - worker.free_since
-        for worker in pool.alive
-        if worker.is_unschedulable and worker.free_since is not None
-    ]
-    is_stuck = pool.bound < pool.need and max(waits, default=0.0) > PATIENCE_S
-    return (admitted[-1].run,) if is_stuck else ()
+    return (admitted[-1].run,) if pool.bound < pool.need and pool.hopeless else ()
 
 
 def _never(demand: Demand, pool: Pool, settings: Settings) -> str:

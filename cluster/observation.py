@@ -85,8 +85,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         is_unschedulable: The scheduler has found no node for it.
         lacks_room: And the reason is that nodes are full, so that others could make room.
         created_at: When, in seconds of Unix time.
+        began_at: When the container began that Ray is in, in the same; 0 before it runs.
         free_since: Since when no run holds it; None while one does, and before `after()`.
         idle_since: Since when, besides, nothing else uses it.
+        lost_since: Since when the Ray that was on it is gone, though Kubernetes calls it running:
+            its node may be dead, which Kubernetes believes only after minutes.
         reason: Why it is not ready, in words.
     """
 
@@ -100,8 +103,10 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     is_unschedulable: bool = False
     lacks_room: bool = False
     created_at: float = 0.0
+    began_at: float = 0.0
     free_since: float | None = None
     idle_since: float | None = None
+    lost_since: float | None = None
     reason: str = ""
 
     @property
@@ -130,6 +135,7 @@ class Observation:
         orphans: Pods of groups of ours that are no longer in the list: nobody will delete them.
         invalid: The operator's refusal of the spec as it is now.
         problems: Why pods could not be created, by group; under "" what concerns all.
+        problems_since: Since when that has been so.
         failures: How the pods before those that are starting now have failed, by group.
         quotas: The namespace's ResourceQuotas.
     """
@@ -144,6 +150,7 @@ class Observation:
     orphans: tuple[Worker, ...] = ()
     invalid: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    problems_since: Mapping[str, float] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     quotas: tuple[Object, ...] = ()
 
@@ -192,7 +199,7 @@ class Observation:
     def after(
         self, previous: Observation | None, held: Collection[str], now: float
     ) -> Observation:
-        """Return this observation with the times since when each worker is free and idle.
+        """Return this observation with the times since when things are as they are.
 
         Args:
             previous: The last one that `after()` gave; None if there was none.
@@ -204,10 +211,16 @@ class Observation:
             _since(worker, before.get(worker.name), worker.name in held, now)
             for worker in self.workers
         )
+        if not self.is_autoscaling:  # Ray's autoscaler replaces them itself
+            workers = tuple(_lost_since(w, before.get(w.name), now) for w in workers)
+        since = previous.problems_since if previous else {}
+        problems_since = {group: since.get(group, now) for group in self.problems}
         # Kubernetes forgets events after an hour, and the operator does not repeat a refusal.
         is_same = previous is not None and previous.generation == self.generation
         still = previous.invalid if previous and is_same and not self.is_settled else None
-        return replace(self, workers=workers, invalid=self.invalid or still)
+        return replace(
+            self, workers=workers, problems_since=problems_since, invalid=self.invalid or still
+        )
 
 
 def _since(worker: Worker, before: Worker | None, is_held: bool, now: float) -> Worker:  # noqa: FBT001
@@ -217,6 +230,22 @@ def _since(worker: Worker, before: Worker | None, is_held: bool, now: float) -> 
     idle = now if before is None or before.idle_since is None else before.idle_since
     idle_since = None if worker.is_busy else idle
     return msgspec.structs.replace(worker, free_since=free, idle_since=idle_since)
+
+
+def _lost_since(worker: Worker, before: Worker | None, now: float) -> Worker:
+    """Return a worker with the time since when its Ray is gone, if that is so.
+
+    A container that was begun anew is no lost one: its Ray is still to come.
+    """
+    if before is None or before.began_at != worker.began_at or worker.node_id is not None:
+        return worker
+    since = before.lost_since
+    if worker.state == "started":
+        since = now if before.node_id is not None else since
+    if since is None:
+        return worker
+    reason = f"pod {worker.name} is up and its Ray is gone"
+    return msgspec.structs.replace(worker, lost_since=since, reason=reason)
 
 
 def _read_groups(listed: Sequence[Object]) -> list[Group]:
@@ -260,7 +289,8 @@ def _worker(
     name, ip = metadata["name"], status.get("podIP")
     is_named = group in groups and name in groups[group].named
     node = nodes.get(ip) if ip else None
-    state = "leaving" if is_named else _state(pod, node)
+    ray = _ray_container(pod)
+    state = "leaving" if is_named else _state(pod, ray, node)
     return Worker(
         name=name,
         shape=shape_key(group) or "",
@@ -272,15 +302,20 @@ def _worker(
         is_unschedulable=state == "pending" and is_unschedulable(pod),
         lacks_room=state == "pending" and lacks_room(pod),
         created_at=time_of(metadata.get("creationTimestamp")),
+        began_at=time_of((ray.get("running") or {}).get("startedAt")),
         reason="" if state == "ready" else pod_reason(pod, events),
     )
 
 
-def _state(pod: Object, node: RayNode | None) -> State:
+def _ray_container(pod: Object) -> Object:
+    """Return the state of the container that Ray is in."""
+    name = pod["spec"]["containers"][0]["name"]
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((c.get("state") or {} for c in statuses if c["name"] == name), {})
+
+
+def _state(pod: Object, ray: Object, node: RayNode | None) -> State:
     status, spec = pod.get("status") or {}, pod["spec"]
-    name = spec["containers"][0]["name"]
-    statuses = status.get("containerStatuses") or ()
-    ray = next((c.get("state") or {} for c in statuses if c["name"] == name), {})
     if (
         pod["metadata"].get("deletionTimestamp")
         or status.get("phase") in {"Failed", "Succeeded"}

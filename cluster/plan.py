@@ -36,8 +36,8 @@ class Plan:
         ready: The runs whose workers are all there, and which ones they get.
         waiting: The runs that wait on, and for what, in words.
         removable: The groups that can be taken out of the list: they are empty.
-        postponed: Runs that have to queue anew (`since` becomes now): no node has come for their
-            pods for ten minutes, and others wait.
+        postponed: Runs that have to queue anew (`since` becomes now): their pods have found
+            no node, or could not be created, for ten minutes, and others wait.
     """
 
     replicas: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def plan(
     """Return what to do about a cluster.
 
     It is stable: the same again gives the same, and once it is done there is nothing left to do.
-    No worker that a run holds, or that is busy, is ever among the victims.
+    No worker that a run holds, or that is busy, is ever among the victims, unless its Ray is gone.
 
     Args:
         demands: What runs hold and wait for.
@@ -84,7 +84,7 @@ def plan(
         ready=ready,
         waiting=explain([v for v in verdicts if v.demand.run not in ready], pools, observation),
         removable=removable_groups(pools, demands, replicas, observation),
-        postponed=postponed(verdicts, pools, now),
+        postponed=postponed(verdicts, pools),
     )
 
 

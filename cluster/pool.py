@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rayml.cluster.observation import Observation
 
 
+# For this long Ray's end on a running pod may be no more than a view of it that is late.
+LOST_S = 30.0
+# For so long a job whose pods do not come keeps its place while others wait behind it.
+PATIENCE_S = 600.0
 # Within so long of a run's end all of its workers get idle, one a moment after the other. They go
 # together: KubeRay takes seconds to act on a second change that comes right after a first.
 _LEFT_S = 1.0
@@ -34,6 +38,8 @@ class Pool:
         leaving: Workers that go already.
         taken: How many are used by something that is no run of ours.
         unplaced: Of how many workers it is not known which of the free ones a run is getting.
+        stuck: How many of its pods have found no node for longer than `PATIENCE_S`.
+        is_refused: For so long its missing pods could not even be created.
         need: How many the runs hold or have been promised.
         maximum: The most that its group may have.
     """
@@ -46,6 +52,8 @@ class Pool:
     leaving: list[Worker] = field(default_factory=list)
     taken: int = 0
     unplaced: int = 0
+    stuck: int = 0
+    is_refused: bool = False
     need: int = 0
     maximum: int = NO_MAXIMUM
 
@@ -58,6 +66,12 @@ class Pool:
     def bound(self) -> int:
         """How many workers have a node and can serve runs."""
         return sum(worker.is_bound for worker in self.alive) - self.taken
+
+    @property
+    def hopeless(self) -> int:
+        """How many workers need not be waited for: they have not come for too long."""
+        missing = max(0, self.wanted - len(self.alive))
+        return self.stuck + (missing if self.is_refused else 0)
 
     @property
     def ended(self) -> list[Worker]:
@@ -132,6 +146,7 @@ def make_pools(
     all_held = {name for workers in held.values() for name in workers}
     for pool in pools.values():
         _sort_out(pool, all_held, drained, now)
+        pool.is_refused = _is_refused(pool.name, observation, now)
     return pools
 
 
@@ -148,13 +163,34 @@ def going_order(worker: Worker) -> tuple[bool, float, str]:
 
 
 def _sort_out(pool: Pool, held: Collection[str], drained: Collection[str], now: float) -> None:
-    if drained:
-        pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
-        pool.alive = [w for w in pool.alive if w not in pool.victims]
+    pool.victims = [
+        worker
+        for worker in pool.alive
+        if _is_lost(worker, now) or (worker.name in drained and worker.name not in held)
+    ]
+    pool.alive = [worker for worker in pool.alive if worker not in pool.victims]
+    pool.stuck = sum(
+        worker.is_unschedulable and _is_long(worker.free_since, PATIENCE_S, now)
+        for worker in pool.alive
+    )
     others = [worker for worker in pool.alive if worker.name not in held]
     pool.free = [worker for worker in others if not _is_taken(worker, now)]
     # Of a run whose workers are not known, Ray says only that they are busy.
     pool.taken = max(0, len(others) - len(pool.free) - pool.unplaced)
+
+
+def _is_lost(worker: Worker, now: float) -> bool:
+    """Tell whether a pod serves nobody any more, the run that holds it included."""
+    return _is_long(worker.lost_since, LOST_S, now)
+
+
+def _is_refused(group: str, observation: Observation, now: float) -> bool:
+    since = observation.problems_since
+    return _is_long(since.get(group, since.get("")), PATIENCE_S, now)
+
+
+def _is_long(since: float | None, patience_s: float, now: float) -> bool:
+    return since is not None and now - since > patience_s
 
 
 def _is_taken(worker: Worker, now: float) -> bool:

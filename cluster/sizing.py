@@ -150,11 +150,15 @@ def _room(
     settings: Settings,
     observation: Observation,
 ) -> float:
-    """Return how many more pods there may be."""
+    """Return how many more pods there may be.
+
+    What a dead node has is there by name only, for as long as Kubernetes waits for the node.
+    """
     if settings.max_workers is None:
         return math.inf
     present = len(observation.orphans)
     for pool in pools.values():
         present += max(sizes[pool.name], len(pool.alive) + len(pool.ended))
-        present += len(pool.victims) + sum(worker.is_named for worker in pool.leaving)
+        present += sum(w.lost_since is None for w in pool.victims)
+        present += sum(w.is_named and w.lost_since is None for w in pool.leaving)
     return settings.max_workers - present

@@ -13,6 +13,7 @@ from tests.unit.small_cluster import Node, make_shape
 SHAPE = make_shape(1)
 OTHER = make_shape(2)
 REFUSAL = "worker group rayml-x has minReplicas 3 greater than maxReplicas 2"
+LATER = "2026-11-25T01:00:30Z"
 INSUFFICIENT = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 
 
@@ -380,6 +381,45 @@ class TestTimes:
 
         assert idle.workers[0].idle_since == 100
         assert (again.workers[0].free_since, again.workers[0].idle_since) == (100, 110)
+
+    def test_a_running_pod_whose_ray_is_gone_is_lost_from_then_on(self) -> None:
+        there = self.seen(self.NODE).after(None, (), 100)
+        gone = read(pod("p", **running())).after(there, (), 105)
+        later = read(pod("p", **running())).after(gone, {"p"}, 110)
+        back = self.seen(self.NODE).after(later, (), 115)
+
+        assert [seen.workers[0].lost_since for seen in (there, gone, later, back)] == [
+            None,
+            105,
+            105,
+            None,
+        ]
+        assert later.workers[0].reason == "pod p is up and its Ray is gone"
+
+    def test_one_whose_ray_is_still_to_come_is_not_lost(self) -> None:
+        first = read(pod("p", **running())).after(None, (), 100)
+        there = self.seen(self.NODE).after(first, (), 105)
+        states = [{"name": "ray-worker", "state": {"running": {"startedAt": LATER}}}]
+        again = read(pod("p", **running(containerStatuses=states))).after(there, (), 110)
+
+        assert first.after(first, (), 102).workers[0].lost_since is None
+        assert again.workers[0].lost_since is None
+
+    def test_what_ray_s_autoscaler_looks_after_is_not_lost(self) -> None:
+        auto = cluster(SHAPE.group_spec(2), enableInTreeAutoscaling=True)
+        there = read(pod("p", **running()), nodes=[self.NODE], cluster=auto).after(None, (), 100)
+        gone = read(pod("p", **running()), cluster=auto).after(there, (), 105)
+
+        assert gone.workers[0].lost_since is None
+
+    def test_a_refusal_counts_from_when_it_was_first_seen(self) -> None:
+        refused = event("FailedToCreateWorkerPod", f"Failed: pods c-{SHAPE.group}-x: no")
+        first = read(events=[refused]).after(None, (), 100)
+        again = read(events=[refused]).after(first, (), 105)
+        over = read().after(again, (), 110)
+
+        assert first.problems_since == again.problems_since == {SHAPE.group: 100}
+        assert over.problems_since == {}
 
     def test_times_of_the_api_are_unix_time(self) -> None:
         assert time_of("1970-01-01T00:01:00Z") == time_of("1970-01-01T00:01:00.000000Z") == 60

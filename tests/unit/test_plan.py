@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from rayml.cluster.admission import PATIENCE_S, TOGETHER_S
+from rayml.cluster.admission import TOGETHER_S
 from rayml.cluster.observation import Group, Observation, Worker
 from rayml.cluster.patch import patch_ops
 from rayml.cluster.plan import Plan, plan
+from rayml.cluster.pool import LOST_S, PATIENCE_S
 from rayml.cluster.settings import Settings
 from tests.unit.small_cluster import SmallCluster, make_demand, make_shape
 
@@ -224,6 +225,59 @@ class TestAdmission:
         assert made.replicas == {A.group: 2}
         assert made.waiting["new"] == "position 1 in the queue, until lost workers are back"
 
+    def test_a_successor_that_no_node_comes_for_holds_nobody_back_for_ever(self) -> None:
+        left = workers(A, "ready")
+        stuck = workers(
+            A, "pending", prefix="s", is_unschedulable=True, free_since=NOW - PATIENCE_S - 1
+        )
+        demands = [make_demand("old", 2, A), make_demand("new", 1, B, since=1)]
+        made = decide(demands, observe(left + stuck), {"old": frozenset({left[0].name})})
+
+        assert made.replicas == {A.group: 2, B.group: 1}
+
+    def test_a_successor_that_cannot_be_created_holds_nobody_back_for_ever(self) -> None:
+        left = workers(A, "ready")
+        demands = [make_demand("old", 2, A), make_demand("new", 1, B, since=1)]
+        seen = observe(
+            left,
+            sizes={A.key: 2},
+            problems={A.group: "admission webhook: no"},
+            problems_since={A.group: NOW - PATIENCE_S - 1},
+        )
+        made = decide(demands, seen, {"old": frozenset({left[0].name})})
+
+        assert made.replicas == {A.group: 2, B.group: 1}
+
+
+class TestLostWorkers:
+    """On a node that is dead and that Kubernetes still believes in."""
+
+    def lost(self, age: float = LOST_S + 1) -> list[Worker]:
+        return workers(A, "started", lost_since=NOW - age)
+
+    def test_one_is_replaced_at_once_for_who_waits(self) -> None:
+        made = decide([make_demand("r", 1, A)], observe(self.lost()), grace_s=1e9)
+
+        assert made.victims == {self.lost()[0].name}
+        assert made.replicas == {A.group: 1}
+        assert made.waiting["r"].startswith("0 of 1 workers ready: 1 pod to be created")
+
+    def test_one_that_a_run_holds_is_replaced_too(self) -> None:
+        held = {"r": frozenset({self.lost()[0].name})}
+
+        assert decide([make_demand("r", 1, A)], observe(self.lost()), held).victims
+
+    def test_it_has_a_while_to_come_back(self) -> None:
+        made = decide([make_demand("r", 1, A)], observe(self.lost(LOST_S - 1)))
+
+        assert made.victims == frozenset()
+
+    def test_its_record_does_not_count_against_the_limit(self) -> None:
+        gone = workers(A, "leaving", is_named=True, lost_since=NOW - 99)
+        made = decide([make_demand("r", 1, A)], observe(gone), max_workers=1)
+
+        assert made.replicas == {A.group: 1}
+
 
 class TestRelease:
     def test_an_idle_worker_stays_for_its_grace_and_goes_after_it(self) -> None:
@@ -376,6 +430,13 @@ class TestQueueingAnew:
 
         assert decide(demands, self.stuck(PATIENCE_S + 1)).postponed == ("stuck",)
         assert decide(demands, self.stuck(PATIENCE_S - 1)).postponed == ()
+
+    def test_so_does_one_whose_pods_cannot_be_created(self) -> None:
+        demands = [make_demand("stuck", 1, A), make_demand("next", 1, B, since=1)]
+        refused = {"sizes": {A.key: 1}, "problems": {A.group: "admission webhook: no"}}
+        for age, postponed in ((PATIENCE_S + 1, ("stuck",)), (PATIENCE_S - 1, ())):
+            seen = observe(**refused, problems_since={A.group: NOW - age})
+            assert decide(demands, seen).postponed == postponed
 
     def test_it_keeps_its_place_as_long_as_nobody_else_waits(self) -> None:
         stuck = [make_demand("stuck", 1, A), make_demand("same", 1, A, since=1)]
