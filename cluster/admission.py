@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rayml.cluster.demand import Demand
+    from rayml.cluster.limits import Limits
     from rayml.cluster.pool import Pool
-    from rayml.cluster.settings import Settings
 
 # Demands that come within so long of each other count as having come at the same time.
 TOGETHER_S = 30.0
@@ -43,9 +43,7 @@ def in_order(demands: Iterable[Demand], held: Collection[str]) -> list[Demand]:
     return sorted(waiting, key=lambda demand: (-demand.priority, demand.since, demand.run))
 
 
-def admit(
-    waiting: Sequence[Demand], pools: Mapping[str, Pool], settings: Settings
-) -> list[Verdict]:
+def admit(waiting: Sequence[Demand], limits: Limits) -> list[Verdict]:
     """Decide about each waiting demand, and add the admitted ones to the need of their pools.
 
     Nobody overtakes: whoever cannot be admitted holds back all that come after, unless what it
@@ -55,10 +53,10 @@ def admit(
     A job is admitted only when those before it have a node for each of their pods, or when it
     needs no new pod itself: no two half-started ones ever wait for each other.
     """
-    desk = _Desk(pools, settings)
+    desk = _Desk(limits)
     early = {
         demand.run: desk.decide(demand, position)
-        for position, demand in _served_at_once(waiting, pools, settings)
+        for position, demand in _served_at_once(waiting, limits)
     }
     return [
         early.get(demand.run) or desk.decide(demand, position)
@@ -69,9 +67,9 @@ def admit(
 class _Desk:
     """Where demands are decided about, one after another."""
 
-    def __init__(self, pools: Mapping[str, Pool], settings: Settings) -> None:
-        self._pools = pools
-        self._settings = settings
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._pools = pools = limits.pools
         self._used = sum(pool.wanted for pool in pools.values())
         self._is_bound = all(pool.bound + pool.hopeless >= pool.need for pool in pools.values())
         # A pod that finds no room may need that of idle workers.
@@ -83,13 +81,13 @@ class _Desk:
     def decide(self, demand: Demand, position: int) -> Verdict:
         """Return the verdict about a demand; they come in the order in which they are served."""
         pool, front = self._pools[demand.shape.key], self._front
-        if text := _never(demand, pool, self._settings):
+        if text := self._limits.never(demand):
             return Verdict(demand, "never", "", text, position)
         if self._is_closed or not self._may_be_admitted(demand, pool):
             self._held_back = self._held_back or demand
             return Verdict(demand, "behind", front, "", position)
         self._front = demand.run
-        if text := _limit(demand, pool, self._used, self._settings):
+        if text := self._limits.reached(demand, self._used):
             self._held_back = self._held_back or demand
             return Verdict(demand, "limit", front, text, position)
         self._used += demand.workers
@@ -113,9 +111,7 @@ def came_together(first: Demand, second: Demand) -> bool:
     return is_close and first.priority == second.priority
 
 
-def _served_at_once(
-    waiting: Sequence[Demand], pools: Mapping[str, Pool], settings: Settings
-) -> list[tuple[int, Demand]]:
+def _served_at_once(waiting: Sequence[Demand], limits: Limits) -> list[tuple[int, Demand]]:
     """Return those of the first in the queue whose workers are all there, with their positions.
 
     Of one shape, they keep their order.
@@ -125,21 +121,19 @@ def _served_at_once(
     first: Demand | None = None
     for position, demand in enumerate(waiting, 1):
         key = demand.shape.key
-        if _never(demand, pools[key], settings):
+        if limits.never(demand):
             continue
         first = first or demand
         if not came_together(first, demand):
             break
-        left.setdefault(key, len(pools[key].available()))
+        left.setdefault(key, len(limits.pools[key].available()))
         if left[key] >= demand.workers:
             early.append((position, demand))
         left[key] -= demand.workers
     return early
 
 
-def postponed(
-    verdicts: Sequence[Verdict], pools: Mapping[str, Pool]
-) -> tuple[str, ...]:
+def postponed(verdicts: Sequence[Verdict], pools: Mapping[str, Pool]) -> tuple[str, ...]:
     """Return the run that has to queue anew: its pods have not come, and others wait."""
     admitted = [verdict.demand for verdict in verdicts if verdict.kind == "admitted"]
     behind = {verdict.demand.shape.key for verdict in verdicts if verdict.kind == "behind"}
@@ -147,32 +141,3 @@ def postponed(
         return ()
     pool = pools[admitted[-1].shape.key]
     return (admitted[-1].run,) if pool.bound < pool.need and pool.hopeless else ()
-
-
-def _never(demand: Demand, pool: Pool, settings: Settings) -> str:
-    if settings.max_workers is not None and demand.workers > settings.max_workers:
-        return (
-            f"it asks for {demand.workers} workers and the cluster's limit is "
-            f"{settings.max_workers}; ask for fewer, or raise the RayCluster's annotation "
-            "rayml.io/max-workers"
-        )
-    if demand.workers > pool.maximum:
-        return (
-            f"it asks for {demand.workers} workers and worker group {pool.name} may have "
-            f"{pool.maximum}; ask for fewer, or raise the group's maxReplicas"
-        )
-    return ""
-
-
-def _limit(demand: Demand, pool: Pool, used: int, settings: Settings) -> str:
-    if settings.max_workers is not None and used + demand.workers > settings.max_workers:
-        return (
-            f"the cluster's limit of {settings.max_workers} workers is reached: "
-            f"{used} in use, {demand.workers} needed"
-        )
-    if pool.wanted + demand.workers > pool.maximum:
-        return (
-            f"the limit of {pool.maximum} workers of worker group {pool.name} is reached: "
-            f"{pool.wanted} in use, {demand.workers} needed"
-        )
-    return ""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rayml.cluster.quantity import cpu_quantity, memory_quantity, parse_quantity
+from rayml.cluster.quantity import parse_quantity
+from rayml.cluster.quota import amounts_planned, counted, lines, show
 from rayml.errors import CapacityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rayml.cluster.demand import Demand
+    from rayml.cluster.quota import Amounts
     from rayml.cluster.settings import Settings
 
     Object = Mapping[str, Any]
 
-# KubeRay's init container, which waits for the head, requests this much: a pod is never smaller.
-_LEAST = {"cpu": 0.2, "memory": 256.0 * 2**20}
 # Whoever writes these on nodes can add more of them: what is there now is no limit.
 _GROWING = (
     "cloud.google.com/gke-nodepool",
@@ -48,47 +48,21 @@ def check_fit(
             f"{settings.max_workers}; ask for fewer, or raise the RayCluster's annotation "
             "rayml.io/max-workers"
         )
-    requests, limits = _amounts(demand, "requests"), _amounts(demand, "limits")
-    for quota in quotas:
-        _check_quota(quota, demand, requests, limits)
+    amounts = amounts_planned(demand.shape.template)
+    _check_quotas(quotas, demand, amounts)
     if nodes and not any(map(_can_grow, nodes)):
-        _check_nodes(demand, requests, nodes)
+        _check_nodes(demand, amounts.requests, nodes)
 
 
-def _amounts(demand: Demand, field: str) -> dict[str, float]:
-    given = demand.shape.template["spec"]["containers"][0]["resources"].get(field, {})
-    amounts = {name: parse_quantity(text) for name, text in given.items()}
-    for name, least in _LEAST.items():
-        amounts[name] = max(amounts.get(name, 0.0), least)
-    return amounts
-
-
-def _check_quota(
-    quota: Object, demand: Demand, requests: Mapping[str, float], limits: Mapping[str, float]
-) -> None:
-    spec = quota.get("spec", {})
-    if spec.get("scopes") or spec.get("scopeSelector"):
-        return  # it may not concern workers
-    for name, text in spec.get("hard", {}).items():
-        amount = _counted(name, requests, limits)
-        hard, asked = parse_quantity(text), amount * demand.workers
-        if asked > hard:
-            quota_name = quota["metadata"]["name"]
+def _check_quotas(quotas: Iterable[Object], demand: Demand, amounts: Amounts) -> None:
+    for line in lines(quotas):
+        asked = counted(line.resource, amounts) * demand.workers
+        if line.is_below(asked):
             raise CapacityError(
-                f"the job asks for {_show(name, asked)} of {name} in all and ResourceQuota "
-                f"{quota_name!r} allows {_show(name, hard)}; ask for less, or have it raised"
+                f"the job asks for {show(line.resource, asked)} of {line.resource} in all and "
+                f"ResourceQuota {line.quota!r} allows {show(line.resource, line.hard)}; ask for "
+                "less, or have it raised"
             )
-
-
-def _counted(name: str, requests: Mapping[str, float], limits: Mapping[str, float]) -> float:
-    if name in {"pods", "count/pods"}:
-        return 1.0
-    kind, dot, resource = name.partition(".")
-    if dot and kind == "limits":
-        return limits.get(resource, 0.0)
-    if dot and kind == "requests":
-        return requests.get(resource, 0.0)
-    return requests.get(name, 0.0) if name in {"cpu", "memory"} else 0.0
 
 
 def _check_nodes(demand: Demand, requests: Mapping[str, float], nodes: Sequence[Object]) -> None:
@@ -103,8 +77,8 @@ def _check_nodes(demand: Demand, requests: Mapping[str, float], nodes: Sequence[
         largest = max(_allocatable(node, name) for node in allowed)
         if amount > largest:
             raise CapacityError(
-                f"a worker of {words} needs {_show(name, amount)} of {name} and the largest node "
-                f"that takes it has {_show(name, largest)}; ask for less, or add a larger node"
+                f"a worker of {words} needs {show(name, amount)} of {name} and the largest node "
+                f"that takes it has {show(name, largest)}; ask for less, or add a larger node"
             )
     fitting = sum(_times(requests, node) for node in allowed)
     if demand.workers > fitting:
@@ -187,9 +161,3 @@ def _times(requests: Mapping[str, float], node: Object) -> int:
     shares = [_allocatable(node, name) / amount for name, amount in requests.items() if amount]
     pods = _allocatable(node, "pods") or math.inf
     return int(min(*shares, pods) + 1e-9)
-
-
-def _show(name: str, amount: float) -> str:
-    if "memory" in name:
-        return memory_quantity(math.ceil(amount))
-    return cpu_quantity(amount) if "cpu" in name else f"{amount:g}"

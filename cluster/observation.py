@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from rayml.cluster.quota import NOTHING, Amounts, amounts_of
 from rayml.cluster.reasons import (
     creation_problems,
     invalid_spec,
@@ -90,6 +91,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         idle_since: Since when, besides, nothing else uses it.
         lost_since: Since when the Ray that was on it is gone, though Kubernetes calls it running:
             its node may be dead, which Kubernetes believes only after minutes.
+        takes: What it takes of the namespace's quotas.
         reason: Why it is not ready, in words.
     """
 
@@ -107,6 +109,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     free_since: float | None = None
     idle_since: float | None = None
     lost_since: float | None = None
+    takes: Amounts = NOTHING
     reason: str = ""
 
     @property
@@ -303,6 +306,7 @@ def _worker(
         lacks_room=state == "pending" and lacks_room(pod),
         created_at=time_of(metadata.get("creationTimestamp")),
         began_at=time_of((ray.get("running") or {}).get("startedAt")),
+        takes=amounts_of(pod["spec"]),
         reason="" if state == "ready" else pod_reason(pod, events),
     )
 

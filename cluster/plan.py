@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rayml.cluster.admission import admit, in_order, postponed
 from rayml.cluster.demand import Demand
+from rayml.cluster.limits import Limits
 from rayml.cluster.pool import make_pools
 from rayml.cluster.sizing import choose_victims, removable_groups, size_groups
 from rayml.cluster.waiting import explain
@@ -72,7 +73,7 @@ def plan(
     """
     demands = list(demands)
     pools = make_pools(observation, demands, held, drained, now)
-    verdicts = admit(in_order(demands, held), pools, settings)
+    verdicts = admit(in_order(demands, held), Limits(pools, settings, observation.quotas))
     admitted = [verdict.demand for verdict in verdicts if verdict.kind == "admitted"]
     ready = _hand_out(admitted, pools)
     if not observation.is_autoscaling:

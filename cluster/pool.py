@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rayml.cluster.observation import STALE_S, Group, Worker
+from rayml.cluster.quota import NOTHING, Amounts, amounts_planned
 from rayml.cluster.shape import NO_MAXIMUM
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Pool:
         is_refused: For so long its missing pods could not even be created.
         need: How many the runs hold or have been promised.
         maximum: The most that its group may have.
+        each: What one of its workers takes of the namespace's quotas.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Pool:
     is_refused: bool = False
     need: int = 0
     maximum: int = NO_MAXIMUM
+    each: Amounts = NOTHING
 
     @property
     def wanted(self) -> int:
@@ -135,9 +138,12 @@ def make_pools(
         shapes[worker.name] = worker.shape
         pool = pools[worker.shape]
         (pool.leaving if worker.is_leaving else pool.alive).append(worker)
+        pool.each = worker.takes
     for demand in demands:
         key, names = demand.shape.key, held.get(demand.run)
         pool = pools.get(key) or pools.setdefault(key, Pool(name=demand.shape.group))
+        if not (pool.alive or pool.leaving):
+            pool.each = amounts_planned(demand.shape.template)
         if names is not None:
             # What a run holds stays what it is when its shape becomes another: a new image, say.
             pool = pools[next((shapes[name] for name in names if name in shapes), key)]

@@ -16,6 +16,7 @@ from rayml.cluster.observation import Group, Observation, Worker
 from rayml.cluster.patch import patch_ops
 from rayml.cluster.plan import Plan, plan
 from rayml.cluster.pool import LOST_S, PATIENCE_S
+from rayml.cluster.quota import amounts_planned
 from rayml.cluster.settings import Settings
 from tests.unit.small_cluster import SmallCluster, make_demand, make_shape
 
@@ -279,6 +280,59 @@ class TestLostWorkers:
         assert made.replicas == {A.group: 1}
 
 
+def quota(resource: str, hard: str, used: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "q"},
+        "spec": {"hard": {resource: hard}},
+        "status": {"used": {resource: used}},
+    }
+
+
+class TestQuotas:
+    """A job's workers are of 1, 2 or 3 CPUs; nothing is begun that a quota would stop half-way."""
+
+    def test_a_job_waits_until_there_is_room_for_all_its_workers(self) -> None:
+        found = workers(A, "ready", "ready", takes=amounts_planned(A.template))
+        held = {"old": frozenset(worker.name for worker in found)}
+        demands = [make_demand("old", 2, A), make_demand("r", 2, B, since=1)]
+        made = decide(demands, observe(found, quotas=(quota("requests.cpu", "5", "2"),)), held)
+
+        assert made.replicas == {A.group: 2}
+        assert made.waiting["r"] == (
+            "ResourceQuota 'q' of 5 requests.cpu is reached: 2 in use, 4 needed"
+        )
+
+    def test_idle_workers_are_room(self) -> None:
+        found = workers(A, "ready", "ready", takes=amounts_planned(A.template))
+        seen = observe(found, quotas=(quota("requests.cpu", "5", "2"),))
+
+        assert decide([make_demand("r", 2, B)], seen).replicas[B.group] == 2
+
+    def test_jobs_admitted_together_fit_together(self) -> None:
+        demands = [make_demand("r", 2, B), make_demand("s", 1, B, since=1)]
+        found = workers(B, "scheduled", "scheduled", takes=amounts_planned(B.template))
+        made = decide(demands, observe(found, quotas=(quota("pods", "3", "3"),)))
+
+        assert made.replicas == {B.group: 2}
+        assert made.waiting["s"].startswith("ResourceQuota 'q' of 3 pods is reached: 3 in use")
+
+    def test_what_others_have_taken_holds_back_nobody_who_needs_less(self) -> None:
+        demands = [make_demand("r", 2, B), make_demand("s", 1, A, since=99)]
+        made = decide(demands, observe(quotas=(quota("requests.cpu", "5", "3"),)))
+
+        assert made.replicas == {A.group: 1}
+        assert made.waiting["r"] == (
+            "it asks for 4 of requests.cpu and ResourceQuota 'q' allows 5, of which others than "
+            "rayml's workers have 3"
+        )
+
+    def test_a_quota_of_certain_pods_only_is_left_to_kubernetes(self) -> None:
+        scoped = quota("pods", "0", "0")
+        scoped["spec"]["scopes"] = ["BestEffort"]
+
+        assert decide([make_demand("r", 1, A)], observe(quotas=(scoped,))).replicas
+
+
 class TestRelease:
     def test_an_idle_worker_stays_for_its_grace_and_goes_after_it(self) -> None:
         seen = observe(workers(A, "ready", idle_since=NOW))
@@ -433,7 +487,7 @@ class TestQueueingAnew:
 
     def test_so_does_one_whose_pods_cannot_be_created(self) -> None:
         demands = [make_demand("stuck", 1, A), make_demand("next", 1, B, since=1)]
-        refused = {"sizes": {A.key: 1}, "problems": {A.group: "admission webhook: no"}}
+        refused: Any = {"sizes": {A.key: 1}, "problems": {A.group: "admission webhook: no"}}
         for age, postponed in ((PATIENCE_S + 1, ("stuck",)), (PATIENCE_S - 1, ())):
             seen = observe(**refused, problems_since={A.group: NOW - age})
             assert decide(demands, seen).postponed == postponed

@@ -1,0 +1,89 @@
+"""What stands in a demand's way: the cluster's limit, its group's, and Kubernetes' quotas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rayml.cluster.quota import counted, lines, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rayml.cluster.demand import Demand
+    from rayml.cluster.pool import Pool
+    from rayml.cluster.quota import Line
+    from rayml.cluster.settings import Settings
+
+    Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one cluster at one moment, in words for whoever meets them."""
+
+    pools: Mapping[str, Pool]
+    settings: Settings
+    quotas: Sequence[Object]
+
+    def never(self, demand: Demand) -> str:
+        """Return what keeps a demand out even if all of our runs had ended; empty if nothing."""
+        pool, most = self.pools[demand.shape.key], self.settings.max_workers
+        if most is not None and demand.workers > most:
+            return (
+                f"it asks for {demand.workers} workers and the cluster's limit is {most}; ask for "
+                "fewer, or raise the RayCluster's annotation rayml.io/max-workers"
+            )
+        if demand.workers > pool.maximum:
+            return (
+                f"it asks for {demand.workers} workers and worker group {pool.name} may have "
+                f"{pool.maximum}; ask for fewer, or raise the group's maxReplicas"
+            )
+        for line in lines(self.quotas):
+            asked, others = self._asked(line, demand), self._of_others(line)
+            if asked and line.is_below(others + asked):
+                return (
+                    f"it asks for {show(line.resource, asked)} of {line.resource} and "
+                    f"ResourceQuota {line.quota!r} allows {show(line.resource, line.hard)}, of "
+                    f"which others than rayml's workers have {show(line.resource, others)}"
+                )
+        return ""
+
+    def reached(self, demand: Demand, used: int) -> str:
+        """Return what a demand has to wait for while workers are in use; empty if nothing."""
+        pool, most = self.pools[demand.shape.key], self.settings.max_workers
+        if most is not None and used + demand.workers > most:
+            return (
+                f"the cluster's limit of {most} workers is reached: "
+                f"{used} in use, {demand.workers} needed"
+            )
+        if pool.wanted + demand.workers > pool.maximum:
+            return (
+                f"the limit of {pool.maximum} workers of worker group {pool.name} is reached: "
+                f"{pool.wanted} in use, {demand.workers} needed"
+            )
+        for line in lines(self.quotas):
+            asked = self._asked(line, demand)
+            taken = self._of_others(line) + self._of_ours(line)
+            if asked and line.is_below(taken + asked):
+                return (
+                    f"ResourceQuota {line.quota!r} of {show(line.resource, line.hard)} "
+                    f"{line.resource} is reached: {show(line.resource, taken)} in use, "
+                    f"{show(line.resource, asked)} needed"
+                )
+        return ""
+
+    def _asked(self, line: Line, demand: Demand) -> float:
+        return counted(line.resource, self.pools[demand.shape.key].each) * demand.workers
+
+    def _of_ours(self, line: Line) -> float:
+        """Return what is taken by the workers that are needed: idle ones make room."""
+        return sum(counted(line.resource, p.each) * p.wanted for p in self.pools.values())
+
+    def _of_others(self, line: Line) -> float:
+        there = (
+            counted(line.resource, worker.takes)
+            for pool in self.pools.values()
+            for worker in (*pool.alive, *pool.victims, *pool.leaving)
+        )
+        return max(0.0, line.used - sum(there))
