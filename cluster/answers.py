@@ -39,6 +39,10 @@ class Conflict(ClusterError):
     """Somebody else changed the object, or it is there already; read again and decide anew."""
 
 
+class Refused(ClusterError):
+    """A rule that somebody has set for the Kubernetes cluster forbids the change."""
+
+
 class RightMissing(ClusterUnreachable):
     """Who we are may not do this; the message says which right is missing, where, for whom."""
 
@@ -103,7 +107,7 @@ def explain(
 def _explain_forbidden(message: str, method: str, target: Target, context: str) -> RaymlError:
     found = _USER.search(message)
     if found is None:
-        kind = CapacityError if "exceeded quota" in message else ClusterError
+        kind = CapacityError if "exceeded quota" in message else Refused
         what = message.partition("is forbidden: ")[2] or message
         return kind(f"Kubernetes refuses {target}: {what}; ask whoever set this rule")
     verb = found[2] or _VERBS.get(method, "get")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rayml.cluster.demand import Demand
+    from rayml.cluster.observation import Group
     from rayml.cluster.quota import Amounts
     from rayml.cluster.settings import Settings
 
@@ -34,6 +35,7 @@ def check_fit(
     settings: Settings,
     quotas: Iterable[Object],
     nodes: Sequence[Object] | None,
+    groups: Iterable[Group] = (),
 ) -> None:
     """Check that the cluster could ever hold a demand, were it idle.
 
@@ -48,6 +50,12 @@ def check_fit(
             f"{settings.max_workers}; ask for fewer, or raise the RayCluster's annotation "
             "rayml.io/max-workers"
         )
+    for group in groups:
+        if group.shape == demand.shape.key and demand.workers > group.maximum:
+            raise CapacityError(
+                f"the job asks for {demand.workers} workers and worker group {group.name} may "
+                f"have {group.maximum}; ask for fewer, or raise the group's maxReplicas"
+            )
     amounts = amounts_planned(demand.shape.template)
     _check_quotas(quotas, demand, amounts)
     if nodes and not any(map(_can_grow, nodes)):

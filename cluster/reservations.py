@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rayml.cluster.answers import Conflict
+from rayml.cluster.answers import Conflict, Refused
 from rayml.cluster.demand import Demand
 from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
@@ -92,7 +92,7 @@ class Reservations:
         self._began = time.monotonic()
         self._seen: Observation | None = None
         self._drained: set[str] = set()
-        self._refused: dict[str, SpecError] = {}
+        self._refused: dict[str, RaymlError] = {}
 
     def is_ours(self) -> bool:
         """Tell whether the cluster's size is ours to change.
@@ -190,7 +190,7 @@ class Reservations:
 
     def _shape(self, held: Mapping[str, _Held], base: Base) -> None:
         for one in held.values():
-            if one.shape is not None and one.grant.is_ready:
+            if one.grant.problem is not None or (one.shape is not None and one.grant.is_ready):
                 continue  # what it holds does not change with the cluster's settings
             try:
                 one.shape = shape_of(one.wish.resources, one.wish.image, base)
@@ -199,6 +199,7 @@ class Reservations:
             except RaymlError as exc:
                 one.shape = None
                 one.tell(problem=exc)
+        self._refused.clear()  # whoever asks anew may find that the rule is gone
 
     def _observe(
         self,
@@ -287,7 +288,7 @@ class Reservations:
             # Somebody else changed the cluster between our look and this: the next step sees it.
             with suppress(Conflict):
                 self._client.patch_ray_cluster(self._name, ops)
-        except SpecError:
+        except (SpecError, Refused):
             if not self._note_refusals(shapes.values(), seen):
                 raise
 
@@ -299,7 +300,7 @@ class Reservations:
                 continue
             try:
                 self._client.patch_ray_cluster(self._name, ops, is_trial=True)
-            except SpecError as exc:
+            except (SpecError, Refused) as exc:
                 self._refused[shape.key] = exc
         return len(self._refused) > before
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rayml.cluster.pool import going_order
+from rayml.cluster.shape import NO_MAXIMUM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,7 +75,8 @@ def removable_groups(
     """Return the groups that can be taken out of the list without leaving a pod behind.
 
     That is so when the operator has acted on a size of zero, and no pod is left. While Ray's
-    autoscaler is on, it writes to groups by their place in the list: nothing is taken out.
+    autoscaler is on, it writes to groups by their place in the list: nothing is taken out. A limit
+    that somebody has set by hand stays, and its group with it.
     """
     if observation.is_autoscaling or not observation.is_settled:
         return ()
@@ -83,6 +85,7 @@ def removable_groups(
         pool.name
         for key, pool in pools.items()
         if pool.group is not None
+        and pool.group.maximum == NO_MAXIMUM
         and key not in asked
         and not (pool.group.replicas or pool.group.minimum or replicas.get(pool.name))
         and not (pool.alive or pool.leaving or pool.victims)

@@ -78,7 +78,9 @@ class KubeCluster:
             workers=spec.resources.workers,
             priority=spec.priority,
         )
-        check_fit(demand, self._settings, client.quotas(name.namespace), client.nodes())
+        groups = Observation.read(self._cluster, ()).groups
+        quotas = client.quotas(name.namespace)
+        check_fit(demand, self._settings, quotas, client.nodes(), groups)
         self._try(demand.shape)
         return spec
 

@@ -329,13 +329,17 @@ def placement_conf(plan_group: str, share: Mapping[str, float]) -> dict[str, str
     """Return the settings by which RayDP places executors: one on each of a job's workers.
 
     Without indexes of bundles, which RayDP counts round wrongly once an executor has ended. What
-    executors take of a worker is said one by one, because RayDP would ask for their heap.
+    executors take of a worker is said one by one, because RayDP would ask for their heap. The
+    master stays on this machine: Ray would put what asks for nothing on any of the cluster's, and
+    a head's image has no Java.
     """
+    here = f"node:{ray.util.get_node_ip_address()}"
     taken = {"memory": 0.0, **share}
     shares = {f"{_SHARE}.{'cpu' if k == 'CPU' else k}": repr(float(v)) for k, v in taken.items()}
     return {
         "spark.ray.placement_group": plan_group,
         "spark.ray.raydp_spark_master.actor.resource.CPU": "0",
+        f"spark.ray.raydp_spark_master.actor.resource.{here}": "0.001",
         **shares,
     }
 

@@ -208,7 +208,26 @@ def prepare_with_spark(context: rayml.Context) -> dict[str, Any]:
         borrow=True,
     )
     heap = spark.conf.get("spark.executor.memory")
-    return {"hosts": sorted(set(hosts)), "total": child.wait(200).result, "heap": heap}
+    return {
+        "hosts": sorted(set(hosts)),
+        "total": child.wait(200).result,
+        "heap": heap,
+        "masters": sorted(where_masters_are()),
+    }
+
+
+def where_masters_are() -> set[str]:
+    """Return the nodes of a session's two masters, seen from this one."""
+    import ray
+    from ray._private import state  # noqa: TID251 - where Ray has put them, it tells nowhere else
+
+    here = ray.get_runtime_context().get_node_id()
+    return {
+        "here" if actor["Address"]["NodeID"] == here else actor["Address"]["IPAddress"]
+        for actor in state.actors().values()
+        if actor["State"] == "ALIVE"
+        and actor["ActorClassName"].endswith(("RayAppMaster", "RayDPSparkMaster"))
+    }
 
 
 def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> None:
@@ -218,6 +237,7 @@ def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> 
     assert (result["total"], result["heap"]) == (499_500, "2688m")
     assert are_two_pods(result["hosts"], train)
     assert run.artifact("rows").meta["rows"] == 1000
+    assert result["masters"] == ["here"]  # the head's image has no Java
 
 
 def test_what_a_worker_s_image_lacks_is_named_before_the_code_runs(train: JobCluster) -> None:

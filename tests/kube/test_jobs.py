@@ -214,7 +214,8 @@ class TestWaiting:
         train.plane.api.create(path, quota)
         try:
             run = train.submit(sleep, params={"seconds": 0}, resources=PAIR)
-            wait_for(lambda: "quota" in run.reason, "the reason")
+            wait_for(lambda: "ResourceQuota 'few'" in run.reason, "the reason")
+            assert len(train.client.pods(train.name)) == 1  # one worker would have had room
         finally:
             train.plane.api.delete(f"{path}/few")
         run.wait(180)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rayml.cluster.address import ClusterName
-from rayml.cluster.answers import Conflict, RightMissing, Target, explain, read_status
+from rayml.cluster.answers import Conflict, Refused, RightMissing, Target, explain, read_status
 from rayml.cluster.client import KubeClient
 from rayml.cluster.credentials import Credentials
 from rayml.cluster.kubeconfig import Entry
@@ -52,7 +52,7 @@ def test_a_quota_is_no_missing_right() -> None:
 def test_a_rule_of_an_admission_webhook_is_quoted() -> None:
     error = explained(403, "POST", message="admission webhook denied the request: no heads here")
 
-    assert type(error) is ClusterError
+    assert type(error) is Refused
     assert "no heads here" in str(error)
 
 

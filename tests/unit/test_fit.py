@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rayml.cluster.fit import check_fit
+from rayml.cluster.observation import Group
 from rayml.cluster.settings import Settings
 from rayml.errors import CapacityError
 from tests.unit.small_cluster import make_demand, make_shape
@@ -48,6 +50,14 @@ def refusal(*args: Any, **more: Any) -> str:
 def test_the_clusters_limit_is_named() -> None:
     check(6, max_workers=6)
     assert "asks for 7 workers and the cluster's limit is 6" in refusal(7, max_workers=6)
+
+
+def test_the_limit_that_somebody_has_set_for_the_group_is_named() -> None:
+    demand = make_demand("r", 3, make_shape())
+    group = Group(index=0, name="g", shape=demand.shape.key, replicas=0, maximum=2)
+    with pytest.raises(CapacityError, match="worker group g may have 2; ask for fewer, or raise"):
+        check_fit(demand, Settings(), (), None, [group])
+    check_fit(demand, Settings(), (), None, [replace(group, shape="other")])
 
 
 class TestQuota:

@@ -451,6 +451,8 @@ class TestRelease:
         assert decide([], replace(empty, is_settled=False)).removable == ()
         assert decide([], replace(empty, is_autoscaling=True)).removable == ()
         assert decide([make_demand("r", 1, A)], empty).removable == ()
+        limited = replace(empty, groups=(replace(empty.groups[0], maximum=2),))
+        assert decide([], limited).removable == ()
         going = workers(A, "leaving", is_named=True)
         assert decide([], observe(going)).removable == ()
 
