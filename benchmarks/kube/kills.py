@@ -56,7 +56,9 @@ def kill_client(_: JobCluster, __: rayml.Run, client: subprocess.Popen[str]) -> 
 
 def kill_driver(cluster: JobCluster, run: rayml.Run, _: subprocess.Popen[str]) -> None:
     words = ["pkill", "-9", "-f", f"rayml.driver {run.id}"]
-    cluster.plane.exec(cluster.name.namespace, cluster.head(), words)
+    code, output = cluster.plane.exec(cluster.name.namespace, cluster.head(), words)
+    if code != 0:
+        raise RuntimeError(f"no driver of {run.id} was there to be killed: {output}")
 
 
 def kill_head(cluster: JobCluster, _: rayml.Run, __: subprocess.Popen[str]) -> None:
