@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import threading
 import uuid
 from contextlib import suppress
 from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client, Listener, wait
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -38,8 +36,8 @@ class Relay:
         self._transport = transport
         self._job = job
         self._key = os.urandom(16)
-        self._path = Path(tempfile.gettempdir()) / f"rayml-{uuid.uuid4().hex[:12]}.sock"
-        self._listener = Listener(str(self._path), "AF_UNIX", authkey=self._key)
+        self._name = f"rayml-{uuid.uuid4().hex}"
+        self._listener = Listener(_path(self._name), "AF_UNIX", authkey=self._key)
         self._ended, self._end = Pipe(duplex=False)
         self._children: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept_all, name="rayml-relay", daemon=True)
@@ -48,7 +46,7 @@ class Relay:
     @property
     def address(self) -> str:
         """What a child needs to reach this relay."""
-        return f"{self._key.hex()}@{self._path}"
+        return f"{self._key.hex()}@{self._name}"
 
     @property
     def has_children(self) -> bool:
@@ -62,7 +60,7 @@ class Relay:
         # may answer it, so it must not wait for a greeting.
         with socket.socket(socket.AF_UNIX) as last, suppress(OSError):
             last.settimeout(0)
-            last.connect(str(self._path))
+            last.connect(_path(self._name))
         for thread in (self._thread, *self._children):
             thread.join(_CLOSE_S)
         self._listener.close()
@@ -91,13 +89,18 @@ class Relay:
         return None
 
 
+def _path(name: str) -> str:
+    """Return an address that is no file, which a killed process would leave behind."""
+    return f"\0{name}"
+
+
 class RelayTransport:
     """The child's end of a relay."""
 
     def __init__(self, address: str) -> None:
-        key, _, path = address.partition("@")
+        key, _, name = address.partition("@")
         self._address = address
-        self._connection = Client(path, "AF_UNIX", authkey=bytes.fromhex(key))
+        self._connection = Client(_path(name), "AF_UNIX", authkey=bytes.fromhex(key))
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RelayTransport], tuple[str]]:

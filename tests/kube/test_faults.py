@@ -21,7 +21,7 @@ from rayml.tracker.submissions import create_submission
 from tests.kube.clusters import JobCluster, ray_cluster, wait_for, wait_for_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from tests.kube.plane import Plane
@@ -165,15 +165,17 @@ def test_a_worker_that_uses_too_much_memory_says_so(
     assert_nothing_is_held(train)
 
 
-def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster) -> None:
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "still-listed"])
+def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: bool) -> None:
     train.plane.add_node("node-lost", cpu=4, memory="8Gi", labels={"disk": "here"})
     there = rayml.Resources(cpus=1, memory="512Mi", node_selector={"disk": "here"})
-    gate = f"{train.store}-gates/node"
+    gate = f"{train.store}-gates/node-{is_removed}"
     try:
         run = train.submit(count, params={"gate": gate}, resources=there, retry=AGAIN)
         wait_for_state(run, "running", patience_s=180)
     finally:
-        train.plane.lose_node("node-lost")
+        lost = train.pods()
+        train.plane.lose_node("node-lost", remove=is_removed)
     train.plane.add_node("node-new", cpu=4, memory="8Gi", labels={"disk": "here"})
     try:
         wait_for_state(run, "succeeded", "failed", patience_s=240)
@@ -181,6 +183,16 @@ def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster) -> None:
         assert_nothing_is_held(train)
     finally:
         train.plane.remove_node("node-new")
+        if not is_removed:
+            bury(train, "node-lost", lost)
+
+
+def bury(train: JobCluster, node: str, pods: Iterable[str]) -> None:
+    """Let Kubernetes forget a dead node, as somebody does who is sure of it."""
+    train.plane.api.delete(f"/api/v1/nodes/{node}")
+    for pod in pods:
+        path = f"/api/v1/namespaces/{train.name.namespace}/pods/{pod}"
+        train.plane.api.delete(path, {"gracePeriodSeconds": 0})
 
 
 @pytest.mark.parametrize("component", ["operator", "kube-apiserver"])
