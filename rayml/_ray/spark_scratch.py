@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import tempfile
 import time
 from contextlib import suppress
@@ -32,6 +33,7 @@ _ROUNDS = 3
 _ANSWER_S = 30.0
 # What an executor starts when its heap has run out, and the file that this leaves.
 _PROGRAM, _RAN_OUT = "heap-ran-out.sh", "heap-ran-out"
+_ON = "on-"
 # A session that has just made its folder has no process yet.
 _OLD_S = 3600.0
 
@@ -62,12 +64,18 @@ def prepare(folders: Sequence[Path], wanted: Iterable[Path]) -> str:
         for folder in folders:
             _sweep(folder.parent)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / _here()).touch()
         _write_program(folders[0])
     except OSError as exc:
         return f"{exc}; give another spark.local.dir in conf"
     lacking = " and ".join(str(path) for path in wanted if not path.exists())
     way_out = "is not on all machines of its workers; give an image that has rayml[spark]"
     return f"{lacking} {way_out}" if lacking else ""
+
+
+def _here() -> str:
+    """Return the name of the file that says that a folder is this machine's: disks are shared."""
+    return f"{_ON}{socket.gethostname()}"
 
 
 def _write_program(folder: Path) -> None:
@@ -128,9 +136,18 @@ def _sweep(root: Path) -> None:
         return
     for folder in root.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            is_old = folder.stat().st_mtime < time.time() - _OLD_S
-            if is_old and folder.stat().st_uid == os.getuid() and not _marked(folder.name):
+            if _is_old(folder) and not _of_others(folder) and not _marked(folder.name):
                 _remove(folder)
+
+
+def _is_old(folder: Path) -> bool:
+    found = folder.stat()
+    return found.st_uid == os.getuid() and found.st_mtime < time.time() - _OLD_S
+
+
+def _of_others(folder: Path) -> bool:
+    """Tell whether machines whose processes are not seen from here use a folder."""
+    return bool({path.name for path in folder.glob(f"{_ON}*")} - {_here()})
 
 
 def _marked(name: str) -> list[psutil.Process]:
