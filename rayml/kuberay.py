@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,9 +23,11 @@ from rayml.cluster.reservations import RUN_LABEL
 from rayml.cluster.settings import Settings, check_resizable
 from rayml.cluster.shape import Base, shape_of
 from rayml.cluster.versions import check_versions
-from rayml.errors import SpecError
+from rayml.errors import RaymlError, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rayml.cluster.shape import Shape
     from rayml.spec import Spec
 
@@ -70,25 +72,31 @@ class KubeCluster:
                 f"{name} is not resized by rayml; let it be by rayml cluster up --adopt {name}"
             )
         check_resizable(self._cluster)
-        check_versions(name, self._settings, open_door(name, client))
-        spec = msgspec.structs.replace(spec, priority=_priority(client, spec))
-        demand = Demand(
-            run=spec.run,
-            shape=self._shape(spec),
-            workers=spec.resources.workers,
-            priority=spec.priority,
+        shape = self._shape(spec)
+        _, priority, quotas, nodes, refusal = _at_once(
+            lambda: check_versions(name, self._settings, open_door(name, client)),
+            lambda: _priority(client, spec),
+            lambda: client.quotas(name.namespace),
+            client.nodes,
+            lambda: self._try(shape),
         )
+        demand = Demand(run=spec.run, shape=shape, workers=spec.resources.workers)
         groups = Observation.read(self._cluster, ()).groups
-        quotas = client.quotas(name.namespace)
-        check_fit(demand, self._settings, quotas, client.nodes(), groups)
-        self._try(demand.shape)
-        return spec
+        check_fit(demand, self._settings, quotas, nodes, groups)
+        if refusal is not None:
+            raise refusal
+        return msgspec.structs.replace(spec, priority=priority)
 
-    def _try(self, shape: Shape) -> None:
-        """Let Kubernetes say what it would refuse of a group of workers, if we may ask."""
-        if ops := trial_ops(shape, Observation.read(self._cluster, ())):
-            with suppress(RightMissing, Conflict):
+    def _try(self, shape: Shape) -> RaymlError | None:
+        """Return what Kubernetes would refuse of a group of workers, if we may ask."""
+        try:
+            if ops := trial_ops(shape, Observation.read(self._cluster, ())):
                 self._client.patch_ray_cluster(self._name, ops, is_trial=True)
+        except (RightMissing, Conflict):
+            return None
+        except RaymlError as exc:  # told only if nothing that is plainer stands in the way
+            return exc
+        return None
 
     def announce(self, spec: Spec) -> None:
         """Let the cluster's reservations hear of a job before it is submitted.
@@ -137,6 +145,12 @@ class KubeCluster:
 
     def _shape(self, spec: Spec) -> Shape:
         return shape_of(spec.resources, spec.image, Base.read(self._cluster))
+
+
+def _at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Return what calls return that wait for others; or raise what the first raised that did."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 def _priority(client: KubeClient, spec: Spec) -> int:

@@ -115,6 +115,28 @@ def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
     assert any("limit of 4 workers" in reason for reason in reasons)
 
 
+def test_what_others_change_while_a_job_comes_and_goes_stays(train: JobCluster) -> None:
+    template = train.client.ray_cluster(train.name)["spec"]["headGroupSpec"]["template"]
+    sizes = {"replicas": 0, "minReplicas": 0, "maxReplicas": 1}
+    theirs = {"groupName": "theirs", **sizes, "rayStartParams": {}, "template": template}
+    groups = "/spec/workerGroupSpecs"
+    run = train.submit(all_workers, resources=PAIR)
+    train.client.patch_ray_cluster(
+        train.name, [{"op": "add", "path": f"{groups}/0", "value": theirs}]
+    )  # which moves all of ours
+    changes = 0
+    while run.state not in {"succeeded", "failed"} or train.pods():
+        time.sleep(0.5)
+        changes += 1
+        maximum = {"op": "add", "path": f"{groups}/0/maxReplicas", "value": changes}
+        train.client.patch_ray_cluster(train.name, [maximum])
+    listed = train.client.ray_cluster(train.name)["spec"]["workerGroupSpecs"]
+    train.client.patch_ray_cluster(train.name, [{"op": "remove", "path": f"{groups}/0"}])
+
+    assert run.state == "succeeded", run.error
+    assert listed[0] == {**theirs, "maxReplicas": changes}
+
+
 def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
     # A pod that is still going would count: KubeRay makes no other before it has gone.
     wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
