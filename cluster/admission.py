@@ -70,7 +70,7 @@ class _Desk:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pools = pools = limits.pools
-        self._used = sum(pool.wanted for pool in pools.values())
+        self._used = sum(pool.wanted - pool.lost for pool in pools.values())
         self._is_bound = all(pool.bound + pool.hopeless >= pool.need for pool in pools.values())
         # A pod that finds no room may need that of idle workers.
         self._is_crowded = any(w.lacks_room for pool in pools.values() for w in pool.alive)

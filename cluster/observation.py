@@ -240,11 +240,11 @@ def _lost_since(worker: Worker, before: Worker | None, now: float) -> Worker:
 
     A container that was begun anew is no lost one: its Ray is still to come.
     """
-    if before is None or before.began_at != worker.began_at or worker.node_id is not None:
+    is_anew = before is not None and before.began_at != worker.began_at
+    if before is None or is_anew or worker.node_id is not None or worker.is_named:
         return worker
-    since = before.lost_since
-    if worker.state == "started":
-        since = now if before.node_id is not None else since
+    is_ending = worker.state == "started" and before.node_id is not None
+    since = now if is_ending else before.lost_since
     if since is None:
         return worker
     reason = f"pod {worker.name} is up and its Ray is gone"

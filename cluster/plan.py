@@ -60,7 +60,7 @@ def plan(
     """Return what to do about a cluster.
 
     It is stable: the same again gives the same, and once it is done there is nothing left to do.
-    No worker that a run holds, or that is busy, is ever among the victims, unless its Ray is gone.
+    No worker that a run holds, or that is busy, is ever among the victims.
 
     Args:
         demands: What runs hold and wait for.

@@ -37,7 +37,8 @@ class Pool:
         free: Of those, the ones that no run holds and nobody else uses.
         victims: Workers that are to go from now on.
         leaving: Workers that go already.
-        taken: How many are used by something that is no run of ours.
+        taken: How many are used by something that is no run of ours, or by nothing any more.
+        lost: Of those, the ones whose node is dead.
         unplaced: Of how many workers it is not known which of the free ones a run is getting.
         stuck: How many of its pods have found no node for longer than `PATIENCE_S`.
         is_refused: For so long its missing pods could not even be created.
@@ -53,6 +54,7 @@ class Pool:
     victims: list[Worker] = field(default_factory=list)
     leaving: list[Worker] = field(default_factory=list)
     taken: int = 0
+    lost: int = 0
     unplaced: int = 0
     stuck: int = 0
     is_refused: bool = False
@@ -93,7 +95,9 @@ class Pool:
     def spare(self) -> list[Worker]:
         """Return the workers that nobody needs, those first that should go first.
 
-        Busy ones are never among them; and none that has a node while a run is getting some.
+        Busy ones are never among them; and none that has a node while a run is getting some. None
+        either whose Ray is gone: KubeRay makes no other of the group while one that it deletes
+        stays, and on a dead node that is for ever.
         """
         count = len(self.alive) - self.wanted
         if count <= 0:
@@ -101,7 +105,9 @@ class Pool:
         candidates = [
             worker
             for worker in self.free
-            if not worker.is_busy and not (self.unplaced and worker.is_bound)
+            if not worker.is_busy
+            and worker.lost_since is None
+            and not (self.unplaced and worker.is_bound)
         ]
         candidates.sort(key=going_order)
         return candidates[:count]
@@ -137,7 +143,8 @@ def make_pools(
     for worker in observation.workers:
         shapes[worker.name] = worker.shape
         pool = pools[worker.shape]
-        (pool.leaving if worker.is_leaving else pool.alive).append(worker)
+        is_going = worker.is_leaving and worker.lost_since is None
+        (pool.leaving if is_going else pool.alive).append(worker)
         pool.each = worker.takes
     for demand in demands:
         key, names = demand.shape.key, held.get(demand.run)
@@ -169,25 +176,25 @@ def going_order(worker: Worker) -> tuple[bool, float, str]:
 
 
 def _sort_out(pool: Pool, held: Collection[str], drained: Collection[str], now: float) -> None:
-    pool.victims = [
-        worker
-        for worker in pool.alive
-        if _is_lost(worker, now) or (worker.name in drained and worker.name not in held)
-    ]
-    pool.alive = [worker for worker in pool.alive if worker not in pool.victims]
+    if drained:
+        pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
+        pool.alive = [w for w in pool.alive if w not in pool.victims]
     pool.stuck = sum(
         worker.is_unschedulable and _is_long(worker.free_since, PATIENCE_S, now)
         for worker in pool.alive
     )
-    others = [worker for worker in pool.alive if worker.name not in held]
+    there = [worker for worker in pool.alive if not _is_lost(worker, now)]
+    others = [worker for worker in there if worker.name not in held]
     pool.free = [worker for worker in others if not _is_taken(worker, now)]
+    pool.lost = len(pool.alive) - len(there)
     # Of a run whose workers are not known, Ray says only that they are busy.
-    pool.taken = max(0, len(others) - len(pool.free) - pool.unplaced)
+    pool.taken = pool.lost + max(0, len(others) - len(pool.free) - pool.unplaced)
 
 
 def _is_lost(worker: Worker, now: float) -> bool:
     """Tell whether a pod serves nobody any more, the run that holds it included."""
-    return _is_long(worker.lost_since, LOST_S, now)
+    is_sure = worker.is_leaving and worker.lost_since is not None
+    return is_sure or _is_long(worker.lost_since, LOST_S, now)
 
 
 def _is_refused(group: str, observation: Observation, now: float) -> bool:

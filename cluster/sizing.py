@@ -162,6 +162,6 @@ def _room(
     present = len(observation.orphans)
     for pool in pools.values():
         present += max(sizes[pool.name], len(pool.alive) + len(pool.ended))
-        present += sum(w.lost_since is None for w in pool.victims)
-        present += sum(w.is_named and w.lost_since is None for w in pool.leaving)
+        present += len(pool.victims) + sum(worker.is_named for worker in pool.leaving)
+        present -= pool.lost
     return settings.max_workers - present

@@ -180,11 +180,11 @@ def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: boo
     try:
         wait_for_state(run, "succeeded", "failed", patience_s=240)
         assert (run.state, run.attempt) == ("succeeded", 2)
+        if not is_removed:
+            bury(train, "node-lost", lost)
         assert_nothing_is_held(train)
     finally:
         train.plane.remove_node("node-new")
-        if not is_removed:
-            bury(train, "node-lost", lost)
 
 
 def bury(train: JobCluster, node: str, pods: Iterable[str]) -> None:

@@ -124,6 +124,7 @@ def test_what_others_change_while_a_job_comes_and_goes_stays(train: JobCluster) 
     train.client.patch_ray_cluster(
         train.name, [{"op": "add", "path": f"{groups}/0", "value": theirs}]
     )  # which moves all of ours
+    theirs = train.client.ray_cluster(train.name)["spec"]["workerGroupSpecs"][0]
     changes = 0
     while run.state not in {"succeeded", "failed"} or train.pods():
         time.sleep(0.5)

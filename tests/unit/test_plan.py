@@ -259,25 +259,38 @@ class TestLostWorkers:
     def test_one_is_replaced_at_once_for_who_waits(self) -> None:
         made = decide([make_demand("r", 1, A)], observe(self.lost()), grace_s=1e9)
 
-        assert made.victims == {self.lost()[0].name}
-        assert made.replicas == {A.group: 1}
+        # KubeRay makes no other while one that it deletes stays: so it is not told to delete.
+        assert made.victims == frozenset()
+        assert made.replicas == {A.group: 2}
         assert made.waiting["r"].startswith("0 of 1 workers ready: 1 pod to be created")
 
     def test_one_that_a_run_holds_is_replaced_too(self) -> None:
         held = {"r": frozenset({self.lost()[0].name})}
 
-        assert decide([make_demand("r", 1, A)], observe(self.lost()), held).victims
+        made = decide([make_demand("r", 1, A)], observe(self.lost()), held)
+        assert made.replicas == {A.group: 2}
+        assert made.victims == frozenset()
 
     def test_it_has_a_while_to_come_back(self) -> None:
-        made = decide([make_demand("r", 1, A)], observe(self.lost(LOST_S - 1)))
+        made = decide([make_demand("r", 1, A)], observe(self.lost(LOST_S - 1)), grace_s=0)
 
+        assert made.replicas == {A.group: 1}
         assert made.victims == frozenset()
 
     def test_its_record_does_not_count_against_the_limit(self) -> None:
-        gone = workers(A, "leaving", is_named=True, lost_since=NOW - 99)
-        made = decide([make_demand("r", 1, A)], observe(gone), max_workers=1)
+        made = decide([make_demand("r", 1, A)], observe(self.lost()), max_workers=1)
 
-        assert made.replicas == {A.group: 1}
+        assert made.replicas == {A.group: 2}
+
+    def test_its_group_does_not_shrink_under_those_that_live(self) -> None:
+        # With a size of 1 KubeRay would delete either of the two.
+        gone = workers(A, "leaving", prefix="gone", lost_since=NOW - 300)
+        alive = workers(A, "ready")
+        held = {"r": frozenset({alive[0].name})}
+        made = decide([make_demand("r", 1, A)], observe(gone + alive), held)
+
+        assert (made.replicas, made.victims) == ({A.group: 2}, frozenset())
+        assert decide([], observe(gone)).replicas == {A.group: 1}
 
 
 def quota(resource: str, hard: str, used: str) -> dict[str, Any]:
