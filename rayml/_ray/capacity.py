@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.autoscaler._private.util import format_readonly_node_type
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
 
 from rayml.errors import CapacityError
 
 if TYPE_CHECKING:
     from rayml.config import Resources
 
+_OF_A_NODE = format_readonly_node_type("")
+
 
 def check_capacity(resources: Resources) -> None:
     """Check that the cluster could ever hold a job's workers, were it idle.
 
+    Where Ray's own autoscaler adds machines, what there is now is no limit.
+
     Raises:
         CapacityError: It could not; the message names the limit and the demand.
     """
+    if _is_autoscaling():
+        return
     demand = ray_resources(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name, amount in demand.items():
@@ -35,6 +46,18 @@ def check_capacity(resources: Resources) -> None:
             f"the job asks for {resources.workers} workers of {show_resources(demand)} and the "
             f"cluster can hold {fitting}; ask for fewer or smaller ones"
         )
+
+
+def _is_autoscaling() -> bool:
+    """Tell whether Ray's own autoscaler looks after this cluster.
+
+    The monitor of one without it calls each node's type after the node.
+    """
+    if is_autoscaler_v2():
+        return True
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")
+    types = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    return not all(kind.startswith(_OF_A_NODE) for kind in types.values())
 
 
 def busy_reason(resources: Resources) -> str:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,13 +18,14 @@ from rayml import driver
 from rayml._ray.jobs_api import job_client
 from rayml.store import open_store
 from rayml.tracker.submissions import read_submission
+from tests.ray.heads import BIN, Head, free_port, started_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.ray
 
-_BIN = Path(sys.executable).parent
 _TRAIN = """
 import os, subprocess, sys, time
 
@@ -62,53 +58,10 @@ def crash():
 """
 
 
-@dataclass(frozen=True)
-class Head:
-    """A Ray cluster of one node, as a user starts it."""
-
-    jobs: str
-    gcs: str
-    env: dict[str, str]
-    temp: Path
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    # Short, because Ray makes sockets below it whose paths may have 107 characters.
-    temp = Path(tempfile.mkdtemp(prefix="rh", dir="/tmp"))
-    port, dashboard = _free_port(), _free_port()
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYML_"))}
-    env |= {"PATH": f"{_BIN}:{env['PATH']}", "RAY_TMPDIR": str(temp), "RAY_worker_niceness": "0"}
-    words = [str(_BIN / "ray"), "start", "--head", "--num-cpus=2", "--disable-usage-stats"]
-    words += [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
-    # Two heads on one machine would both want the default.
-    words += [f"--dashboard-agent-listen-port={_free_port()}"]
-    subprocess.run(words, env=env, check=True, capture_output=True, cwd=temp)
-    try:
-        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", env, temp)
-    finally:
-        _end_all_below(temp)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _end_all_below(temp: Path) -> None:
-    """End the processes that were started for a head: they all name its folder."""
-    ours = [p for p in psutil.process_iter(["cmdline", "environ"]) if _names(p, str(temp))]
-    for process in ours:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(ours, timeout=10)
-
-
-def _names(process: psutil.Process, folder: str) -> bool:
-    environment = (process.info["environ"] or {}).get("RAY_TMPDIR", "")
-    in_words = any(folder in word for word in process.info["cmdline"] or ())
-    return process.pid != os.getpid() and (environment == folder or in_words)
+    with started_head(lambda _: ["--num-cpus=2"]) as own:
+        yield own
 
 
 @pytest.fixture
@@ -134,7 +87,7 @@ def _await_state(run: rayml.Run, state: str) -> None:
 
 def _ray(head: Head, *words: str) -> str:
     env = head.env | {"RAY_AUTH_MODE": "token"}
-    command = [str(_BIN / "ray"), "job", *words, "--address", head.jobs]
+    command = [str(BIN / "ray"), "job", *words, "--address", head.jobs]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
@@ -290,7 +243,7 @@ def test_rayml_run_works_as_a_ray_job(head: Head, project: Path) -> None:
 
 def _ray_submit(head: Head, folder: Path, *words: str) -> str:
     env = head.env | {"RAY_AUTH_MODE": "token"}
-    command = [str(_BIN / "ray"), "job", "submit", "--address", head.jobs]
+    command = [str(BIN / "ray"), "job", "submit", "--address", head.jobs]
     command += ["--working-dir", str(folder), "--", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return re.sub(r"\x1b\[\d+m", "", done.stdout + done.stderr)
@@ -299,7 +252,7 @@ def _ray_submit(head: Head, folder: Path, *words: str) -> str:
 def test_stopping_a_ray_job_of_rayml_run_cancels_its_run(head: Head, project: Path) -> None:
     store = project / "store"
     env = head.env | {"RAY_AUTH_MODE": "token"}
-    command = [str(_BIN / "ray"), "job", "submit", "--address", head.jobs, "--no-wait"]
+    command = [str(BIN / "ray"), "job", "submit", "--address", head.jobs, "--no-wait"]
     command += ["--submission-id", "stopme", "--working-dir", str(project)]
     command += ["--", "rayml", "run", "train.py:hang", "--store", str(store)]
     subprocess.run(command, env=env, check=True, capture_output=True)
@@ -321,7 +274,7 @@ def test_a_store_that_the_cluster_cannot_see_is_refused(project: Path) -> None:
 
 
 def test_a_silent_cluster_is_told(project: Path) -> None:
-    port = _free_port()
+    port = free_port()
     with pytest.raises(rayml.ClusterUnreachable, match=str(port)):
         rayml.submit("train.py:train", cluster=f"http://127.0.0.1:{port}", store="store")
 
