@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-import rayml
 from tests.ray.eventually import eventually
-from tests.ray.heads import Head, started_head
+from tests.ray.heads import BIN, Head, started_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.ray
 
@@ -53,15 +52,26 @@ def head() -> Iterator[Head]:
         yield own
 
 
-def test_a_job_for_which_there_is_no_machine_yet_gets_one(head: Head, tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text("def train():\n    return 'trained'\n")
-    run = rayml.submit(
-        "job.py:train",
-        working_dir=tmp_path,
-        cluster=head.jobs,
-        store=tmp_path / "store",
-        resources=rayml.Resources(cpus=1),
+def call(head: Head, *words: str) -> str:
+    """Return what a program of this environment prints on that cluster."""
+    env = head.env | {"RAY_ADDRESS": head.gcs, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        [str(BIN / words[0]), *words[1:]],
+        env=env,
+        cwd=head.temp,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=120,
     )
-    assert isinstance(run, rayml.Run)
-    eventually(lambda: "CPUs free" in run.reason or run.state == "running", 60)
-    assert run.wait(120).result == "trained"
+    return done.stdout + done.stderr
+
+
+def test_a_job_for_which_there_is_no_machine_yet_gets_one(head: Head) -> None:
+    (head.temp / "job.py").write_text("def train():\n    print('trained')\n")
+    eventually(lambda: "Autoscaler status" in call(head, "ray", "status"), 60)
+    assert "CPU" not in call(head, "ray", "status")
+
+    printed = call(head, "rayml", "run", "job.py:train", "--cpus", "1", "--store", "store")
+    assert "trained" in printed.splitlines(), printed
+    assert "/1.0 CPU" in call(head, "ray", "status")
