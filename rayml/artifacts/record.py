@@ -144,6 +144,16 @@ def type_name(value: object) -> str:
     return kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return what an error says, without the stack that some libraries write below it.
+
+    >>> first_line(ValueError("no such column\n  at tree.cc:1")), first_line(KeyError())
+    ('ValueError: no such column', 'KeyError')
+    """
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def json_safe(value: object) -> object:
     """Return the value as strict JSON: NaN is None, infinities and all that JSON lacks are text.
 
