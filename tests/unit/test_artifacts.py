@@ -433,6 +433,8 @@ def test_an_own_estimator_is_named_and_needs_trust(store: Store) -> None:
         "os.system",
         "sklearn.datasets._openml.GzipFile",
         "sklearn.externals._numpydoc.docscrape.Reader",
+        "lightgbm.basic.Dataset",
+        "xgboost.core.DMatrix",
     ],
 )
 def test_a_forged_file_cannot_name_a_function_that_acts(store: Store, function: str) -> None:

@@ -287,6 +287,13 @@ def test_weights_that_are_shared_come_back_under_all_their_names(store: Folder) 
     load_model(nn.ModuleList(net), artifact.path())
 
 
+def test_a_pickled_module_predicts_as_evaluated_and_stays_in_training(store: Folder) -> None:
+    net = Net()
+    artifact = log(store, net, FRAME.head(2), form="pickle")
+    np.testing.assert_allclose(artifact.predict(FRAME, trusted=True), expected_of(net), rtol=1e-5)
+    assert artifact.load(trusted=True).training
+
+
 def test_what_cannot_be_exported_keeps_its_weights_and_says_why(store: Folder) -> None:
     artifact = log(store, Branching(), torch.ones(2, 3))
     assert [file.path for file in artifact.record.files] == ["weights.safetensors"]
@@ -314,6 +321,21 @@ def test_a_compiled_module_has_the_names_of_its_own(store: Folder) -> None:
     assert artifact.meta["class"] == f"{__name__}.Net"
     assert "not_exported" not in artifact.meta
     assert "layers.0.weight" in load_file(artifact.path() / "weights.safetensors")
+
+
+def test_a_module_spread_over_workers_has_the_names_of_its_own(
+    store: Folder, tmp_path: Path
+) -> None:
+    here = f"file://{tmp_path}/ranks"
+    torch.distributed.init_process_group("gloo", init_method=here, rank=0, world_size=1)
+    try:
+        net = Net()
+        artifact = log(store, nn.parallel.DistributedDataParallel(net), FRAME.head(2))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert artifact.meta["class"] == f"{__name__}.Net"
+    assert set(load_file(artifact.path() / "weights.safetensors")) == set(net.state_dict())
+    np.testing.assert_allclose(artifact.predict(FRAME, trusted=True), expected_of(net), rtol=1e-5)
 
 
 def test_images_are_rows_of_arrays(store: Folder) -> None:
@@ -471,6 +493,20 @@ def test_a_missing_package_comes_with_its_install_line(store: Folder, which: str
     needed = " ".join(artifact.meta["requirements"])
     assert done.stdout.startswith(f"model 'model' needs {missing}, which is not installed; pip ")
     assert done.stdout.endswith(f"pip install {needed}\n"), done.stderr
+
+
+def test_a_package_that_is_missing_when_a_model_is_logged_is_named(store: Folder) -> None:
+    code = (
+        "import sys, rayml; from torch import nn; sys.modules['safetensors'] = None\n"
+        "with rayml.start_run(store=sys.argv[1]) as context:\n"
+        "    context.log_model('m', nn.Linear(1, 1))"
+    )
+    words = [sys.executable, "-c", code, store.uri]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(
+        "SpecError: model 'm' needs safetensors, which is not installed; "
+        "pip install 'rayml[torch]'\n"
+    )
 
 
 def test_logging_loads_no_library_that_the_model_is_not_of(store: Folder) -> None:
