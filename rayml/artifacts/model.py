@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import platform
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from rayml.errors import RaymlError, SpecError, suggestion
 
 if TYPE_CHECKING:
     from rayml.store import Store
+
+_logger = logging.getLogger("rayml")
 
 # The first one that fits keeps a model: XGBoost's estimators are scikit-learn's too, and a Keras
 # model that computes by torch is also a module.
@@ -86,6 +89,8 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
         meta |= _write(name, model, format, Path(folder), input_example)
         files = [add_file(store, path, path.name) for path in sorted(Path(folder).iterdir())]
+    if input_example is not None and (why := meta.get("not_exported")):
+        _logger.warning("model %r keeps its weights alone: %s", name, why)
     return ArtifactRecord(name=name, kind="model", format=format, files=files, meta=meta)
 
 
@@ -181,7 +186,9 @@ def _read(stored: StoredModel) -> Any:  # noqa: ANN401
     except RaymlError:
         raise
     except ImportError as exc:
-        raise SpecError(_missing(record.name, exc, _needed(record))) from exc
+        own_code = record.format == "pickle" or record.meta.get("untrusted_types")
+        or_else = ", or put the code where Python finds it" if own_code else ""
+        raise SpecError(_missing(record.name, exc, _needed(record) + or_else)) from exc
     except Exception as exc:
         raise SpecError(
             f"model {record.name!r} has the bytes that were logged and cannot be read here: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import is_a, json_safe, type_name
@@ -41,7 +42,7 @@ def describe(data: Any) -> list[dict[str, object]]:  # noqa: ANN401
         return [_entry(str(name), column) for name, column in data.items()]
     if isinstance(data, dict):
         return [_entry(str(name), value) for name, value in data.items()]
-    if isinstance(data, tuple):
+    if isinstance(data, tuple | list):
         return [_entry(str(place), value) for place, value in enumerate(data)]
     return [_entry(None, data)]
 
@@ -49,10 +50,7 @@ def describe(data: Any) -> list[dict[str, object]]:  # noqa: ANN401
 def sample(data: Any) -> list[object] | None:  # noqa: ANN401
     """Return the first rows as JSON, or None where they are too large for a record."""
     rows = data[:_SAMPLE_ROWS]
-    size = 1
-    for length in rows.shape:
-        size *= length
-    if size > _SAMPLE_VALUES:
+    if math.prod(rows.shape) > _SAMPLE_VALUES:
         return None
     values = rows.to_numpy().tolist() if is_a(rows, "pandas.DataFrame") else rows.tolist()
     return [json_safe(row) for row in values]

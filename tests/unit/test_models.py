@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import pickle
@@ -294,10 +295,13 @@ def test_a_pickled_module_predicts_as_evaluated_and_stays_in_training(store: Fol
     assert artifact.load(trusted=True).training
 
 
-def test_what_cannot_be_exported_keeps_its_weights_and_says_why(store: Folder) -> None:
+def test_what_cannot_be_exported_keeps_its_weights_and_says_why(
+    store: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     artifact = log(store, Branching(), torch.ones(2, 3))
     assert [file.path for file in artifact.record.files] == ["weights.safetensors"]
     assert artifact.meta["not_exported"].startswith("torch.export failed: ")
+    assert "model 'model' keeps its weights alone: torch.export failed: " in caplog.text
     assert artifact.meta["signature"]["outputs"][0]["shape"] == [None, 1]
     assert set(artifact.load()) == {"layer.weight", "layer.bias"}
     with pytest.raises(SpecError, match=r"predicts nothing: torch\.export failed"):
@@ -493,6 +497,21 @@ def test_a_missing_package_comes_with_its_install_line(store: Folder, which: str
     needed = " ".join(artifact.meta["requirements"])
     assert done.stdout.startswith(f"model 'model' needs {missing}, which is not installed; pip ")
     assert done.stdout.endswith(f"pip install {needed}\n"), done.stderr
+
+
+def test_a_pickle_of_own_code_says_that_the_code_is_missing(
+    store: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "churn_rules.py").write_text("class Rule: pass\n")
+    with monkeypatch.context() as here:
+        here.syspath_prepend(tmp_path)
+        rule = importlib.import_module("churn_rules").Rule()
+        artifact = log(store, rule, form="pickle")
+    monkeypatch.delitem(sys.modules, "churn_rules")
+    with pytest.raises(
+        SpecError, match=r"needs churn_rules, .*put the code where Python finds it"
+    ):
+        artifact.load(trusted=True)
 
 
 def test_a_package_that_is_missing_when_a_model_is_logged_is_named(store: Folder) -> None:
