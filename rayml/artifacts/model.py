@@ -148,14 +148,13 @@ def _try_example(name: str, model: object, example: object) -> dict[str, object]
     check_example(name, example)
     flavour = _FLAVOURS[_format_of(model) or "pickle"]
     try:
-        outputs = describe(flavour.predict(model, example))
+        told = describe(example, flavour.predict(model, example))
     except Exception as exc:
         raise SpecError(
             f"model {name!r} ({type_name(model)}) fails on its input example: {first_line(exc)}; "
             "give a few rows of what it was trained on, or none"
         ) from exc
-    signature = {"inputs": describe(example), "outputs": outputs}
-    return {"signature": signature, "input_example": sample(example)}
+    return {"signature": told, "input_example": sample(example)}
 
 
 def _write(

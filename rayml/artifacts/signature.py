@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _KINDS = ("pandas.DataFrame", "numpy.ndarray", "torch.Tensor")
 _SAMPLE_ROWS = 5
 # The record lives in the journal, which must stay quick to read whatever was logged.
+_COLUMNS = 1000
 _SAMPLE_VALUES = 1000
 
 
@@ -31,11 +32,18 @@ def check_example(name: str, example: Any) -> None:  # noqa: ANN401
         )
 
 
-def describe(data: Any) -> list[dict[str, object]]:  # noqa: ANN401
+def describe(example: Any, result: Any) -> dict[str, object]:  # noqa: ANN401
+    """Return what a model took and gave: the first 1,000 columns, and how many are left out."""
+    inputs, outputs = _entries(example), _entries(result)
+    left_out = max(0, len(inputs) - _COLUMNS)
+    return {"inputs": inputs[:_COLUMNS], "outputs": outputs[:_COLUMNS], "left_out": left_out}
+
+
+def _entries(data: Any) -> list[dict[str, object]]:  # noqa: ANN401
     """Return name, dtype and shape of each column, or of the array; None stands for the rows.
 
     >>> import numpy as np
-    >>> describe(np.zeros((7, 3)))
+    >>> _entries(np.zeros((7, 3)))
     [{'name': None, 'dtype': 'float64', 'shape': [None, 3]}]
     """
     if is_a(data, "pandas.DataFrame"):
@@ -60,15 +68,16 @@ def fit_in(record: ArtifactRecord, data: Any) -> Any:  # noqa: ANN401
     """Return the data as the model's input example was: the same columns in the same order.
 
     A DataFrame becomes an array for a model whose example was one, and the other way round. A
-    model that was logged without an example takes the data as it is.
+    model that was logged without an example, or whose columns are too many for its signature,
+    takes the data as it is.
 
     Raises:
         SpecError: Columns are missing, or the shape of a row is another.
     """
-    signature: Any = record.meta.get("signature")
-    if signature is None:
+    known: Any = record.meta.get("signature")
+    if known is None or known["left_out"]:
         return data
-    inputs = signature["inputs"]
+    inputs = known["inputs"]
     names = [entry["name"] for entry in inputs]
     if names == [None]:
         return _array(record.name, inputs[0]["shape"], data)

@@ -176,17 +176,18 @@ def _described(version: ModelVersion) -> list[tuple[str, str]]:
     meta = version.artifact.meta
     facts = [(f"version {version.version}", f"{meta['class']}, {version.artifact.format}")]
     if signature := meta.get("signature"):
-        facts += [(side, _columns_text(signature[side])) for side in ("inputs", "outputs")]
+        facts.append(("inputs", _columns_text(signature["inputs"], signature["left_out"])))
+        facts.append(("outputs", _columns_text(signature["outputs"])))
     if needed := meta.get("requirements"):
         facts.append(("requirements", " ".join(needed)))
     return facts
 
 
-def _columns_text(entries: list[dict[str, Any]]) -> str:
+def _columns_text(entries: list[dict[str, Any]], left_out: int = 0) -> str:
     """Return names and types of the first columns; a shape where a row is more than one value."""
     told = [_column_text(**entry) for entry in entries[:_COLUMNS]]
-    more = [f"and {len(entries) - _COLUMNS} more"] if len(entries) > _COLUMNS else []
-    return ", ".join(told + more)
+    missing = len(entries) + left_out - len(told)
+    return ", ".join(told) + (f" and {missing} more" if missing else "")
 
 
 def _column_text(name: str | None, dtype: str, shape: list[int | None]) -> str:

@@ -146,11 +146,23 @@ def test_a_signature_is_data(store: Folder) -> None:
     assert artifact.meta["signature"] == {
         "inputs": [{"name": name, "dtype": "float64", "shape": [None]} for name in "abc"],
         "outputs": [{"name": None, "dtype": "object", "shape": [None]}],
+        "left_out": 0,
     }
     assert artifact.meta["input_example"] == FRAME.head(2).to_numpy().tolist()
     np.testing.assert_array_equal(
         artifact.predict(FRAME), log(store, artifact.load()).predict(FRAME)
     )
+
+
+def test_a_signature_of_very_many_columns_is_cut_and_not_held_against_the_data(
+    store: Folder,
+) -> None:
+    wide = pd.DataFrame(_RANDOM.normal(size=(60, 1200)))
+    artifact = log(store, LogisticRegression().fit(wide, WORDS), wide.head(2))
+    signature = artifact.meta["signature"]
+    assert (len(signature["inputs"]), signature["left_out"]) == (1000, 200)
+    assert artifact.meta["input_example"] is None
+    assert len(artifact.predict(wide)) == 60
 
 
 @pytest.mark.parametrize(
