@@ -76,6 +76,11 @@ class Artifact:
         return self.record.uri
 
     @property
+    def needs_trust(self) -> bool:
+        """Whether `load` takes `trusted=True`, as far as is known without reading it."""
+        return self.record.needs_trust
+
+    @property
     def reference(self) -> str:
         """Where its bytes stay, a path or URI; empty if the store has them."""
         return self.record.reference

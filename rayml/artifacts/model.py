@@ -185,8 +185,7 @@ def _read(stored: StoredModel) -> Any:  # noqa: ANN401
     except RaymlError:
         raise
     except ImportError as exc:
-        own_code = record.format == "pickle" or record.meta.get("untrusted_types")
-        or_else = ", or put the code where Python finds it" if own_code else ""
+        or_else = ", or put the code where Python finds it" if record.needs_trust else ""
         raise SpecError(_missing(record.name, exc, _needed(record) + or_else)) from exc
     except Exception as exc:
         raise SpecError(

@@ -70,6 +70,12 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return sum(file.size for file in self.files)
 
     @property
+    def needs_trust(self) -> bool:
+        """Whether loading it runs code that it brings along, as far as its record tells."""
+        runs_code = self.meta.get("untrusted_types") or self.meta.get("exported")
+        return self.format in ("pickle", "mlflow") or bool(runs_code)
+
+    @property
     def uri(self) -> str:
         """Its address, which `parse_uri` takes apart."""
         return f"{_SCHEME}{self.run}/{self.name}"

@@ -166,6 +166,7 @@ def _version_data(version: ModelVersion) -> dict[str, object]:
         "digest": version.artifact.digest,
         "format": version.artifact.format,
         "class": version.artifact.meta.get("class"),
+        "needs_trust": version.artifact.needs_trust,
         "signature": version.artifact.meta.get("signature"),
         "requirements": version.artifact.meta.get("requirements"),
     }

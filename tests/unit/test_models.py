@@ -401,6 +401,28 @@ def test_a_lambda_in_a_keras_model_takes_trust(store: Folder, keras: Any) -> Non
     np.testing.assert_allclose(doubled, FRAME.to_numpy() * 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("model", "example", "form", "needs_trust"),
+    [
+        (LogisticRegression().fit(FRAME, WORDS), FRAME, None, False),
+        (LogisticRegression().fit(FRAME, WORDS), FRAME, "pickle", True),
+        (Mine(n_estimators=1).fit(FRAME, IS_UP), None, None, True),
+        (Net(), None, None, False),
+        (Net(), FRAME, None, True),
+        (Branching(), FRAME, None, False),
+    ],
+)
+def test_whether_a_model_takes_trust_is_known_before_it_is_read(
+    store: Folder, model: object, example: object, form: str | None, needs_trust: bool
+) -> None:
+    artifact = log(store, model, example, form)
+    assert artifact.needs_trust is needs_trust
+    if needs_trust:
+        with pytest.raises(SpecError, match="trusted=True"):
+            artifact.load()
+    assert artifact.load(trusted=needs_trust) is not None
+
+
 # What is refused
 
 

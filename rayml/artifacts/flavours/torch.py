@@ -46,7 +46,7 @@ def save(model: Any, folder: Path, example: Any) -> dict[str, object]:  # noqa: 
     except Exception as exc:  # noqa: BLE001 - any model's own code runs, of which weights are kept
         (folder / _PROGRAM).unlink(missing_ok=True)
         return {**meta, "not_exported": f"torch.export failed: {first_line(exc)}"}
-    return meta
+    return {**meta, "exported": True}
 
 
 def load(stored: StoredModel) -> Any:  # noqa: ANN401
