@@ -8,7 +8,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstra
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := CXX=$(CURDIR)/rayml/engines/c++20 $(UV) sync --frozen --inexact
-TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra torch --extra horovod --extra dask --extra spark --extra xgboost
+TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra torch --extra horovod --extra dask --extra spark --extra xgboost --extra lightgbm
 # Two at a time, each with servers and Rays of its own: much of a test is waiting. A file's tests share a Ray.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store

@@ -32,7 +32,7 @@ class ModelVersion:
         self._version = version
         self._state: VersionState = state.versions[version]
         self._aliases = [name for name, number in state.aliases.items() if number == version]
-        self._store = store
+        self._artifact = Artifact(self._state.artifact, store)
 
     @property
     def model(self) -> str:
@@ -52,7 +52,7 @@ class ModelVersion:
     @property
     def artifact(self) -> Artifact:
         """What was registered; its `run_id` is the run that made it."""
-        return Artifact(self._state.artifact, self._store)
+        return self._artifact
 
     @property
     def aliases(self) -> list[str]:
@@ -77,6 +77,10 @@ class ModelVersion:
     def load(self, *, trusted: bool = False) -> Any:  # noqa: ANN401
         """Return the model itself, as `Artifact.load` does."""
         return self.artifact.load(trusted=trusted)
+
+    def predict(self, data: object, *, trusted: bool = False) -> Any:  # noqa: ANN401
+        """Return what the model says of some rows, as `Artifact.predict` does."""
+        return self.artifact.predict(data, trusted=trusted)
 
     def __repr__(self) -> str:
         aliases = "".join(f" @{alias}" for alias in self.aliases)

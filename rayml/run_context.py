@@ -219,23 +219,35 @@ class Context:
             Labels(run=self.run_id, time=time.time(), attempt=self.attempt, labels=labels)
         )
 
-    def log_model(self, name: str, model: object, *, format: str | None = None) -> Artifact:  # noqa: A002 - the field's word
-        """Store a model.
+    def log_model(
+        self,
+        name: str,
+        model: object,
+        *,
+        format: str | None = None,  # noqa: A002 - the field's word
+        input_example: object = None,
+    ) -> Artifact:
+        """Store a model in its library's own open format, with what it needs to be loaded.
 
         Args:
             name: Of the artifact.
-            model: A scikit-learn estimator, stored by skops; others by `format="pickle"`.
-            format: `"skops"` or `"pickle"`. A pickle runs code when it is loaded, so it must be
-                asked
-                for by name here and trusted by name when it is loaded.
+            model: Of scikit-learn (`"skops"`), XGBoost (`"xgboost"`), LightGBM (`"lightgbm"`; its
+                estimators by skops), PyTorch (`"torch"`: weights) or Keras (`"keras"`).
+            format: Only to ask for another one: `"pickle"` takes any object. It runs code when it
+                is loaded, so it must be asked for by name here and trusted by name there.
+            input_example: A few rows, as a DataFrame, a numpy array or a tensor. They are run
+                through the model, which gives its signature, and are kept where they are small.
+                A PyTorch model gets a program too, which is loaded without its class; one that
+                cannot be exported keeps its weights alone, and `meta["not_exported"]` says why.
 
         Raises:
-            SpecError: The model cannot be stored in that format.
+            SpecError: The model cannot be stored in that format, or fails on its example.
             StoreError: The store refused; nothing was logged.
         """
-        from rayml.artifacts.model import save_model  # noqa: PLC0415 - loads scikit-learn
+        from rayml.artifacts.model import save_model  # noqa: PLC0415 - beside the others
 
-        return self._log(save_model(self._store, name, model, format=format))
+        record = save_model(self._store, name, model, format, input_example)
+        return self._log(record)
 
     def log_dataset(self, name: str, data: object) -> Artifact:
         """Store a table as Parquet, with its schema, row count, column statistics and a preview.

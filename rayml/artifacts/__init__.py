@@ -40,6 +40,10 @@ class Artifact:
         """Take the record, and the store that holds the bytes."""
         self.record = record
         self._store = store
+        self._model: Any = None
+
+    def __reduce__(self) -> tuple[type[Artifact], tuple[ArtifactRecord, Store]]:
+        return Artifact, (self.record, self._store)
 
     @property
     def store(self) -> Store:
@@ -72,6 +76,11 @@ class Artifact:
         return self.record.uri
 
     @property
+    def needs_trust(self) -> bool:
+        """Whether `load` takes `trusted=True`, as far as is known without reading it."""
+        return self.record.needs_trust
+
+    @property
     def reference(self) -> str:
         """Where its bytes stay, a path or URI; empty if the store has them."""
         return self.record.reference
@@ -94,14 +103,17 @@ class Artifact:
     def load(self, trusted: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         """Return what was logged, as near as its format allows.
 
-        A dataset or table is a pandas DataFrame, a model the model, a plotly plot the figure, a
-        matplotlib plot its PNG as bytes, a file its bytes, and a folder the path of a copy.
+        A dataset or table is a pandas DataFrame, a model its library's own object, a plotly plot
+        the figure, a matplotlib plot its PNG as bytes, a file its bytes, and a folder the path of
+        a copy. A PyTorch model is its exported program, or without one its state dict.
 
         Args:
-            trusted: Run the code that a pickled model brings along, or a model's own types.
+            trusted: Run the code that a pickled or exported model brings along, or a model's own
+                types.
 
         Raises:
-            SpecError: The model would run code that nobody said to trust.
+            SpecError: The model would run code that nobody said to trust, or a package that it
+                needs is missing.
         """
         if self.kind in ("dataset", "table"):
             return self.to_pandas()
@@ -114,6 +126,31 @@ class Artifact:
 
             return load_plot(self._store, self.record)
         return self.path() if is_folder(self.record) else load_file(self._store, self.record)
+
+    def predict(self, data: object, *, trusted: bool = False) -> Any:  # noqa: ANN401
+        """Return what a model says of some rows: the same call whatever library it is of.
+
+        The first call loads the model, and later ones use it again.
+
+        Args:
+            data: A DataFrame or a numpy array. With a signature, a DataFrame's columns are found
+                by name, in any order and among others.
+            trusted: See `load`.
+
+        Returns:
+            A numpy array with a row for each; a tuple or dict of them if the model gives several.
+
+        Raises:
+            SpecError: It is no model, or one that cannot be loaded or predicts nothing, or the
+                rows do not fit its signature.
+        """
+        from rayml.artifacts.model import predict  # noqa: PLC0415
+
+        if self.kind != "model":
+            raise SpecError(f"artifact {self.name!r} is a {self.kind}, no model; use load()")
+        if self._model is None:
+            self._model = self.load(trusted)
+        return predict(self.record, self._model, data)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a dataset or table as pandas, with the index it was logged with."""

@@ -1,60 +1,56 @@
-"""Models: scikit-learn estimators as skops, which runs no code when it is read; else pickle.
-
-Why not trust every name below `sklearn.`, `numpy.`, `scipy.`: skops calls what a file names, and
-among those names are functions that evaluate strings (`numpy.f2py.crackfortran.myeval`), download
-files (`sklearn.datasets.fetch_file`) and overwrite them (`numpy.memmap`). A forged file would be a
-program.
-"""
+"""Models: kept and loaded by their flavour, described, and asked for predictions."""
 
 from __future__ import annotations
 
 import importlib
-import pickle
+import logging
 import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayml.artifacts.file import load_file
-from rayml.artifacts.record import ArtifactRecord, add_file, check_name, is_a, json_safe, type_name
-from rayml.errors import SpecError, suggestion
+from rayml.artifacts.file import copy_files, is_folder
+from rayml.artifacts.flavours import (
+    Flavour,
+    StoredModel,
+    keras,
+    lightgbm,
+    pickled,
+    skops,
+    torch,
+    xgboost,
+)
+from rayml.artifacts.record import (
+    ArtifactRecord,
+    add_file,
+    check_name,
+    first_line,
+    is_a,
+    json_safe,
+    type_name,
+)
+from rayml.artifacts.signature import check_example, describe, fit_in, sample
+from rayml.errors import RaymlError, SpecError, suggestion
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from rayml.store import Store
 
-_FILES = {"skops": "model.skops", "pickle": "model.pkl"}
+_logger = logging.getLogger("rayml")
+
+# The first one that fits keeps a model: XGBoost's estimators are scikit-learn's too, and a Keras
+# model that computes by torch is also a module.
+_FLAVOURS: dict[str, Flavour] = {
+    "xgboost": xgboost,
+    "lightgbm": lightgbm,
+    "keras": keras,
+    "torch": torch,
+    "skops": skops,
+    "pickle": pickled,
+}
+_EXTRAS = {name: name for name in _FLAVOURS} | {"skops": "sklearn"}
+_OF_ANY_OBJECT = ("skops", "pickle")
 _BY_CODE = {"pickle": "a pickle", "mlflow": "a model of MLflow's"}
-_CLASSES_OF = "sklearn."
-_NOT_CLASSES_OF = ("sklearn.datasets.", "sklearn.externals.", "sklearn.utils._testing.")
-# Outside of scikit-learn's classes, what its fitted estimators and their usual parameters are made
-# of: numbers in, numbers out.
-_TRUSTED = frozenset(
-    {
-        "numpy.dtype",
-        "numpy.max",
-        "numpy.mean",
-        "numpy.median",
-        "numpy.min",
-        "numpy.sum",
-        "scipy._lib.array_api_compat.numpy._aliases.asarray",
-        "scipy.interpolate._bsplines.BSpline",
-        *(
-            f"scipy.sparse._{kind}.{kind}_{form}"
-            for kind in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
-            for form in ("array", "matrix")
-        ),
-        "sklearn.cluster._kmeans._kmeans_single_elkan",
-        "sklearn.cluster._kmeans._kmeans_single_lloyd",
-        "sklearn.feature_selection._mutual_info.mutual_info_classif",
-        "sklearn.feature_selection._mutual_info.mutual_info_regression",
-        "sklearn.feature_selection._univariate_selection.chi2",
-        "sklearn.feature_selection._univariate_selection.f_classif",
-        "sklearn.feature_selection._univariate_selection.f_regression",
-    }
-)
 
 
 def save_model(
@@ -62,55 +58,154 @@ def save_model(
     name: str,
     model: object,
     format: str | None = None,  # noqa: A002
+    input_example: object = None,
 ) -> ArtifactRecord:
-    """Store a model and return its record, with its class, library, versions and parameters.
+    """Store a model and return its record, with its class, requirements and parameters.
 
     Args:
         store: Where the bytes go; nothing is recorded unless all of them got there.
         name: The artifact's name.
-        model: A scikit-learn estimator, or any object together with a format.
-        format: `skops`, or `pickle`, which whoever loads it must trust; None takes skops for
-            scikit-learn estimators, and nothing else.
+        model: Of a library that has a flavour, or any object together with a format.
+        format: A flavour's name, or `pickle`, which whoever loads it must trust; None takes the
+            flavour of the model's library, and never a pickle.
+        input_example: A few rows, which are run through the model: its signature.
 
     Raises:
-        SpecError: There is no such format, or the model needs another one.
+        SpecError: There is no such format, the model needs another one, its format cannot keep
+            it, or it fails on the example.
     """
     check_name(name)
-    is_estimator = is_a(model, "sklearn.base.BaseEstimator")
-    format = format or ("skops" if is_estimator else None)  # noqa: A001
-    if format not in _FILES:
+    format = format or _format_of(model)  # noqa: A001
+    if format not in _FLAVOURS:
         raise SpecError(_no_format(name, model, format))
-    meta = _meta(model, is_estimator=is_estimator)
+    if format not in _OF_ANY_OBJECT and not _FLAVOURS[format].fits(model):
+        raise SpecError(
+            f"model {name!r} is a {type_name(model)}, which the format {format!r} is not for; "
+            "leave the format out"
+        )
+    meta = _meta(model)
+    if input_example is not None:
+        meta |= _try_example(name, model, input_example)
     with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
-        path = Path(folder) / _FILES[format]
-        if format == "skops":
-            meta["untrusted_types"] = _dump_skops(name, model, path)
-        else:
-            _dump_pickle(name, model, path)
-        files = [add_file(store, path, path.name)]
+        meta |= _write(name, model, format, Path(folder), input_example)
+        files = [add_file(store, path, path.name) for path in sorted(Path(folder).iterdir())]
+    if input_example is not None and (why := meta.get("not_exported")):
+        _logger.warning("model %r keeps its weights alone: %s", name, why)
     return ArtifactRecord(name=name, kind="model", format=format, files=files, meta=meta)
 
 
 def load_model(store: Store, record: ArtifactRecord, *, trusted: bool = False) -> Any:  # noqa: ANN401
     """Return the model; unless it is trusted, no code that it brings along is run.
 
-    That is a promise about code, not about numbers: scikit-learn checks no bounds in the arrays
-    of a tree, so that a forged one can crash the process that predicts with it.
+    That is a promise about code, not about numbers: scikit-learn and the boosting libraries check
+    no bounds in a tree, so that a forged one can crash the process that predicts with it.
 
     Raises:
-        SpecError: It is a pickle, or has types of other libraries, and `trusted` is not True.
+        SpecError: It is a pickle or a program, or has types of other libraries, and `trusted` is
+            not True; or a package that it needs is missing, or another version than it needs.
         ArtifactCorrupt: The stored bytes are not those that were logged.
     """
-    if record.format == "skops":
-        return _load_skops(record.name, load_file(store, record), trusted=trusted)
-    if not trusted:
+    if record.format in _BY_CODE and not trusted:
         raise SpecError(
             f"model {record.name!r} is {_BY_CODE[record.format]}, and reading it runs whatever "
             "code is in it; load(trusted=True) if you trust whoever logged it"
         )
     if record.format == "mlflow":
         return _load_mlflow(store, record)
-    return pickle.loads(load_file(store, record))  # noqa: S301 - trusted, by an explicit yes
+    if record.format not in _FLAVOURS:
+        raise SpecError(
+            f"model {record.name!r} has the format {record.format!r}, which a newer rayml wrote; "
+            "upgrade"
+        )
+    with tempfile.TemporaryDirectory(prefix="rayml-") as beside:
+        folder = Path(beside) / "model"
+        copy_files(store, record, folder if is_folder(record) else folder / record.files[0].path)
+        return _read(StoredModel(folder, record, trusted))
+
+
+def predict(record: ArtifactRecord, model: object, data: object) -> Any:  # noqa: ANN401
+    """Return what a loaded model says of rows, which are brought into its signature's form.
+
+    Raises:
+        SpecError: The rows do not fit the signature, or the model predicts nothing.
+    """
+    flavour = _FLAVOURS[_format_of(model) or "pickle"]
+    if flavour is pickled and not hasattr(model, "predict"):
+        why = record.meta.get("not_exported", "it has no predict()")
+        raise SpecError(
+            f"model {record.name!r} is loaded as a {type_name(model)}, which predicts nothing: "
+            f"{why}; load() it and use it as its library says"
+        )
+    return flavour.predict(model, fit_in(record, data))
+
+
+def _format_of(model: object) -> str | None:
+    return next((name for name, flavour in _FLAVOURS.items() if flavour.fits(model)), None)
+
+
+def _try_example(name: str, model: object, example: object) -> dict[str, object]:
+    """Return the signature that running the model on its example shows."""
+    check_example(name, example)
+    flavour = _FLAVOURS[_format_of(model) or "pickle"]
+    try:
+        told = describe(example, flavour.predict(model, example))
+    except Exception as exc:
+        raise SpecError(
+            f"model {name!r} ({type_name(model)}) fails on its input example: {first_line(exc)}; "
+            "give a few rows of what it was trained on, or none"
+        ) from exc
+    return {"signature": told, "input_example": sample(example)}
+
+
+def _write(
+    name: str,
+    model: object,
+    format: str,  # noqa: A002
+    folder: Path,
+    example: object,
+) -> dict[str, object]:
+    try:
+        return _FLAVOURS[format].save(model, folder, example)
+    except ImportError as exc:
+        raise SpecError(_missing(name, exc, f"'rayml[{_EXTRAS[format]}]'")) from exc
+    except Exception as exc:
+        way_out = "say format='pickle', which only those who trust you can load"
+        if format == "pickle":
+            way_out = "save it with its own library and log the file with log_artifact"
+        raise SpecError(
+            f"model {name!r} ({type_name(model)}) cannot be kept as {format}: {first_line(exc)}; "
+            f"{way_out}"
+        ) from exc
+
+
+def _read(stored: StoredModel) -> Any:  # noqa: ANN401
+    record = stored.record
+    try:
+        return _FLAVOURS[record.format].load(stored)
+    except RaymlError:
+        raise
+    except ImportError as exc:
+        or_else = ", or put the code where Python finds it" if record.needs_trust else ""
+        raise SpecError(_missing(record.name, exc, _needed(record) + or_else)) from exc
+    except Exception as exc:
+        raise SpecError(
+            f"model {record.name!r} has the bytes that were logged and cannot be read here: "
+            f"{first_line(exc)}; pip install {_needed(record)}, as where it was logged"
+        ) from exc
+
+
+def _missing(name: str, exc: ImportError, packages: str) -> str:
+    wanted = (exc.name or first_line(exc)).partition(".")[0]
+    return f"model {name!r} needs {wanted}, which is not installed; pip install {packages}"
+
+
+def _needed(record: ArtifactRecord) -> str:
+    """Return what pip is to install; records of a rayml before this one do not say."""
+    known: Any = record.meta.get("requirements")
+    if known:
+        return " ".join(known)
+    is_pickle = record.format == "pickle"
+    return str(record.meta["library"]) if is_pickle else f"'rayml[{_EXTRAS[record.format]}]'"
 
 
 def _load_mlflow(store: Store, record: ArtifactRecord) -> Any:  # noqa: ANN401
@@ -135,15 +230,16 @@ def _load_mlflow(store: Store, record: ArtifactRecord) -> Any:  # noqa: ANN401
 
 def _no_format(name: str, model: object, format: str | None) -> str:  # noqa: A002
     if format is not None:
-        return f"model {name!r} has no format {format!r}; {suggestion(format, _FILES)}"
+        return f"model {name!r} has no format {format!r}; {suggestion(format, _FLAVOURS)}"
     return (
-        f"model {name!r} is a {type_name(model)}, not a scikit-learn estimator; "
+        f"model {name!r} is a {type_name(model)}, which no flavour is for; "
         "say format='pickle', which only those who trust you can load, or format='skops'"
     )
 
 
-def _meta(model: Any, *, is_estimator: bool) -> dict[str, object]:  # noqa: ANN401
+def _meta(model: Any) -> dict[str, object]:  # noqa: ANN401
     library = type(model).__module__.partition(".")[0]
+    is_estimator = is_a(model, "sklearn.base.BaseEstimator")
     return {
         "class": type_name(model),
         "library": library,
@@ -151,64 +247,3 @@ def _meta(model: Any, *, is_estimator: bool) -> dict[str, object]:  # noqa: ANN4
         "python_version": platform.python_version(),
         "params": json_safe(model.get_params()) if is_estimator else {},
     }
-
-
-def _dump_skops(name: str, model: object, path: Path) -> list[str]:
-    skops = _skops(name)
-    try:
-        skops.dump(model, path)
-        return _untrusted(skops.get_untrusted_types(file=path))
-    except Exception as exc:
-        raise SpecError(
-            f"model {name!r} ({type_name(model)}) cannot be kept as skops: {exc}; "
-            "say format='pickle', which only those who trust you can load"
-        ) from exc
-
-
-def _dump_pickle(name: str, model: object, path: Path) -> None:
-    import cloudpickle  # noqa: PLC0415
-
-    try:
-        with path.open("wb") as file:
-            cloudpickle.dump(model, file)
-    except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError) as exc:
-        raise SpecError(
-            f"model {name!r} ({type_name(model)}) cannot be pickled: {exc}; "
-            "save it with its own library and log the file with log_artifact"
-        ) from exc
-
-
-def _load_skops(name: str, content: bytes, *, trusted: bool) -> Any:  # noqa: ANN401
-    skops = _skops(name)
-    found = skops.get_untrusted_types(data=content)
-    if (unknown := _untrusted(found)) and not trusted:
-        raise SpecError(
-            f"model {name!r} has types outside of scikit-learn: {', '.join(unknown)}; "
-            "load(trusted=True) if you trust whoever logged it"
-        )
-    return skops.loads(content, trusted=found)
-
-
-def _skops(name: str) -> ModuleType:
-    try:
-        return importlib.import_module("skops.io")
-    except ImportError as exc:
-        raise SpecError(
-            f"model {name!r} needs skops, which is not installed; pip install 'rayml[sklearn]'"
-        ) from exc
-
-
-def _untrusted(names: list[str]) -> list[str]:
-    return [name for name in names if name not in _TRUSTED and not _is_class_of_sklearn(name)]
-
-
-def _is_class_of_sklearn(name: str) -> bool:
-    """Whether it is a class, not a function, and defined in the module that the name says."""
-    module, _, member = name.rpartition(".")
-    if not name.startswith(_CLASSES_OF) or name.startswith(_NOT_CLASSES_OF):
-        return False
-    try:
-        found = getattr(importlib.import_module(module), member, None)
-    except (ImportError, ValueError):
-        return False
-    return isinstance(found, type) and found.__module__ == module

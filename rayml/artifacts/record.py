@@ -70,6 +70,12 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return sum(file.size for file in self.files)
 
     @property
+    def needs_trust(self) -> bool:
+        """Whether loading it runs code that it brings along, as far as its record tells."""
+        runs_code = self.meta.get("untrusted_types") or self.meta.get("exported")
+        return self.format in ("pickle", "mlflow") or bool(runs_code)
+
+    @property
     def uri(self) -> str:
         """Its address, which `parse_uri` takes apart."""
         return f"{_SCHEME}{self.run}/{self.name}"
@@ -142,6 +148,16 @@ def type_name(value: object) -> str:
     kind = type(value)
     plain = kind.__module__ == "builtins"
     return kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return what an error says, without the stack that some libraries write below it.
+
+    >>> first_line(ValueError("no such column\n  at tree.cc:1")), first_line(KeyError())
+    ('ValueError: no such column', 'KeyError')
+    """
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def json_safe(value: object) -> object:

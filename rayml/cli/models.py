@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,8 @@ from rayml.errors import SpecError
 
 if TYPE_CHECKING:
     from rayml.registered import Model, ModelVersion
+
+_COLUMNS = 20
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 VersionOption = Annotated[
@@ -50,7 +52,7 @@ def list_models(*, store: StoreOption = None, as_json: JsonOption = False) -> in
 
 
 def show(name: ModelArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> int:
-    """Show a model: its versions, where they come from, and how its aliases moved."""
+    """Show a model: its versions, what the newest takes and gives, and how its aliases moved."""
     from rayml.registry import model  # noqa: PLC0415 - not for --help
 
     found = model(name, store=store)
@@ -71,6 +73,7 @@ def show(name: ModelArgument, *, store: StoreOption = None, as_json: JsonOption 
             version.artifact.uri,
         )
     console().print(rows)
+    print_facts(_described(found.latest))
     if not (history := found.history()).empty:
         print("history")
         print_frame(history)
@@ -161,4 +164,33 @@ def _version_data(version: ModelVersion) -> dict[str, object]:
         "registered_by": version.registered_by,
         "artifact": version.artifact.uri,
         "digest": version.artifact.digest,
+        "format": version.artifact.format,
+        "class": version.artifact.meta.get("class"),
+        "needs_trust": version.artifact.needs_trust,
+        "signature": version.artifact.meta.get("signature"),
+        "requirements": version.artifact.meta.get("requirements"),
     }
+
+
+def _described(version: ModelVersion) -> list[tuple[str, str]]:
+    """Return what the newest version is, takes, gives and needs, as far as it is known."""
+    meta = version.artifact.meta
+    facts = [(f"version {version.version}", f"{meta['class']}, {version.artifact.format}")]
+    if signature := meta.get("signature"):
+        facts.append(("inputs", _columns_text(signature["inputs"], signature["left_out"])))
+        facts.append(("outputs", _columns_text(signature["outputs"])))
+    if needed := meta.get("requirements"):
+        facts.append(("requirements", " ".join(needed)))
+    return facts
+
+
+def _columns_text(entries: list[dict[str, Any]], left_out: int = 0) -> str:
+    """Return names and types of the first columns; a shape where a row is more than one value."""
+    told = [_column_text(**entry) for entry in entries[:_COLUMNS]]
+    missing = len(entries) + left_out - len(told)
+    return ", ".join(told) + (f" and {missing} more" if missing else "")
+
+
+def _column_text(name: str | None, dtype: str, shape: list[int | None]) -> str:
+    size = " × ".join(map(str, shape[1:]))
+    return " ".join(filter(None, (name, dtype, size)))

@@ -328,7 +328,7 @@ def _second_line(record: RunRecord, location: str | None) -> str:
         return f"rayml logs {record.spec.run}{_store_words(location)}"
     model = max(models, key=lambda artifact: artifact.created_at)
     store = f", store={_python_text(location)}" if location else ""
-    trusted = "trusted=True" if model.format == "pickle" else ""
+    trusted = "trusted=True" if model.needs_trust else ""
     run = f"rayml.get_run({_python_text(record.spec.run)}{store})"
     code = f"import rayml; print({run}.artifact({_python_text(model.name)}).load({trusted}))"
     return f"python -c {shlex.quote(code)}"

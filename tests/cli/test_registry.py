@@ -6,6 +6,7 @@ import csv
 import re
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 
 import rayml
@@ -142,6 +143,24 @@ def test_a_model_is_registered_named_and_loaded(rayml_in: Run, store: Path) -> N
     assert [move["version"] for move in data["history"]] == [1, 1, None]
     got = rayml_in("artifact", "get", "rayml://models/churn@production")
     assert got.stdout.endswith("/model.pkl\n")
+
+
+def test_a_model_s_signature_and_requirements_are_shown(rayml_in: Run, store: Path) -> None:
+    sklearn = pytest.importorskip("sklearn.dummy")
+    rows = pd.DataFrame({"age": [30, 40], "paid": [1.5, 2.5]})
+    with rayml.start_run(store=store) as context:
+        model = sklearn.DummyClassifier().fit(rows, ["no", "no"])
+        artifact = context.log_model("dummy", model, input_example=rows)
+    rayml.register_model(artifact, "churn")
+
+    shown = rayml_in("model", "show", "churn").stdout
+    assert re.search(r"version 1 +sklearn\.dummy\.DummyClassifier, skops\n", shown)
+    assert re.search(r"inputs +age int64, paid float64\noutputs +str\n", shown)
+    assert re.search(r"requirements +scikit-learn==\S+ skops==\S+\n", shown)
+    data = rayml_in.json("model", "show", "churn")
+    assert isinstance(data, dict)
+    assert data["versions"][0]["signature"]["inputs"][0]["name"] == "age"
+    assert data["versions"][0]["requirements"] == artifact.meta["requirements"]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,17 @@ def test_runs_are_found_and_compared_as_shown(
     assert rayml.get_run(run).labels == {"team": "red"}
 
 
+def test_a_model_is_logged_and_predicts_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("xgboost")
+    monkeypatch.chdir(tmp_path)
+    exec(block("Models of any library"), {})  # noqa: S102 - our own README
+    shown = capsys.readouterr().out.splitlines()[-2:]
+    assert "{'name': 'distance', 'dtype': 'int64', 'shape': [None]}" in shown[0]
+    assert re.fullmatch(r"\[[01]( [01]){3}\]", shown[1])
+
+
 def test_a_model_is_registered_and_loaded_as_shown(
     run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
