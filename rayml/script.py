@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rayml import launch
-from rayml._ray import OUT_OF_MEMORY, oom_kills
 from rayml.engines import scripts
+from rayml.memory import OUT_OF_MEMORY, oom_kills
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from rayml._ray import RAY_DIED
 from rayml.engine import Horovod, Spark
 from rayml.environment import runtime_env
 from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
+from rayml.memory import oom_kills
 from rayml.places import Places
 from rayml.problem import redacted
 from rayml.redaction import Redactor
@@ -222,7 +223,7 @@ class Supervisor(threading.Thread):
                 runner.execute, (order, self._payload), place, demand, environment,
                 name=f"rayml:{self._spec.name}",
             )  # fmt: skip
-            return self._await(_Running(begun, task, task.future(), oom_kills=_ray.oom_kills()))
+            return self._await(_Running(begun, task, task.future(), oom_kills=oom_kills()))
         except _Stopped as exc:
             return runner.Outcome(problem=redacted(exc.problem, self._redactor))
         finally:

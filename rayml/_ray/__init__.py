@@ -11,7 +11,7 @@ from rayml._ray.connection import (
     is_connected,
     is_this_machine,
 )
-from rayml._ray.deaths import NODE_LOSSES, OUT_OF_MEMORY, RAY_DIED, explain_death
+from rayml._ray.deaths import NODE_LOSSES, RAY_DIED, explain_death
 from rayml._ray.reservations import Reservation, find_reservation, is_resized
 from rayml._ray.spark_scratch import clear as clear_session
 from rayml._ray.spark_scratch import on_nodes, scratch_folders, session_name
@@ -19,7 +19,6 @@ from rayml._ray.tasks import (
     Place,
     find_place,
     node_is_alive,
-    oom_kills,
     quote,
     run_on_node,
     start_attempt,
@@ -33,7 +32,6 @@ from rayml._ray.trackers import find_tracker, leave, tracker_actor
 __all__ = [
     "NAMESPACE",
     "NODE_LOSSES",
-    "OUT_OF_MEMORY",
     "RAY_DIED",
     "Connection",
     "Place",
@@ -53,7 +51,6 @@ __all__ = [
     "leave",
     "node_is_alive",
     "on_nodes",
-    "oom_kills",
     "quote",
     "run_on_node",
     "scratch_folders",

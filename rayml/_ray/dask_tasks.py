@@ -28,8 +28,8 @@ from rayml import processes
 from rayml._ray.deaths import rank_failure
 from rayml._ray.members import find_group
 from rayml._ray.progress import told
-from rayml._ray.tasks import oom_kills
 from rayml.logs import output_to
+from rayml.memory import oom_kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

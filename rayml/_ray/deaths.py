@@ -17,13 +17,12 @@ from ray.exceptions import (
 )
 
 from rayml._ray.connection import is_alive
-from rayml._ray.tasks import oom_kills
+from rayml.memory import OUT_OF_MEMORY, oom_kills
 from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
 
 # What a task raises whose node goes away, before or after it has begun.
 NODE_LOSSES = (GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
-OUT_OF_MEMORY = "it was killed for memory: its machine, or its container, had no more"
 RAY_DIED = Problem(kind="node_lost", message="the Ray it ran on went away")
 
 

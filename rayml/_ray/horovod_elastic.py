@@ -26,7 +26,7 @@ from rayml._ray.horovod import (
     tell_numbers,
 )
 from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire, locate
-from rayml._ray.tasks import oom_kills
+from rayml.memory import oom_kills
 from rayml.ranks import Rank
 from rayml.tracker.records import Problem
 

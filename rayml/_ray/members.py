@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayml import processes
 from rayml._ray.deaths import rank_failure
-from rayml._ray.tasks import demand_options, oom_kills, this_node
+from rayml._ray.tasks import demand_options, this_node
+from rayml.memory import oom_kills
 from rayml.ranks import RankFailed
 
 if TYPE_CHECKING:

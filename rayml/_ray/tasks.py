@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import sys
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -212,13 +210,3 @@ def _find_uv() -> str:
 def quote(word: str) -> str:
     """Return a word as the shell that starts Ray's workers reads it."""
     return shlex.quote(word)
-
-
-def oom_kills() -> int:
-    """Return how many processes this machine's kernel has killed for memory since it started."""
-    try:
-        text = Path("/proc/vmstat").read_text()
-    except OSError:
-        return 0
-    match = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-    return int(match[1]) if match else 0

@@ -38,7 +38,8 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from rayml import processes
 from rayml._ray.deaths import rank_failure
 from rayml._ray.members import SETTLE_S, held_group, problems_in_order
-from rayml._ray.tasks import oom_kills, this_node
+from rayml._ray.tasks import this_node
+from rayml.memory import oom_kills
 from rayml.ranks import Rank, RankFailed
 from rayml.tracker.records import Problem
 

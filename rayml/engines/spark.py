@@ -11,6 +11,7 @@ import msgspec
 from rayml.engine import spark_heap
 from rayml.engines import java
 from rayml.errors import SpecError
+from rayml.memory import oom_kills
 from rayml.problem import describe_exception
 from rayml.ranks import RankFailed
 from rayml.run_context import current_context
@@ -49,7 +50,7 @@ def open_session(settings: Spark, workers: Workers) -> Iterator[None]:
     Raises:
         RankFailed: The session did not start; or the block has failed, and how.
     """
-    from rayml._ray import oom_kills, spark  # noqa: PLC0415 - loads Spark
+    from rayml._ray import spark  # noqa: PLC0415 - loads Spark
 
     context = current_context()
     plan = _plan(context, settings, workers)

@@ -32,7 +32,8 @@ def run_python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", ["rayml", "rayml.errors", "rayml.cluster", "rayml.hub", "rayml.mlflow_plugin"]
+    "module",
+    ["rayml", "rayml.errors", "rayml.cluster", "rayml.hub", "rayml.job", "rayml.mlflow_plugin"],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
     loaded = json.loads(
