@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import first_line
@@ -79,10 +78,10 @@ def _classify(told: Evaluation, estimator: Any, data: Any) -> None:  # noqa: ANN
 
     target, predicted = told.target, told.predicted
     told.add("accuracy", lambda: metrics.accuracy_score(target, predicted))
-    for name in ("precision", "recall", "f1"):
-        compute = getattr(metrics, f"{name}_score")
-        rest = {"average": "weighted", "zero_division": 0}
-        told.add(name, partial(compute, target, predicted, **rest))
+    rest = {"average": "weighted", "zero_division": 0}
+    told.add("precision", lambda: metrics.precision_score(target, predicted, **rest))
+    told.add("recall", lambda: metrics.recall_score(target, predicted, **rest))
+    told.add("f1", lambda: metrics.f1_score(target, predicted, **rest))
     classes = getattr(estimator, "classes_", ())
     if isinstance(classes, list) or getattr(target, "ndim", 1) > 1:  # several targets
         return

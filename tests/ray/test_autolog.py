@@ -80,3 +80,12 @@ def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
     assert submit(train_with_it, autolog=False).wait().params["model/C"] == 2.0
     run = submit(train, params={"c": 0.5}, autolog=False).wait()
     assert run.metrics == {}
+
+
+def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
+    pytest.importorskip("torch")
+    half = rayml.Resources(cpus=0.5)
+    engine = rayml.Torch(workers=2)
+    run = submit(train, params={"c": 0.5}, engine=engine, resources=half).wait()
+    assert len(run.history("train/accuracy")) == 1
+    assert "model-2" not in run.artifacts
