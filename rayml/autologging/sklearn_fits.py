@@ -225,7 +225,9 @@ def _seen(context: Context) -> _Seen:
 
 
 def _next_number(context: Context) -> int:
-    return next(_seen(context).numbers)
+    """Return the next number whose model replaces none that user code has logged."""
+    numbers = _seen(context).numbers
+    return next(n for n in numbers if not context.has_logged(f"model{Fit(n).suffix}"))
 
 
 def _find(known: dict[int, tuple[ref[Any], Fit]], value: object) -> Fit | None:

@@ -548,6 +548,17 @@ def test_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         switch("autolog", None, default=True)
 
 
+def test_a_model_that_user_code_has_logged_before_is_not_replaced(track: Any) -> None:
+    def train() -> None:
+        rayml.context().log_model("model", {"a": 1}, format="pickle")
+        LogisticRegression().fit(X, TWO)
+
+    run = track(train)
+    assert run.artifact("model").format == "pickle"
+    assert run.artifact("model-2").format == "skops"
+    assert "train-2/accuracy" in run.metrics
+
+
 def test_what_user_code_logs_under_the_same_name_is_kept(track: Any) -> None:
     def train() -> None:
         model = LogisticRegression().fit(X, TWO)
