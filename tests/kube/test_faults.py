@@ -142,7 +142,8 @@ def fill_memory(*, is_ray_awake: bool) -> None:
         os.kill(os.getppid(), signal.SIGSTOP)
     held = []
     while True:
-        held.append(b"x" * 10_000_000)
+        # So slowly that Ray, which looks four times a second, sees it before the kernel acts.
+        held.append(b"x" * 2_000_000)
         time.sleep(0.05)
 
 
