@@ -70,7 +70,7 @@ class _Desk:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pools = pools = limits.pools
-        self._used = sum(pool.wanted - pool.lost for pool in pools.values())
+        self._used = sum(pool.wanted - len(pool.lost) for pool in pools.values())
         self._is_bound = all(pool.bound + pool.hopeless >= pool.need for pool in pools.values())
         # A pod that finds no room may need that of idle workers.
         self._is_crowded = any(w.lacks_room for pool in pools.values() for w in pool.alive)
@@ -140,4 +140,6 @@ def postponed(verdicts: Sequence[Verdict], pools: Mapping[str, Pool]) -> tuple[s
     if not admitted or not behind - {admitted[-1].shape.key}:
         return ()
     pool = pools[admitted[-1].shape.key]
-    return (admitted[-1].run,) if pool.bound < pool.need and pool.hopeless else ()
+    # What a run that goes on has lost is not this one's.
+    is_stuck = pool.hopeless > max(0, pool.held - pool.bound)
+    return (admitted[-1].run,) if pool.bound < pool.need and is_stuck else ()

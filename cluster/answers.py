@@ -84,9 +84,11 @@ def explain(
 ) -> RaymlError:
     """Return the error for an answer from 400 up that is neither 401 nor 404."""
     message = str((status or {}).get("message") or f"HTTP {code}")
+    # So a ValidatingAdmissionPolicy answers, and some webhooks.
+    is_denied = code == 422 and "denied" in message and not _causes(status)
+    if code == 403 or is_denied:
+        return _explain_forbidden(message, method, target, context)
     match code:
-        case 403:
-            return _explain_forbidden(message, method, target, context)
         case 409:
             return _explain_conflict(str((status or {}).get("reason")), target)
         case 422 if method == "PATCH" and not _causes(status):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rayml.cluster.demand import Demand
+    from rayml.cluster.observation import Worker
     from rayml.cluster.pool import Pool
     from rayml.cluster.quota import Line
     from rayml.cluster.settings import Settings
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one cluster at one moment, in words for whoever meets them."""
+    """The limits of one cluster at one moment, in words for whoever meets them.
+
+    Attributes:
+        pools: The pools of all shapes.
+        settings: The cluster's own limits.
+        quotas: As they were before the pools' workers were listed.
+        gone: Workers that went a moment ago, which quotas may still count.
+    """
 
     pools: Mapping[str, Pool]
     settings: Settings
     quotas: Sequence[Object]
+    gone: Sequence[Worker] = ()
 
     def never(self, demand: Demand) -> str:
         """Return what keeps a demand out even if all of our runs had ended; empty if nothing."""
@@ -74,16 +83,24 @@ class Limits:
         return ""
 
     def _asked(self, line: Line, demand: Demand) -> float:
-        return counted(line.resource, self.pools[demand.shape.key].each) * demand.workers
+        pool = self.pools[demand.shape.key]
+        is_there = len(pool.available()) >= demand.workers
+        return 0.0 if is_there else counted(line.resource, pool.each) * demand.workers
 
     def _of_ours(self, line: Line) -> float:
         """Return what is taken by the workers that are needed: idle ones make room."""
-        return sum(counted(line.resource, p.each) * p.wanted for p in self.pools.values())
+        return sum(
+            counted(line.resource, pool.each) * (pool.wanted - len(pool.lost))
+            for pool in self.pools.values()
+        )
 
     def _of_others(self, line: Line) -> float:
-        there = (
-            counted(line.resource, worker.takes)
+        """Return what others have of it, and dead nodes as long as Kubernetes counts those."""
+        there = [
+            worker
             for pool in self.pools.values()
             for worker in (*pool.alive, *pool.victims, *pool.leaving)
-        )
-        return max(0.0, line.used - sum(there))
+            if worker not in pool.lost
+        ]
+        ours = sum(counted(line.resource, worker.takes) for worker in (*there, *self.gone))
+        return max(0.0, line.used - ours)

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 State = Literal["pending", "scheduled", "started", "ready", "leaving"]
 # For this long after a run has left a worker, Ray may still call it busy: it reports with delay.
 STALE_S = 10.0
+# For so long Kubernetes may count a pod that has gone.
+QUOTA_S = 15.0
+# So long after its end was due, a pod that is still there is on a node that is dead.
+_OVERDUE_S = 30.0
+# Whoever has just begun to look knows a worker without Ray for lost if it is as old as this.
+_OLD_S = 120.0
 
 
 class RayNode(Protocol):
@@ -87,6 +93,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         lacks_room: And the reason is that nodes are full, so that others could make room.
         created_at: When, in seconds of Unix time.
         began_at: When the container began that Ray is in, in the same; 0 before it runs.
+        ends_at: When it is to be gone, once it is deleted; 0 before.
         free_since: Since when no run holds it; None while one does, and before `after()`.
         idle_since: Since when, besides, nothing else uses it.
         lost_since: Since when the Ray that was on it is gone, though Kubernetes calls it running:
@@ -106,6 +113,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     lacks_room: bool = False
     created_at: float = 0.0
     began_at: float = 0.0
+    ends_at: float = 0.0
     free_since: float | None = None
     idle_since: float | None = None
     lost_since: float | None = None
@@ -140,7 +148,8 @@ class Observation:
         problems: Why pods could not be created, by group; under "" what concerns all.
         problems_since: Since when that has been so.
         failures: How the pods before those that are starting now have failed, by group.
-        quotas: The namespace's ResourceQuotas.
+        quotas: The namespace's ResourceQuotas, read before the pods.
+        went: When each worker went that did so within the last `QUOTA_S` seconds.
     """
 
     resource_version: str
@@ -156,6 +165,12 @@ class Observation:
     problems_since: Mapping[str, float] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     quotas: tuple[Object, ...] = ()
+    went: tuple[tuple[float, Worker], ...] = ()
+
+    @property
+    def gone(self) -> tuple[Worker, ...]:
+        """Workers that went a moment ago."""
+        return tuple(worker for _, worker in self.went)
 
     @classmethod
     def read(
@@ -216,13 +231,20 @@ class Observation:
         )
         if not self.is_autoscaling:  # Ray's autoscaler replaces them itself
             workers = tuple(_lost_since(w, before.get(w.name), now) for w in workers)
+        here = {worker.name for worker in self.workers}
+        left = [(now, worker) for name, worker in before.items() if name not in here]
+        went = [entry for entry in (previous.went if previous else ()) if now - entry[0] < QUOTA_S]
         since = previous.problems_since if previous else {}
         problems_since = {group: since.get(group, now) for group in self.problems}
         # Kubernetes forgets events after an hour, and the operator does not repeat a refusal.
         is_same = previous is not None and previous.generation == self.generation
         still = previous.invalid if previous and is_same and not self.is_settled else None
         return replace(
-            self, workers=workers, problems_since=problems_since, invalid=self.invalid or still
+            self,
+            workers=workers,
+            problems_since=problems_since,
+            went=(*went, *left),
+            invalid=self.invalid or still,
         )
 
 
@@ -240,15 +262,24 @@ def _lost_since(worker: Worker, before: Worker | None, now: float) -> Worker:
 
     A container that was begun anew is no lost one: its Ray is still to come.
     """
-    is_anew = before is not None and before.began_at != worker.began_at
-    if before is None or is_anew or worker.node_id is not None or worker.is_named:
+    if worker.node_id is not None or worker.is_named:
         return worker
-    is_ending = worker.state == "started" and before.node_id is not None
-    since = now if is_ending else before.lost_since
+    since = _loss(worker, before, now)
     if since is None:
         return worker
     reason = f"pod {worker.name} is up and its Ray is gone"
     return msgspec.structs.replace(worker, lost_since=since, reason=reason)
+
+
+def _loss(worker: Worker, before: Worker | None, now: float) -> float | None:
+    if worker.ends_at and now - worker.ends_at > _OVERDUE_S:
+        return worker.ends_at
+    is_started = worker.state == "started"
+    if before is None:
+        return now if is_started and 0 < worker.began_at < now - _OLD_S else None
+    if before.began_at != worker.began_at:
+        return None
+    return now if is_started and before.node_id is not None else before.lost_since
 
 
 def _read_groups(listed: Sequence[Object]) -> list[Group]:
@@ -305,6 +336,7 @@ def _worker(
         is_unschedulable=state == "pending" and is_unschedulable(pod),
         lacks_room=state == "pending" and lacks_room(pod),
         created_at=time_of(metadata.get("creationTimestamp")),
+        ends_at=time_of(metadata.get("deletionTimestamp")),
         began_at=time_of((ray.get("running") or {}).get("startedAt")),
         takes=amounts_of(pod["spec"]),
         reason="" if state == "ready" else pod_reason(pod, events),

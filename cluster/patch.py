@@ -50,9 +50,14 @@ def patch_ops(plan: Plan, observation: Observation, shapes: Mapping[str, Shape])
     return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *changes]
 
 
-def trial_ops(shape: Shape, observation: Observation) -> list[Op]:
-    """Return what would make a group of this shape; none if there is one."""
-    return _append(Plan(replicas={shape.group: 1}), observation, {shape.key: shape})
+def trial_ops(shape: Shape, observation: Observation, size: int = 1) -> list[Op]:
+    """Return what would make a group of this shape so large; none if it is."""
+    plan = Plan(replicas={shape.group: size})
+    for group in observation.groups:
+        if group.name == shape.group:
+            ops = list(_resize(group, plan, set(), observation.is_autoscaling))
+            return [_test_name(group), *ops] if group.replicas < size else []
+    return _append(plan, observation, {shape.key: shape})
 
 
 def _resize(group: Group, plan: Plan, there: set[str], is_autoscaling: bool) -> Iterator[Op]:  # noqa: FBT001

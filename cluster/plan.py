@@ -73,7 +73,8 @@ def plan(
     """
     demands = list(demands)
     pools = make_pools(observation, demands, held, drained, now)
-    verdicts = admit(in_order(demands, held), Limits(pools, settings, observation.quotas))
+    limits = Limits(pools, settings, observation.quotas, observation.gone)
+    verdicts = admit(in_order(demands, held), limits)
     admitted = [verdict.demand for verdict in verdicts if verdict.kind == "admitted"]
     ready = _hand_out(admitted, pools)
     if not observation.is_autoscaling:

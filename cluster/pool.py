@@ -38,11 +38,12 @@ class Pool:
         victims: Workers that are to go from now on.
         leaving: Workers that go already.
         taken: How many are used by something that is no run of ours, or by nothing any more.
-        lost: Of those, the ones whose node is dead.
+        lost: Those that are there by name only: their node is dead.
         unplaced: Of how many workers it is not known which of the free ones a run is getting.
         stuck: How many of its pods have found no node for longer than `PATIENCE_S`.
         is_refused: For so long its missing pods could not even be created.
-        need: How many the runs hold or have been promised.
+        held: How many the runs hold that were told to start.
+        need: Those, and how many have been promised.
         maximum: The most that its group may have.
         each: What one of its workers takes of the namespace's quotas.
     """
@@ -54,10 +55,11 @@ class Pool:
     victims: list[Worker] = field(default_factory=list)
     leaving: list[Worker] = field(default_factory=list)
     taken: int = 0
-    lost: int = 0
+    lost: list[Worker] = field(default_factory=list)
     unplaced: int = 0
     stuck: int = 0
     is_refused: bool = False
+    held: int = 0
     need: int = 0
     maximum: int = NO_MAXIMUM
     each: Amounts = NOTHING
@@ -70,13 +72,14 @@ class Pool:
     @property
     def bound(self) -> int:
         """How many workers have a node and can serve runs."""
-        return sum(worker.is_bound for worker in self.alive) - self.taken
+        there = sum(worker.is_bound for worker in self.alive if worker not in self.lost)
+        return there - (self.taken - len(self.lost))
 
     @property
     def hopeless(self) -> int:
         """How many workers need not be waited for: they have not come for too long."""
         missing = max(0, self.wanted - len(self.alive))
-        return self.stuck + (missing if self.is_refused else 0)
+        return self.stuck + (missing if self.is_refused else max(0, self.wanted - self.maximum))
 
     @property
     def ended(self) -> list[Worker]:
@@ -154,6 +157,7 @@ def make_pools(
         if names is not None:
             # What a run holds stays what it is when its shape becomes another: a new image, say.
             pool = pools[next((shapes[name] for name in names if name in shapes), key)]
+            pool.held += demand.workers
             pool.need += demand.workers
             pool.unplaced += 0 if names else demand.workers
     all_held = {name for workers in held.values() for name in workers}
@@ -176,25 +180,33 @@ def going_order(worker: Worker) -> tuple[bool, float, str]:
 
 
 def _sort_out(pool: Pool, held: Collection[str], drained: Collection[str], now: float) -> None:
-    if drained:
-        pool.victims = [w for w in pool.alive if w.name in drained and w.name not in held]
-        pool.alive = [w for w in pool.alive if w not in pool.victims]
+    pool.victims = [
+        worker
+        for worker in pool.alive
+        if worker.name not in held and (worker.name in drained or _is_without_ray(worker, now))
+    ]
+    pool.alive = [worker for worker in pool.alive if worker not in pool.victims]
     pool.stuck = sum(
         worker.is_unschedulable and _is_long(worker.free_since, PATIENCE_S, now)
         for worker in pool.alive
     )
-    there = [worker for worker in pool.alive if not _is_lost(worker, now)]
+    pool.lost = [worker for worker in pool.alive if _is_lost(worker, now)]
+    there = [worker for worker in pool.alive if worker not in pool.lost]
     others = [worker for worker in there if worker.name not in held]
     pool.free = [worker for worker in others if not _is_taken(worker, now)]
-    pool.lost = len(pool.alive) - len(there)
     # Of a run whose workers are not known, Ray says only that they are busy.
-    pool.taken = pool.lost + max(0, len(others) - len(pool.free) - pool.unplaced)
+    pool.taken = len(pool.lost) + max(0, len(others) - len(pool.free) - pool.unplaced)
 
 
 def _is_lost(worker: Worker, now: float) -> bool:
     """Tell whether a pod serves nobody any more, the run that holds it included."""
     is_sure = worker.is_leaving and worker.lost_since is not None
     return is_sure or _is_long(worker.lost_since, LOST_S, now)
+
+
+def _is_without_ray(worker: Worker, now: float) -> bool:
+    """Tell whether its Ray alone is gone: Kubernetes would have given up the node by now."""
+    return worker.state == "started" and _is_long(worker.lost_since, PATIENCE_S, now)
 
 
 def _is_refused(group: str, observation: Observation, now: float) -> bool:

@@ -161,8 +161,12 @@ class Reservations:
         with self._lock:
             held = dict(self._held)
         self._shape(held, Base.read(cluster))
+        is_growing = any(not one.grant.is_ready for one in held.values())
+        # Before the pods: what a quota counts then is there, or has gone.
+        quotas = self._client.quotas(self._name.namespace) if is_growing else ()
         pods = self._client.pods(self._name)
-        seen = self._observe(cluster, pods, held)
+        events = self._client.events(self._name.namespace) if is_growing else ()
+        seen = self._observe(cluster, pods, events, quotas, held)
         demands = self._demands(held)
         decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
@@ -205,17 +209,11 @@ class Reservations:
         self,
         cluster: Mapping[str, Any],
         pods: Iterable[Mapping[str, Any]],
+        events: Iterable[Mapping[str, Any]],
+        quotas: Iterable[Mapping[str, Any]],
         held: Mapping[str, _Held],
     ) -> Observation:
-        is_growing = any(not one.grant.is_ready for one in held.values())
-        namespace = self._name.namespace
-        seen = Observation.read(
-            cluster,
-            pods,
-            self._client.events(namespace) if is_growing else (),
-            self._client.quotas(namespace) if is_growing else (),
-            self._nodes.live(),
-        )
+        seen = Observation.read(cluster, pods, events, quotas, self._nodes.live())
         workers = {name for one in held.values() for name in one.workers}
         self._seen = seen.after(self._seen, workers, time.time())
         self._drained &= {worker.name for worker in seen.workers}
@@ -289,14 +287,14 @@ class Reservations:
             with suppress(Conflict):
                 self._client.patch_ray_cluster(self._name, ops)
         except (SpecError, Refused):
-            if not self._note_refusals(shapes.values(), seen):
+            if not self._note_refusals(shapes.values(), seen, decided):
                 raise
 
-    def _note_refusals(self, shapes: Iterable[Shape], seen: Observation) -> bool:
+    def _note_refusals(self, shapes: Iterable[Shape], seen: Observation, decided: Plan) -> bool:
         """Find the shapes that the server does not take, so that no other run waits for them."""
         before = len(self._refused)
         for shape in shapes:
-            if not (ops := trial_ops(shape, seen)):
+            if not (ops := trial_ops(shape, seen, decided.replicas.get(shape.group, 1))):
                 continue
             try:
                 self._client.patch_ray_cluster(self._name, ops, is_trial=True)

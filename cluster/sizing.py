@@ -48,6 +48,11 @@ def size_groups(
     that leave count until they are gone.
     """
     admitted = list(admitted)
+    for key, pool in pools.items():
+        if pool.is_refused and any(demand.shape.key != key for demand in admitted):
+            # KubeRay makes no pod of the groups after one of which it cannot make one.
+            lacking = pool.held + pool.taken - len(pool.alive) - len(pool.ended)
+            pool.need -= max(0, lacking)
     named = {pool.name: _excess(pool, observation) for pool in pools.values()}
     sizes = {pool.name: _least(pool, named[pool.name], observation) for pool in pools.values()}
     room = _room(pools, sizes, settings, observation)
@@ -163,5 +168,5 @@ def _room(
     for pool in pools.values():
         present += max(sizes[pool.name], len(pool.alive) + len(pool.ended))
         present += len(pool.victims) + sum(worker.is_named for worker in pool.leaving)
-        present -= pool.lost
+        present -= len(pool.lost)
     return settings.max_workers - present

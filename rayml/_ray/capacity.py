@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler._private.util import format_readonly_node_type
-from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import (  # type: ignore[attr-defined]
+    GetClusterStatusReply,
+)
 from ray.experimental.internal_kv import _internal_kv_get
 
 from rayml.errors import CapacityError
@@ -18,6 +21,7 @@ from rayml.errors import CapacityError
 if TYPE_CHECKING:
     from rayml.config import Resources
 
+_ANSWER_S = 10.0
 _OF_A_NODE = format_readonly_node_type("")
 
 
@@ -53,7 +57,9 @@ def _is_autoscaling() -> bool:
 
     The monitor of one without it calls each node's type after the node.
     """
-    if is_autoscaler_v2():
+    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+    reply = GetClusterStatusReply.FromString(gcs.get_cluster_status(timeout_s=_ANSWER_S))
+    if reply.autoscaling_state.autoscaler_state_version > 0:  # only the second version reports
         return True
     status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")
     types = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}

@@ -56,6 +56,17 @@ def test_a_rule_of_an_admission_webhook_is_quoted() -> None:
     assert "no heads here" in str(error)
 
 
+def test_a_policy_of_kubernetes_own_is_quoted_and_no_conflict() -> None:
+    message = (
+        "rayclusters.ray.io \"one\" is forbidden: ValidatingAdmissionPolicy 'small' with binding "
+        "'all' denied request: at most 8 workers"
+    )
+    error = explained(422, "PATCH", message=message, causes=[{"message": message}])
+
+    assert type(error) is Refused
+    assert "denied request: at most 8 workers" in str(error)
+
+
 def test_a_failed_test_of_a_patch_is_a_conflict_and_a_refused_field_is_not() -> None:
     causes = [{"field": "spec.a", "message": "too long"}, {"field": "<nil>", "message": "more"}]
 

@@ -405,6 +405,30 @@ class TestTimes:
         assert first.after(first, (), 102).workers[0].lost_since is None
         assert again.workers[0].lost_since is None
 
+    def test_one_whose_end_is_overdue_is_lost_though_nobody_saw_its_ray(self) -> None:
+        deleted = pod("p", **running())
+        deleted["metadata"]["deletionTimestamp"] = LATER
+        due = time_of(LATER)
+
+        assert read(deleted).after(None, (), due + 1).workers[0].lost_since is None
+        assert read(deleted).after(None, (), due + 60).workers[0].lost_since == due
+
+    def test_who_begins_to_look_knows_an_old_one_without_ray_for_lost(self) -> None:
+        states = [{"name": "ray-worker", "state": {"running": {"startedAt": LATER}}}]
+        seen = read(pod("p", **running(containerStatuses=states)))
+        began = time_of(LATER)
+
+        assert seen.after(None, (), began + 60).workers[0].lost_since is None
+        assert seen.after(None, (), began + 300).workers[0].lost_since == began + 300
+
+    def test_workers_that_went_are_known_for_a_moment(self) -> None:
+        there = self.seen(self.NODE).after(None, (), 100)
+        gone = read().after(there, (), 105)
+
+        assert [worker.name for worker in gone.gone] == ["p"]
+        assert [worker.name for worker in read().after(gone, (), 110).gone] == ["p"]
+        assert read().after(gone, (), 130).gone == ()
+
     def test_what_ray_s_autoscaler_looks_after_is_not_lost(self) -> None:
         auto = cluster(SHAPE.group_spec(2), enableInTreeAutoscaling=True)
         there = read(pod("p", **running()), nodes=[self.NODE], cluster=auto).after(None, (), 100)

@@ -247,7 +247,10 @@ class TestAdmission:
         )
         made = decide(demands, seen, {"old": frozenset({left[0].name})})
 
-        assert made.replicas == {A.group: 2, B.group: 1}
+        # Nor does KubeRay stop at it, which makes no pod behind one that it cannot make.
+        assert made.replicas == {A.group: 1, B.group: 1}
+        alone = decide(demands[:1], seen, {"old": frozenset({left[0].name})})
+        assert alone.replicas == {A.group: 2}
 
 
 class TestLostWorkers:
@@ -291,6 +294,29 @@ class TestLostWorkers:
 
         assert (made.replicas, made.victims) == ({A.group: 2}, frozenset())
         assert decide([], observe(gone)).replicas == {A.group: 1}
+
+    @pytest.mark.parametrize("state", ["started", "leaving"])
+    def test_it_holds_nobody_back(self, state: str) -> None:
+        gone = workers(A, state, prefix="gone", lost_since=NOW - 300)
+
+        made = decide([make_demand("new", 1, B)], observe(gone))
+        assert made.replicas == {A.group: 1, B.group: 1}
+        alive = workers(A, "ready")
+        held = {"r": frozenset({alive[0].name})}
+        demands = [make_demand("r", 1, A), make_demand("new", 1, B, since=1)]
+        assert decide(demands, observe(gone + alive), held).replicas[B.group] == 1
+
+    def test_one_that_kubernetes_takes_for_well_for_long_goes(self) -> None:
+        # Its node lives then, and so does the pod: it would cost for ever.
+        made = decide([], observe(self.lost(PATIENCE_S + 1)))
+
+        assert made.victims == {self.lost()[0].name}
+
+    def test_its_record_takes_nothing_of_a_quota(self) -> None:
+        gone = workers(A, "leaving", lost_since=NOW - 300, takes=amounts_planned(A.template))
+        quotas = (quota("pods", "4", "0"),)  # Kubernetes has stopped counting it
+
+        assert decide([make_demand("r", 4, A)], observe(gone, quotas=quotas)).replicas
 
 
 def quota(resource: str, hard: str, used: str) -> dict[str, Any]:
@@ -338,6 +364,18 @@ class TestQuotas:
             "it asks for 4 of requests.cpu and ResourceQuota 'q' allows 5, of which others than "
             "rayml's workers have 3"
         )
+
+    def test_workers_that_have_just_gone_are_not_others(self) -> None:
+        left = workers(A, "ready", takes=amounts_planned(A.template))
+        seen = observe(quotas=(quota("requests.cpu", "2", "1"),), went=((NOW - 1, left[0]),))
+
+        assert decide([make_demand("r", 1, B)], seen).replicas == {B.group: 1}
+
+    def test_warm_workers_need_no_room(self) -> None:
+        found = workers(A, "ready", takes=amounts_planned(A.template))
+        seen = observe(found, quotas=(quota("requests.cpu", "0", "1"),))
+
+        assert decide([make_demand("r", 1, A)], seen).ready
 
     def test_a_quota_of_certain_pods_only_is_left_to_kubernetes(self) -> None:
         scoped = quota("pods", "0", "0")
@@ -506,6 +544,17 @@ class TestQueueingAnew:
         for age, postponed in ((PATIENCE_S + 1, ("stuck",)), (PATIENCE_S - 1, ())):
             seen = observe(**refused, problems_since={A.group: NOW - age})
             assert decide(demands, seen).postponed == postponed
+
+    def test_nobody_goes_back_for_what_a_run_that_goes_on_has_lost(self) -> None:
+        left, mine = workers(A, "ready", "pending")
+        old = workers(
+            A, "pending", prefix="s", is_unschedulable=True, free_since=NOW - PATIENCE_S - 1
+        )
+        demands = [make_demand("old", 2, A), make_demand("x", 1, A, since=1)]
+        demands += [make_demand("y", 1, B, since=2)]
+        seen = observe([left, mine, *old])
+
+        assert decide(demands, seen, {"old": frozenset({left.name})}).postponed == ()
 
     def test_it_keeps_its_place_as_long_as_nobody_else_waits(self) -> None:
         stuck = [make_demand("stuck", 1, A), make_demand("same", 1, A, since=1)]
