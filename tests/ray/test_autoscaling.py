@@ -74,4 +74,3 @@ def test_a_job_for_which_there_is_no_machine_yet_gets_one(head: Head) -> None:
 
     printed = call(head, "rayml", "run", "job.py:train", "--cpus", "1", "--store", "store")
     assert "trained" in printed.splitlines(), printed
-    assert "/1.0 CPU" in call(head, "ray", "status")
