@@ -41,7 +41,11 @@ class Line(NamedTuple):
 
 
 def amounts_of(spec: Object) -> Amounts:
-    """Return what a pod takes, as Kubernetes counts it."""
+    """Return what a pod takes, as Kubernetes counts it.
+
+    >>> amounts_of({"containers": [{"resources": {"limits": {"cpu": "2"}}}]}).requests
+    {'cpu': 2.0}
+    """
     return Amounts(_total(spec, "requests"), _total(spec, "limits"))
 
 
@@ -53,16 +57,22 @@ def amounts_planned(template: Object) -> Amounts:
 
 def _total(spec: Object, field: str) -> dict[str, float]:
     total: dict[str, float] = {}
-    for name, amount in _given(spec["containers"], field):
+    first = spec.get("initContainers") or ()
+    lasting = [container for container in first if container.get("restartPolicy") == "Always"]
+    for name, amount in _given([*spec["containers"], *lasting], field):
         total[name] = total.get(name, 0.0) + amount
-    for name, amount in _given(spec.get("initContainers") or (), field):
+    for name, amount in _given(first, field):
         total[name] = max(total.get(name, 0.0), amount)
     return total
 
 
 def _given(containers: Iterable[Object], field: str) -> Iterator[tuple[str, float]]:
     for container in containers:
-        for name, text in ((container.get("resources") or {}).get(field) or {}).items():
+        resources = container.get("resources") or {}
+        given = resources.get(field) or {}
+        if field == "requests":  # who gives a limit alone requests as much
+            given = {**(resources.get("limits") or {}), **given}
+        for name, text in given.items():
             yield name, parse_quantity(text)
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rayml
+from rayml.cluster.answers import Refused
+from rayml.cluster.shape import Base, shape_of
 from rayml.errors import CapacityError, JobCancelled, JobTimeout, SpecError
 from rayml.spec import Spec
 from tests.kube.clusters import JobCluster, foreign_cluster, ray_cluster, wait_for, wait_for_state
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SMALL = rayml.Resources(cpus=1, memory="512Mi")
 PAIR = rayml.Resources(cpus=1, memory="512Mi", workers=2)
+TRIO = rayml.Resources(cpus=1, memory="640Mi", workers=3)
 
 # Pods come and go, some of them for minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -242,6 +245,49 @@ class TestWaiting:
         finally:
             train.plane.api.delete(f"{path}/few")
         run.wait(180)
+
+
+@pytest.fixture
+def rule(train: JobCluster) -> Iterator[str]:
+    """A rule of Kubernetes' own by which a worker group has at most two workers."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    words = "at most 2 workers a group"
+    of_groups = "!has(object.spec.workerGroupSpecs) || object.spec.workerGroupSpecs.all"
+    where = {"apiGroups": ["ray.io"], "apiVersions": ["v1"], "resources": ["rayclusters"]}
+    policy = {
+        "metadata": {"name": "few"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{**where, "operations": ["UPDATE"]}]},
+            "validations": [{"expression": f"{of_groups}(g, g.replicas <= 2)", "message": words}],
+        },
+    }
+    bound = {"policyName": "few", "validationActions": ["Deny"]}
+    train.plane.api.create(f"{path}ies", policy)
+    train.plane.api.create(f"{path}ybindings", {"metadata": {"name": "few"}, "spec": bound})
+    try:
+        wait_for(lambda: _is_refused(train), "the rule")
+        yield words
+    finally:
+        train.plane.api.delete(f"{path}ybindings/few")
+        train.plane.api.delete(f"{path}ies/few")
+
+
+def _is_refused(train: JobCluster) -> bool:
+    shape = shape_of(TRIO, None, Base.read(train.client.ray_cluster(train.name)))
+    group = {"op": "add", "path": "/spec/workerGroupSpecs/-", "value": shape.group_spec(3)}
+    try:
+        train.client.patch_ray_cluster(train.name, [group], is_trial=True)
+    except Refused:
+        return True
+    return False
+
+
+def test_a_rule_that_one_run_breaks_holds_no_other_back(train: JobCluster, rule: str) -> None:
+    run = train.submit(where, resources=TRIO)
+    other = train.submit(where, resources=SMALL)
+    with pytest.raises(rayml.RaymlError, match=rule):
+        run.wait(120)
+    other.wait(180)
 
 
 def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Run:
