@@ -73,6 +73,10 @@ class Limits:
             )
         for line in lines(self.quotas):
             asked = self._asked(line, demand)
+            if asked and line.used is None:  # Kubernetes refuses all pods as long as that is so
+                return (
+                    f"ResourceQuota {line.quota!r} is new: its {line.resource} are not counted yet"
+                )
             taken = self._of_others(line) + self._of_ours(line)
             if asked and line.is_below(taken + asked):
                 return (
@@ -103,4 +107,4 @@ class Limits:
             if worker not in pool.lost
         ]
         ours = sum(counted(line.resource, worker.takes) for worker in (*there, *self.gone))
-        return max(0.0, line.used - ours)
+        return max(0.0, (line.used or 0.0) - ours)

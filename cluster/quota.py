@@ -28,12 +28,12 @@ NOTHING = Amounts({}, {})
 
 
 class Line(NamedTuple):
-    """One resource of a quota: how much there may be of it, and how much there is."""
+    """One resource of a quota: how much there may be of it, and is; None if nobody has counted."""
 
     quota: str
     resource: str
     hard: float
-    used: float
+    used: float | None
 
     def is_below(self, amount: float) -> bool:
         """Tell whether an amount is more than there may be; sums of fractions are not exact."""
@@ -87,7 +87,7 @@ def lines(quotas: Iterable[Object]) -> Iterator[Line]:
                 quota=quota["metadata"]["name"],
                 resource=name,
                 hard=parse_quantity(text),
-                used=parse_quantity(used.get(name, 0)),
+                used=parse_quantity(used[name]) if name in used else None,
             )
 
 

@@ -371,6 +371,13 @@ class TestQuotas:
 
         assert decide([make_demand("r", 1, B)], seen).replicas == {B.group: 1}
 
+    def test_one_that_nobody_has_counted_yet_lets_nobody_in(self) -> None:
+        new = {**quota("pods", "4", "0"), "status": {}}
+        made = decide([make_demand("r", 2, A)], observe(quotas=(new,)))
+
+        assert made.replicas == {}
+        assert made.waiting["r"] == "ResourceQuota 'q' is new: its pods are not counted yet"
+
     def test_warm_workers_need_no_room(self) -> None:
         found = workers(A, "ready", takes=amounts_planned(A.template))
         seen = observe(found, quotas=(quota("requests.cpu", "0", "1"),))
