@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rayml.cluster.limits import beyond
 from rayml.cluster.quantity import parse_quantity
 from rayml.cluster.quota import amounts_planned, counted, lines, show
+from rayml.cluster.shape import NO_MAXIMUM
 from rayml.errors import CapacityError
 
 if TYPE_CHECKING:
@@ -44,18 +46,10 @@ def check_fit(
     Raises:
         CapacityError: It could not; the message names the limit and the demand.
     """
-    if settings.max_workers is not None and demand.workers > settings.max_workers:
-        raise CapacityError(
-            f"the job asks for {demand.workers} workers and the cluster's limit is "
-            f"{settings.max_workers}; ask for fewer, or raise the RayCluster's annotation "
-            "rayml.io/max-workers"
-        )
-    for group in groups:
-        if group.shape == demand.shape.key and demand.workers > group.maximum:
-            raise CapacityError(
-                f"the job asks for {demand.workers} workers and worker group {group.name} may "
-                f"have {group.maximum}; ask for fewer, or raise the group's maxReplicas"
-            )
+    known = {group.shape: (group.name, group.maximum) for group in groups}
+    name, maximum = known.get(demand.shape.key, (demand.shape.group, NO_MAXIMUM))
+    if text := beyond(demand.workers, settings.max_workers, name, maximum):
+        raise CapacityError(f"the job {text}")
     amounts = amounts_planned(demand.shape.template)
     _check_quotas(quotas, demand, amounts)
     if nodes and not any(map(_can_grow, nodes)):

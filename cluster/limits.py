@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayml.cluster.quota import counted, lines, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rayml.cluster.demand import Demand
     from rayml.cluster.observation import Worker
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
     from rayml.cluster.settings import Settings
 
     Object = Mapping[str, Any]
+
+
+def beyond(workers: int, most: int | None, group: str, maximum: int) -> str:
+    """Return which limit on workers a demand is above even alone, in words; empty if none."""
+    if most is not None and workers > most:
+        return (
+            f"asks for {workers} workers and the cluster's limit is {most}; ask for fewer, or "
+            "raise the RayCluster's annotation rayml.io/max-workers"
+        )
+    if workers > maximum:
+        return (
+            f"asks for {workers} workers and worker group {group} may have {maximum}; ask for "
+            "fewer, or raise the group's maxReplicas"
+        )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -38,19 +54,10 @@ class Limits:
     def never(self, demand: Demand) -> str:
         """Return what keeps a demand out even if all of our runs had ended; empty if nothing."""
         pool, most = self.pools[demand.shape.key], self.settings.max_workers
-        if most is not None and demand.workers > most:
-            return (
-                f"it asks for {demand.workers} workers and the cluster's limit is {most}; ask for "
-                "fewer, or raise the RayCluster's annotation rayml.io/max-workers"
-            )
-        if demand.workers > pool.maximum:
-            return (
-                f"it asks for {demand.workers} workers and worker group {pool.name} may have "
-                f"{pool.maximum}; ask for fewer, or raise the group's maxReplicas"
-            )
-        for line in lines(self.quotas):
-            asked, others = self._asked(line, demand), self._of_others(line)
-            if asked and line.is_below(others + asked):
+        if text := beyond(demand.workers, most, pool.name, pool.maximum):
+            return f"it {text}"
+        for line, others, asked in self._asked(demand):
+            if line.is_below(others + asked):
                 return (
                     f"it asks for {show(line.resource, asked)} of {line.resource} and "
                     f"ResourceQuota {line.quota!r} allows {show(line.resource, line.hard)}, of "
@@ -71,14 +78,13 @@ class Limits:
                 f"the limit of {pool.maximum} workers of worker group {pool.name} is reached: "
                 f"{pool.wanted} in use, {demand.workers} needed"
             )
-        for line in lines(self.quotas):
-            asked = self._asked(line, demand)
-            if asked and line.used is None:  # Kubernetes refuses all pods as long as that is so
+        for line, others, asked in self._asked(demand):
+            if line.used is None:  # Kubernetes refuses all pods as long as that is so
                 return (
                     f"ResourceQuota {line.quota!r} is new: its {line.resource} are not counted yet"
                 )
-            taken = self._of_others(line) + self._of_ours(line)
-            if asked and line.is_below(taken + asked):
+            taken = others + self._of_ours(line)
+            if line.is_below(taken + asked):
                 return (
                     f"ResourceQuota {line.quota!r} of {show(line.resource, line.hard)} "
                     f"{line.resource} is reached: {show(line.resource, taken)} in use, "
@@ -86,10 +92,19 @@ class Limits:
                 )
         return ""
 
-    def _asked(self, line: Line, demand: Demand) -> float:
+    @cached_property
+    def _lines(self) -> list[tuple[Line, float]]:
+        """The quotas' lines, and what others have of each: the same for a thousand demands."""
+        return [(line, self._of_others(line)) for line in lines(self.quotas)]
+
+    def _asked(self, demand: Demand) -> Iterator[tuple[Line, float, float]]:
+        """Yield the lines of which a demand needs more, what others have, and what it asks."""
         pool = self.pools[demand.shape.key]
-        is_there = len(pool.available()) >= demand.workers
-        return 0.0 if is_there else counted(line.resource, pool.each) * demand.workers
+        if not self._lines or len(pool.available()) >= demand.workers:
+            return
+        for line, others in self._lines:
+            if asked := counted(line.resource, pool.each) * demand.workers:
+                yield line, others, asked
 
     def _of_ours(self, line: Line) -> float:
         """Return what is taken by the workers that are needed: idle ones make room."""

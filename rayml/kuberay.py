@@ -72,25 +72,24 @@ class KubeCluster:
                 f"{name} is not resized by rayml; let it be by rayml cluster up --adopt {name}"
             )
         check_resizable(self._cluster)
-        shape = self._shape(spec)
+        shape, seen = self._shape(spec), Observation.read(self._cluster, ())
         _, priority, quotas, nodes, refusal = _at_once(
             lambda: check_versions(name, self._settings, open_door(name, client)),
             lambda: _priority(client, spec),
             lambda: client.quotas(name.namespace),
             client.nodes,
-            lambda: self._try(shape),
+            lambda: self._try(shape, seen),
         )
         demand = Demand(run=spec.run, shape=shape, workers=spec.resources.workers)
-        groups = Observation.read(self._cluster, ()).groups
-        check_fit(demand, self._settings, quotas, nodes, groups)
+        check_fit(demand, self._settings, quotas, nodes, seen.groups)
         if refusal is not None:
             raise refusal
         return msgspec.structs.replace(spec, priority=priority)
 
-    def _try(self, shape: Shape) -> RaymlError | None:
+    def _try(self, shape: Shape, seen: Observation) -> RaymlError | None:
         """Return what Kubernetes would refuse of a group of workers, if we may ask."""
         try:
-            if ops := trial_ops(shape, Observation.read(self._cluster, ())):
+            if ops := trial_ops(shape, seen):
                 self._client.patch_ray_cluster(self._name, ops, is_trial=True)
         except (RightMissing, Conflict):
             return None
