@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import (  # type: ignore[attr-defined]
     GetClusterStatusReply,
 )
-from ray.experimental.internal_kv import _internal_kv_get
+from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client
 
 from rayml.errors import CapacityError
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from rayml.config import Resources
 
 _ANSWER_S = 10.0
-_OF_A_NODE = format_readonly_node_type("")
+_OF_A_NODE = "node_"
 
 
 def check_capacity(resources: Resources) -> None:
@@ -33,23 +31,29 @@ def check_capacity(resources: Resources) -> None:
     Raises:
         CapacityError: It could not; the message names the limit and the demand.
     """
-    if _is_autoscaling():
-        return
+    text = _misfit(resources)
+    if text and not _is_autoscaling():
+        raise CapacityError(text)
+
+
+def _misfit(resources: Resources) -> str:
+    """Return what the nodes that are there lack, were they idle; empty if nothing."""
     demand = ray_resources(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name, amount in demand.items():
         largest = max((node.get(name, 0) for node in nodes), default=0)
         if amount > largest:
-            raise CapacityError(
+            return (
                 f"the job asks for {_show(name, amount)} a worker and the largest node has "
                 f"{_show(name, largest)}; ask for less, or use a cluster that has them"
             )
     fitting = sum(_times(demand, node) for node in nodes)
     if resources.workers > fitting:
-        raise CapacityError(
+        return (
             f"the job asks for {resources.workers} workers of {show_resources(demand)} and the "
             f"cluster can hold {fitting}; ask for fewer or smaller ones"
         )
+    return ""
 
 
 def _is_autoscaling() -> bool:
@@ -57,7 +61,7 @@ def _is_autoscaling() -> bool:
 
     The monitor of one without it calls each node's type after the node.
     """
-    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+    gcs: Any = internal_kv_get_gcs_client()
     reply = GetClusterStatusReply.FromString(gcs.get_cluster_status(timeout_s=_ANSWER_S))
     if reply.autoscaling_state.autoscaler_state_version > 0:  # only the second version reports
         return True
