@@ -60,8 +60,12 @@ def sample(data: Any) -> list[object] | None:  # noqa: ANN401
     rows = data[:_SAMPLE_ROWS]
     if math.prod(rows.shape) > _SAMPLE_VALUES:
         return None
-    values = rows.to_numpy().tolist() if is_a(rows, "pandas.DataFrame") else rows.tolist()
-    return [json_safe(row) for row in values]
+    return [json_safe(row) for row in values_of(rows).tolist()]
+
+
+def values_of(data: Any) -> Any:  # noqa: ANN401
+    """Return a DataFrame's values, and other data as it is."""
+    return data.to_numpy() if is_a(data, "pandas.DataFrame") else data
 
 
 def fit_in(record: ArtifactRecord, data: Any) -> Any:  # noqa: ANN401
@@ -89,7 +93,7 @@ def fit_in(record: ArtifactRecord, data: Any) -> Any:  # noqa: ANN401
 
 
 def _array(model: str, shape: list[int | None], data: Any) -> Any:  # noqa: ANN401
-    values = data.to_numpy() if is_a(data, "pandas.DataFrame") else data
+    values = values_of(data)
     given = list(getattr(values, "shape", ()))
     if given[1:] != shape[1:] or not given:
         raise SpecError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.packages import requirements
 from rayml.artifacts.record import is_a
+from rayml.artifacts.signature import values_of
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -46,5 +47,4 @@ def load(stored: StoredModel) -> Any:  # noqa: ANN401
 
 def predict(model: Any, data: Any) -> Any:  # noqa: ANN401
     """Return the predictions."""
-    rows = data.to_numpy() if is_a(data, "pandas.DataFrame") else data
-    return model.predict(rows, verbose=0)
+    return model.predict(values_of(data), verbose=0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.packages import requirements
 from rayml.artifacts.record import first_line, is_a, type_name
+from rayml.artifacts.signature import values_of
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ def _tensor(module: Any, data: Any) -> Any:  # noqa: ANN401
     """Return the data where the module's weights are, and floats in their precision."""
     import torch  # noqa: PLC0415 - loaded: there is a module
 
-    if is_a(data, "pandas.DataFrame"):
-        data = data.to_numpy()
-    rows = data if isinstance(data, torch.Tensor) else torch.tensor(data)
+    values = values_of(data)
+    rows = values if isinstance(values, torch.Tensor) else torch.tensor(values)
     weights = next((one for one in module.parameters() if one.is_floating_point()), None)
     if weights is None:
         return rows
