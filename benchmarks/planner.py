@@ -25,6 +25,15 @@ JOBS, GROUPS, WORKERS = 1_000, 200, 400
 NOW = 10_000.0
 
 
+# It stands in nobody's way, and has to be reckoned with for each job.
+HARD = dict.fromkeys(("pods", "requests.cpu", "requests.memory", "limits.cpu"), "1P")
+QUOTA = {
+    "metadata": {"name": "q"},
+    "spec": {"hard": HARD},
+    "status": {"used": dict.fromkeys(HARD, "400")},
+}
+
+
 @dataclass(frozen=True)
 class Node:
     """A Ray node as the planner is told of it."""
@@ -41,7 +50,7 @@ def make_pod(number: int, shape: Shape) -> dict[str, Any]:
             "labels": {"ray.io/group": shape.group},
             "creationTimestamp": "2026-11-25T01:00:00Z",
         },
-        "spec": {"containers": [{"name": "ray-worker"}], "nodeName": "n"},
+        "spec": {**shape.template["spec"], "nodeName": "n"},
         "status": {
             "podIP": f"10.0.{number // 250}.{number % 250}",
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -77,7 +86,7 @@ def main() -> None:
     names = {name for some in held.values() for name in some}
 
     def observe() -> Observation:
-        return Observation.read(cluster, pods, (), (), nodes).after(None, names, NOW)
+        return Observation.read(cluster, pods, (), (QUOTA,), nodes).after(None, names, NOW)
 
     def decide(seen: Observation) -> list[dict[str, Any]]:
         return patch_ops(plan(demands, seen, settings, held, NOW), seen, by_key)
