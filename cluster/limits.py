@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rayml.cluster.quota import counted, lines, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rayml.cluster.demand import Demand
     from rayml.cluster.observation import Worker
@@ -57,11 +57,13 @@ class Limits:
         if text := beyond(demand.workers, most, pool.name, pool.maximum):
             return f"it {text}"
         for line, others, asked in self._asked(demand):
-            if line.is_below(others + asked):
+            # Without those that a quota may count though they have gone: it will have room.
+            lasting = max(0.0, others - _taken(line, self.gone))
+            if line.is_below(lasting + asked):
                 return (
                     f"it asks for {show(line.resource, asked)} of {line.resource} and "
                     f"ResourceQuota {line.quota!r} allows {show(line.resource, line.hard)}, of "
-                    f"which others than rayml's workers have {show(line.resource, others)}"
+                    f"which others than rayml's workers have {show(line.resource, lasting)}"
                 )
         return ""
 
@@ -121,5 +123,8 @@ class Limits:
             for worker in (*pool.alive, *pool.victims, *pool.leaving)
             if worker not in pool.lost
         ]
-        ours = sum(counted(line.resource, worker.takes) for worker in (*there, *self.gone))
-        return max(0.0, (line.used or 0.0) - ours)
+        return max(0.0, (line.used or 0.0) - _taken(line, there))
+
+
+def _taken(line: Line, workers: Iterable[Worker]) -> float:
+    return sum(counted(line.resource, worker.takes) for worker in workers)

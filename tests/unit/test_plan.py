@@ -368,8 +368,21 @@ class TestQuotas:
     def test_workers_that_have_just_gone_are_not_others(self) -> None:
         left = workers(A, "ready", takes=amounts_planned(A.template))
         seen = observe(quotas=(quota("requests.cpu", "2", "1"),), went=((NOW - 1, left[0]),))
+        made = decide([make_demand("r", 1, B)], seen)
 
-        assert decide([make_demand("r", 1, B)], seen).replicas == {B.group: 1}
+        assert made.waiting["r"] == (  # Kubernetes would refuse its pod until it has counted anew
+            "ResourceQuota 'q' of 2 requests.cpu is reached: 1 in use, 2 needed"
+        )
+
+    def test_a_quota_that_counts_them_no_more_has_no_room_of_theirs(self) -> None:
+        left = workers(A, "ready", "ready", takes=amounts_planned(A.template))
+        went = tuple((NOW - 1, worker) for worker in left)
+        made = decide(
+            [make_demand("r", 2, A)], observe(quotas=(quota("pods", "2", "1"),), went=went)
+        )
+
+        assert made.replicas.get(A.group, 0) == 0
+        assert made.waiting["r"] == "ResourceQuota 'q' of 2 pods is reached: 1 in use, 2 needed"
 
     def test_one_that_nobody_has_counted_yet_lets_nobody_in(self) -> None:
         new = {**quota("pods", "4", "0"), "status": {}}
