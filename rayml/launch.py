@@ -12,14 +12,60 @@ import builtins
 import os
 import sys
 from contextlib import nullcontext, suppress
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+# What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
+AUTOLOG = "RAYML_AUTOLOG"
+_FRAMEWORKS = ("sklearn.base",)
+
+
+class ImportWatch:
+    """Calls a function once a module is imported, until it is stopped; it imports nothing itself.
+
+    It is here because a script's process must not load rayml for it.
+    """
+
+    def __init__(self, module: str, then: Callable[[], None]) -> None:
+        self._module = module
+        self._then = then
+        sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        with suppress(ValueError):
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the module as the others do, and have its execution end with the call."""
+        if name != self._module:
+            return None
+        others = [finder for finder in sys.meta_path if not isinstance(finder, ImportWatch)]
+        finds = [finder.find_spec for finder in others if hasattr(finder, "find_spec")]
+        spec = next((found for find in finds if (found := find(name, path, target))), None)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_tell(module: ModuleType) -> None:
+            del spec.loader.exec_module  # type: ignore[union-attr]
+            execute(module)
+            if self in sys.meta_path:
+                self.stop()
+                self._then()
+
+        with suppress(AttributeError, TypeError):  # a loader that takes no other method
+            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return spec
 
 
 def main(around: AbstractContextManager[None] | None = None) -> None:
@@ -28,6 +74,9 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
     script, process = sys.argv[0], os.getpid()
     if not sys.flags.safe_path:  # there, Python puts no folder in front
         sys.path[0] = str(Path(script).resolve().parent)
+    if os.environ.get(AUTOLOG) == "1":
+        for module in _FRAMEWORKS:
+            ImportWatch(module, _log_automatically)
     try:
         with around or nullcontext():
             _run(script)
@@ -36,6 +85,13 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
             _tell(exc, Path(script).name, Path(file))
         _show_own_frames_no_more()
         raise
+
+
+def _log_automatically() -> None:
+    with suppress(Exception):  # the script goes on, whatever is wrong with it
+        from rayml.autologging import autolog  # noqa: PLC0415 - see above
+
+        autolog()
 
 
 def _run(script: str) -> None:

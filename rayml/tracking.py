@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from rayml.autologging.calls import finish
 from rayml.config import setting
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
@@ -100,6 +101,7 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
         problem = None if _is_success(exc) else describe_exception(exc)
         raise
     finally:
+        finish(context)
         leave(context)
         _finish(context, producer, problem)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rayml
+from rayml import autologging
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -55,6 +56,18 @@ def test_a_model_is_logged_and_predicts_as_shown(
     shown = capsys.readouterr().out.splitlines()[-2:]
     assert "{'name': 'distance', 'dtype': 'int64', 'shape': [None]}" in shown[0]
     assert re.fullmatch(r"\[[01]( [01]){3}\]", shown[1])
+
+
+def test_training_code_is_tracked_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    try:
+        exec(block("What it logs"), {})  # noqa: S102 - our own README
+    finally:
+        autologging.stop()
+    assert re.fullmatch(r"2\.0 (\d\.\d+) \1\n", capsys.readouterr().out)
 
 
 def test_a_model_is_registered_and_loaded_as_shown(

@@ -1,0 +1,91 @@
+"""Automatic logging in jobs: it is on unless the call, the environment or the project says so."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import rayml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.ray.conftest import Submit
+
+pytest.importorskip("sklearn")
+
+pytestmark = pytest.mark.ray
+
+SCRIPT = """
+    import sys
+    assert "rayml" not in sys.modules
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score
+
+    rows = np.arange(40.0).reshape(-1, 1)
+    labels = (rows[:, 0] > 20).astype(int)
+    model = LogisticRegression(C=0.5).fit(rows, labels)
+    accuracy_score(labels, model.predict(rows))
+"""
+
+
+def train(c: float) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.arange(40.0).reshape(-1, 1)
+    LogisticRegression(C=c).fit(rows, rows[:, 0] > 20)
+
+
+def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
+    run = submit(train, params={"c": 0.5}).wait()
+    assert run.params["c"] == run.params["model/C"] == 0.5
+    assert run.metrics["train/accuracy"] == 1.0
+    assert run.artifact("model").predict(np.array([[40.0]])) == [True]
+
+
+def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    run = submit("train.py").wait()
+    assert run.params["model/C"] == 0.5
+    assert run.metrics["train/accuracy"] == run.metrics["labels/accuracy_score"] == 1.0
+    assert "train/roc_curve" in run.artifacts
+    assert run.artifact("model").load().C == 0.5
+
+
+def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    assert "train/plots/roc_curve" in submit("train.py").wait().artifacts
+
+
+def test_it_can_be_turned_off(submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    runs = [submit(train, params={"c": 0.5}, autolog=False), submit("train.py", autolog=False)]
+    monkeypatch.setenv("RAYML_AUTOLOG", "off")
+    runs.append(submit(train, params={"c": 0.5}))
+    for run in runs:
+        assert (run.wait().metrics, run.artifacts) == ({}, {})
+        assert "model/C" not in run.params
+
+
+def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
+    def train_with_it() -> None:
+        rayml.autolog("sklearn")
+        train(2.0)
+
+    assert submit(train_with_it, autolog=False).wait().params["model/C"] == 2.0
+    run = submit(train, params={"c": 0.5}, autolog=False).wait()
+    assert run.metrics == {}
+
+
+def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
+    pytest.importorskip("torch")
+    half = rayml.Resources(cpus=0.5)
+    engine = rayml.Torch(workers=2)
+    run = submit(train, params={"c": 0.5}, engine=engine, resources=half).wait()
+    assert len(run.history("train/accuracy")) == 1
+    assert "model-2" not in run.artifacts
