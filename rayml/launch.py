@@ -11,11 +11,12 @@ from __future__ import annotations
 import builtins
 import os
 import sys
+from _thread import get_ident
 from contextlib import nullcontext, suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,12 +31,16 @@ _FRAMEWORKS = ("sklearn.base",)
 class ImportWatch:
     """Calls a function once a module is imported, until it is stopped; it imports nothing itself.
 
-    It is here because a script's process must not load rayml for it.
+    It is here because a script's process must not load rayml for it. There, this file is run and
+    not imported, and `rayml.autolog` has another class of this name: both pass over each other.
     """
+
+    rayml_watches = True
 
     def __init__(self, module: str, then: Callable[[], None]) -> None:
         self._module = module
         self._then = then
+        self._finding: set[int] = set()
         sys.meta_path.insert(0, self)
 
     def stop(self) -> None:
@@ -47,25 +52,38 @@ class ImportWatch:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find the module as the others do, and have its execution end with the call."""
-        if name != self._module:
+        thread = get_ident()
+        if name != self._module or thread in self._finding:  # another one has come round to here
             return None
-        others = [finder for finder in sys.meta_path if not isinstance(finder, ImportWatch)]
+        others = [finder for finder in sys.meta_path if not hasattr(finder, "rayml_watches")]
         finds = [finder.find_spec for finder in others if hasattr(finder, "find_spec")]
-        spec = next((found for find in finds if (found := find(name, path, target))), None)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
+        self._finding.add(thread)
+        try:
+            spec = next((found for find in finds if (found := find(name, path, target))), None)
+        finally:
+            self._finding.discard(thread)
+        if spec is not None and hasattr(spec.loader, "__dict__"):
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader: Any) -> None:  # noqa: ANN401 - whatever kind it is
+        """Have the loader tell; it stays the module's own, which others look at and wrap."""
+        if isinstance(loader, type) or not hasattr(loader, "exec_module"):
+            return
+        execute = loader.exec_module
 
         def execute_and_tell(module: ModuleType) -> None:
-            del spec.loader.exec_module  # type: ignore[union-attr]
             execute(module)
+            if module.__name__ != self._module:  # a loader of several modules
+                return
+            if vars(loader).get("exec_module") is execute_and_tell:
+                del loader.exec_module
             if self in sys.meta_path:
                 self.stop()
                 self._then()
 
         with suppress(AttributeError, TypeError):  # a loader that takes no other method
-            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
-        return spec
+            loader.exec_module = execute_and_tell
 
 
 def main(around: AbstractContextManager[None] | None = None) -> None:
@@ -76,7 +94,7 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
         sys.path[0] = str(Path(script).resolve().parent)
     if os.environ.get(AUTOLOG) == "1":
         for module in _FRAMEWORKS:
-            ImportWatch(module, _log_automatically)
+            ImportWatch(module, lambda: _log_automatically(process))
     try:
         with around or nullcontext():
             _run(script)
@@ -87,7 +105,9 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
         raise
 
 
-def _log_automatically() -> None:
+def _log_automatically(process: int) -> None:
+    if os.getpid() != process:  # a child that the script has forked
+        return
     with suppress(Exception):  # the script goes on, whatever is wrong with it
         from rayml.autologging import autolog  # noqa: PLC0415 - see above
 

@@ -27,8 +27,8 @@ import cloudpickle
 import msgspec
 
 from rayml import engines, processes
-from rayml.autologging import watching
-from rayml.autologging.calls import finish
+from rayml.autologging import autolog, watching
+from rayml.autologging.ending import finish
 from rayml.code import unpack_folder
 from rayml.engine import has_ranks
 from rayml.engines.led import name_secrets, open_given
@@ -249,10 +249,12 @@ class _Attempt:
             stack.enter_context(_process_state(order))
             stack.enter_context(watching(wanted=spec.autolog))
             loaded = _load_payload(payload)
+            if spec.autolog:  # classes in the payload got their methods after they were made
+                autolog()
             context = self._context(loaded)
             stack.callback(leave, context)
             enter(context)
-            stack.callback(finish, context)
+            stack.push(lambda _kind, exc, _trace: finish(context, failed=exc is not None))
             relay = Relay(self._order.transport, context.for_children())
             stack.callback(relay.close)
             os.environ[VARIABLE] = relay.address

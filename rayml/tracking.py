@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
-from rayml.autologging.calls import finish
+from rayml.autologging.ending import finish
 from rayml.config import setting
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
@@ -101,7 +101,7 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
         problem = None if _is_success(exc) else describe_exception(exc)
         raise
     finally:
-        finish(context)
+        finish(context, failed=problem is not None)
         leave(context)
         _finish(context, producer, problem)
 

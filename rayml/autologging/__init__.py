@@ -10,13 +10,14 @@ The package is not called `autolog`, because `rayml.autolog` is the function.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rayml.autologging.calls import spared
+from rayml.autologging.calls import in_own_process, spared
 from rayml.errors import SpecError, suggestion
 from rayml.launch import ImportWatch
 
@@ -28,7 +29,7 @@ __all__ = ["autolog", "stop", "watching"]
 # Of each framework: the modules that are hooked, and what hooks each.
 _FRAMEWORKS = {
     "sklearn": {
-        "sklearn.base": "rayml.autologging.sklearn_estimators",
+        "sklearn.base": "rayml.autologging.sklearn_hooks",
         "sklearn.metrics": "rayml.autologging.sklearn_metrics",
     },
 }
@@ -40,7 +41,8 @@ _hooked: dict[str, str] = {}
 def autolog(*frameworks: str) -> None:
     """Log from now on what training code does inside of runs; outside of one, nothing is logged.
 
-    Submitted jobs do so unless `submit(..., autolog=False)`. Calling it again changes nothing.
+    Submitted jobs do so unless `submit(..., autolog=False)`. Calling it again only finds classes
+    that pickles have brought meanwhile.
 
     Args:
         frameworks: `"sklearn"`; all of them by default.
@@ -53,6 +55,7 @@ def autolog(*frameworks: str) -> None:
             known = suggestion(str(name), _FRAMEWORKS)
             raise SpecError(f"autolog got the framework {name!r}, which it does not know; {known}")
     with _lock:
+        in_own_process()
         for name in frameworks or _FRAMEWORKS:
             for module, hooks in _FRAMEWORKS[name].items():
                 _watch(module, hooks)
@@ -81,12 +84,15 @@ def watching(*, wanted: bool) -> Iterator[None]:
 
 
 def _watch(module: str, hooks: str) -> None:
-    if module in _hooked or module in _watches:
-        return
     if module in sys.modules:
         _install(module, hooks)
-    else:
-        _watches[module] = ImportWatch(module, partial(_install, module, hooks))
+    elif module not in _watches:
+        _watches[module] = ImportWatch(module, partial(_install_there, os.getpid(), module, hooks))
+
+
+def _install_there(process: int, module: str, hooks: str) -> None:
+    if os.getpid() == process:  # and not in a child that was forked before the import
+        _install(module, hooks)
 
 
 def _install(module: str, hooks: str) -> None:

@@ -1,34 +1,44 @@
-"""Which calls are the user's own, what waits for the end of a run, and what becomes of errors."""
+"""Which calls are the user's own, what code calls their arguments, and what becomes of errors."""
 
 from __future__ import annotations
 
+import ast
+import linecache
 import logging
 import os
 import sys
 import threading
 from contextlib import contextmanager
-from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from rayml.artifacts.record import first_line
 from rayml.run_context import find_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from rayml.run_context import Context
 
+F = TypeVar("F", bound="Callable[..., object]")
+
 _logger = logging.getLogger("rayml")
-_process = os.getpid()
+_process = 0
 _warned: WeakKeyDictionary[Context, set[str]] = WeakKeyDictionary()
-_lock = threading.Lock()
-_tasks: dict[Context, list[Callable[[], None]]] = {}
-_finalizers: list[Finalize] = []
+_lock = threading.RLock()
 # A call below one of these is part of another call. MLflow's own autologging calls from within.
 _INSIDERS = frozenset(["sklearn", "mlflow"])
 _INSIDER_MODULES = ("rayml.autologging.", "joblib.parallel")
+# Python's warnings pass over frames of files with these two words in their names.
+_UNSEEN_FILE = "<rayml's hook, unseen by warnings as importlib._bootstrap is>"
+
+
+def in_own_process() -> None:
+    """Take this process for the one that logs: a fork keeps the value, and is told apart by it."""
+    global _process  # noqa: PLW0603 - there is one
+    _process = os.getpid()
 
 
 def user_run(caller: FrameType | None) -> Context | None:
@@ -51,62 +61,10 @@ def _is_inside(frame: FrameType | None) -> bool:
     return False
 
 
-def name_of(data: object, frame: FrameType | None) -> str:
-    """Return what the code of a frame calls an object; `data` if it has no name for it."""
-    if frame is None:
-        return "data"
-    for names in (frame.f_locals, frame.f_globals):
-        if found := [name for name, value in list(names.items()) if value is data]:
-            return str(found[0])
-    return "data"
-
-
-@contextmanager
-def spared(what: str, context: Context | None = None) -> Iterator[None]:
-    """Turn an error into a warning; one of a kind in each run."""
-    try:
-        yield
-    except Exception as exc:  # noqa: BLE001 - whatever it is, training goes on
-        said = f"automatic logging left out {what}: {first_line(exc)}"
-        if context is None or _is_new(context, f"{what}: {type(exc).__name__}"):
-            _logger.warning("%s; log it yourself, or turn it off with autolog=False", said)
-
-
-def warn(said: str, context: Context) -> None:
-    """Warn of something, once in each run."""
-    if _is_new(context, said):
-        _logger.warning("%s", said)
-
-
-def at_end(context: Context, task: Callable[[], None]) -> None:
-    """Do at the end of a run what need not hold up training; nothing of its own may be lost by it.
-
-    A process that is killed first does not do it.
-    """
-    with _lock:
-        _tasks.setdefault(context, []).append(task)
-        if not _finalizers:  # a script's process ends without that anybody ends its run there
-            _finalizers.append(Finalize(None, _finish_all, exitpriority=20))
-
-
-def finish(context: Context) -> None:
-    """Do what waits for the end of a run; it raises nothing."""
-    with _lock:
-        tasks = _tasks.pop(context, [])
-    for task in tasks:
-        with spared("what waits for the end of the run", context):
-            task()
-
-
-def _finish_all() -> None:
-    for context in list(_tasks):
-        finish(context)
-
-
-def in_own_process() -> None:
-    """Take this process for the one that logs."""
-    global _process  # noqa: PLW0603 - a fork keeps the value, which is how it is told apart
-    _process = os.getpid()
+def unseen(function: F) -> F:
+    """Let warnings be attributed as if the function were not between a call and what it calls."""
+    function.__code__ = function.__code__.replace(co_filename=_UNSEEN_FILE)
+    return function
 
 
 def caller(depth: int) -> FrameType | None:
@@ -115,6 +73,54 @@ def caller(depth: int) -> FrameType | None:
         return sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to it
     except ValueError:
         return None
+
+
+def argument_name(frame: FrameType | None, place: int, keywords: Sequence[str]) -> str:
+    """Return how the call that a frame is in writes one of its arguments; `data` for no name.
+
+    It is read in the source: to look at a frame's variables would keep what they hold alive.
+    """
+    try:
+        call = _call(frame) if frame is not None else None
+    except (SyntaxError, ValueError):  # no source, or not of what runs
+        return "data"
+    if call is None:
+        return "data"
+    named = [word.value for word in call.keywords if word.arg in keywords]
+    given = named or call.args[place : place + 1]
+    match given[0] if given else None:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return "data"
+
+
+def _call(frame: FrameType) -> ast.Call | None:
+    code = frame.f_code
+    first, last, start, end = next(islice(code.co_positions(), frame.f_lasti // 2, None))
+    if first is None or last is None or start is None or end is None:
+        return None
+    lines = [linecache.getline(code.co_filename, line).encode() for line in range(first, last + 1)]
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][start:]
+    shown = ast.parse(b"".join(lines).decode(), mode="eval").body
+    return shown if isinstance(shown, ast.Call) else None
+
+
+@contextmanager
+def spared(what: str, context: Context | None = None) -> Iterator[None]:
+    """Turn an error into a warning; one of a kind in each run."""
+    try:
+        yield
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it is, training goes on
+        said = f"automatic logging left out {what}: {first_line(exc)}"
+        if context is None or _is_new(context, f"{what}: {type(exc).__name__}"):
+            _logger.warning("%s; log it yourself, or turn it off with autolog=False", said)
+
+
+def warn(said: str, context: Context) -> None:
+    """Warn of something, once in each run."""
+    if _is_new(context, said):
+        _logger.warning("automatic logging %s", said)
 
 
 def _is_new(context: Context, said: str) -> bool:

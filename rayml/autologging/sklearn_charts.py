@@ -1,7 +1,6 @@
 """Tables and plots of a fit: confusion matrix, curves, importances of features, trials.
 
-A plot shows its table, and drawing it takes longer than many a fit: it waits for the end of the
-run. Without matplotlib there are the tables alone.
+A plot shows its table; without matplotlib there are the tables alone.
 """
 
 from __future__ import annotations
@@ -13,11 +12,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import json_safe
-from rayml.autologging.calls import at_end, spared
+from rayml.autologging.ending import Task
+from rayml.autologging.sklearn_params import is_secret
+from rayml.redaction import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from rayml.autologging.sklearn_copies import Snapshot
     from rayml.autologging.sklearn_scores import Evaluation
     from rayml.run_context import Context
 
@@ -28,62 +30,73 @@ _IMPORTANCES = 1000
 _DRAWN_IMPORTANCES = 30
 
 
-def log_charts(context: Context, group: str, model: Any, evaluation: Evaluation) -> None:  # noqa: ANN401
-    """Log what applies to the model; each that fails is one warning."""
-    charts: list[tuple[str, Callable[[], Any], Callable[[Any, Any], None]]] = [
-        ("feature_importance", lambda: _importances(model), _draw_importances),
-    ]
-    if 2 <= len(evaluation.classes) <= _CLASSES:
-        matrix = lambda: _confusion(evaluation)  # noqa: E731 - as those around it
-        charts.append(("confusion_matrix", matrix, _draw_confusion))
-    if evaluation.certainty is not None and len(evaluation.classes) <= _CURVES:
-        charts += [
-            ("roc_curve", lambda: _curves(evaluation, _roc), _draw_curves),
-            ("precision_recall_curve", lambda: _curves(evaluation, _precision), _draw_curves),
-        ]
-    for name, compute, draw in charts:
-        with spared(f"{type(model).__name__}'s {name}", context):
-            if (table := compute()) is not None:
-                context.log_table(f"{group}/{name}", table)
-                at_end(context, partial(_plot, context, group, name, table, draw))
+def charts_of(
+    context: Context, group: str, taken: Snapshot, evaluation: Evaluation | None
+) -> Iterator[Task]:
+    """Return what is to be done at the run's end for each table that applies to the model."""
+    tables: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], None]]] = {}
+    if not taken.has_own_code:
+        tables["feature_importance"] = (lambda: _importances(taken.restore()), _draw_importances)
+    if evaluation is not None and 2 <= len(evaluation.classes) <= _CLASSES:
+        tables["confusion_matrix"] = (lambda: _confusion(evaluation), _draw_confusion)
+        if evaluation.certainty is not None and len(evaluation.classes) <= _CURVES:
+            tables["roc_curve"] = (lambda: _curves(evaluation, _roc), _draw_curves)
+            tables["precision_recall_curve"] = (
+                lambda: _curves(evaluation, _precision),
+                _draw_curves,
+            )
+    for name, (compute, draw) in tables.items():
+        chart = _Chart(context, group, name)
+        yield Task(f"the table {group}/{name}", partial(chart.log, compute))
+        yield Task(f"the plot {group}/{name}", partial(chart.plot, draw), is_plot=True)
 
 
-def log_trials(context: Context, suffix: str, search: Any) -> None:  # noqa: ANN401
-    """Log what a search has tried, and the best score of it."""
-    if hasattr(search, "best_score_"):
-        context.log_metric(f"search{suffix}/best_score", search.best_score_)
-    columns = {
-        name: _cells(values) for name, values in search.cv_results_.items() if name != "params"
-    }
-    context.log_table(f"search{suffix}/trials", columns)
+class _Chart:
+    """A table, and its plot if there is one."""
 
+    def __init__(self, context: Context, group: str, name: str) -> None:
+        self._context = context
+        self._group = group
+        self._name = name
+        self._table: dict[str, Any] | None = None
 
-def _cells(values: Any) -> list[Any]:  # noqa: ANN401
-    """Return a column of one type; what a trial does not have is None."""
-    cells = [json_safe(value) for value in values.tolist()]
-    if len({type(cell) for cell in cells if cell is not None}) <= 1:
-        return cells
-    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+    def log(self, compute: Callable[[], Any]) -> None:
+        """Log the table."""
+        if (table := compute()) is not None:
+            self._context.log_table(f"{self._group}/{self._name}", table)
+            self._table = table
 
-
-def _plot(
-    context: Context,
-    group: str,
-    name: str,
-    table: dict[str, Any],
-    draw: Callable[[Any, Any], None],
-) -> None:
-    with spared(f"the plot {group}/{name}", context):
-        if find_spec("matplotlib") is None:
+    def plot(self, draw: Callable[[Any, Any], None]) -> None:
+        """Draw what was logged."""
+        if self._table is None or find_spec("matplotlib") is None:
             return
         # Not pyplot, which has state that belongs to the user.
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
 
         figure = Figure(layout="constrained")
         axes = figure.subplots()
-        axes.set_title(f"{group}: {name.replace('_', ' ')}")
-        draw(axes, table)
-        context.log_plot(f"{group}/plots/{name}", figure)
+        axes.set_title(f"{self._group}: {self._name.replace('_', ' ')}")
+        draw(axes, self._table)
+        self._context.log_plot(f"{self._group}/plots/{self._name}", figure)
+
+
+def trials_of(search: Any) -> dict[str, list[Any]]:  # noqa: ANN401
+    """Return what a search has tried, as columns."""
+    return {
+        name: _cells(name, values)
+        for name, values in search.cv_results_.items()
+        if name != "params"
+    }
+
+
+def _cells(name: str, values: Any) -> list[Any]:  # noqa: ANN401
+    """Return a column of one type; what a trial does not have is None."""
+    cells = [json_safe(value) for value in values.tolist()]
+    if any(is_secret(name, cell) for cell in cells):
+        return [MASK.decode()] * len(cells)
+    if len({type(cell) for cell in cells if cell is not None}) <= 1:
+        return cells
+    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
 
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:
@@ -167,7 +180,6 @@ def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
     """Return the most important features; of coefficients, by their mean size over the classes."""
     import numpy as np  # noqa: PLC0415 - scikit-learn has it
 
-    model = getattr(model, "best_estimator_", model)
     final = model[-1] if hasattr(model, "named_steps") else model
     values = getattr(final, "feature_importances_", None)
     if values is None:

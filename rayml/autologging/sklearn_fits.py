@@ -2,59 +2,85 @@
 
 The first fit of a run is called `model` and its group of scores `train`; the second one `model-2`
 and `train-2`, and so on. Transformers, which predict nothing, are no fits of their own.
+
+Nothing here goes to the store before the run ends, and what a fit waits for has a limit: about a
+fiftieth of its own time, or tens of milliseconds.
 """
 
 from __future__ import annotations
 
-import copy
-import random
 import threading
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from rayml.artifacts.record import is_a
 from rayml.autologging.calls import spared, warn
-from rayml.autologging.sklearn_charts import log_charts, log_trials
-from rayml.autologging.sklearn_scores import evaluate
-from rayml.spec import plain_value
+from rayml.autologging.ending import Task, at_end
+from rayml.autologging.sklearn_charts import charts_of, trials_of
+from rayml.autologging.sklearn_copies import Snapshot, TooLarge, snapshot, with_own_seeds
+from rayml.autologging.sklearn_data import digest_of, example_of, is_known, schema_of, shape_of
+from rayml.autologging.sklearn_params import holds_secret, params_of
+from rayml.autologging.sklearn_scores import Evaluation, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rayml.run_context import Context
 
-_KEPT_FITS = 10  # later ones keep their parameters and scores: a loop may fit thousands
-_SCORED_ROWS = 10_000
-_HASHED_BYTES = 256 * 1024 * 1024
-_SHOWN_COLUMNS = 1000
-_EXAMPLE_ROWS = 5
+_FITS = 100  # later ones are counted: a loop may fit thousands
+_KEPT_FITS = 10  # of others there is no model, table or plot
+_KEPT_BYTES = 64 * 1024 * 1024  # of all models of a run
+_BASES = 10
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of a run, by its number from 1 up."""
+    """One fit of a run.
+
+    Attributes:
+        number: From 1 up.
+        suffix: What ends the names that belong to it.
+        seconds: How long it took.
+    """
 
     number: int
+    seconds: float = 0.0
 
     @property
     def suffix(self) -> str:
         """What ends the names that belong to it."""
         return "" if self.number == 1 else f"-{self.number}"
 
+    @property
+    def is_kept(self) -> bool:
+        """Its model, tables and plots are kept."""
+        return self.number <= _KEPT_FITS
+
+    @property
+    def most_s(self) -> float:
+        """How long one part of what follows may compute."""
+        return max(0.01 * self.seconds, min(0.02 + 0.1 * self.seconds, 0.1))
+
+    @property
+    def most_bytes(self) -> int:
+        """How much may be read or copied for it: a GB takes about a second."""
+        return int((8 + 10 * self.seconds) * _MIB)
+
 
 @dataclass
 class _Seen:
     """The fits of one run and the predictions of what they fitted, by the objects' identity."""
 
-    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    count: int = 0
+    number: int = 0
+    left_bytes: int = _KEPT_BYTES
     fits: dict[int, tuple[ref[Any], Fit]] = field(default_factory=dict)
     predictions: dict[int, tuple[ref[Any], Fit]] = field(default_factory=dict)
 
 
 _runs: WeakKeyDictionary[Context, _Seen] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def fit_of(context: Context, estimator: object) -> Fit | None:
@@ -65,10 +91,12 @@ def fit_of(context: Context, estimator: object) -> Fit | None:
 def fit_of_prediction(context: Context, predicted: Any) -> Fit | None:  # noqa: ANN401
     """Return the fit whose estimator has predicted an array, or the one that it is a part of."""
     known = _seen(context).predictions
-    while predicted is not None:
+    for _ in range(_BASES):
+        if predicted is None:
+            return None
         if (fit := _find(known, predicted)) is not None:
             return fit
-        predicted = getattr(predicted, "base", None)
+        predicted = predicted.base if is_a(predicted, "numpy.ndarray") else None
     return None
 
 
@@ -77,30 +105,77 @@ def remember_prediction(context: Context, predicted: object, fit: Fit) -> None:
     _keep(_seen(context).predictions, predicted, fit)
 
 
-def log_fit(context: Context, estimator: Any, data: Any, target: Any) -> None:  # noqa: ANN401
+def log_fit(
+    context: Context,
+    estimator: Any,  # noqa: ANN401
+    data: Any,  # noqa: ANN401
+    target: Any,  # noqa: ANN401
+    seconds: float,
+) -> None:
     """Log what an estimator has been fitted with and to; each part that fails is one warning."""
     if not hasattr(estimator, "predict") and not hasattr(estimator, "cv_results_"):
         return
-    fit = Fit(_next_number(context))
+    if (fit := _next_fit(context, seconds)) is None:
+        return
     _keep(_seen(context).fits, estimator, fit)
-    name = f"{type(estimator).__name__}'s"
+    name, group = f"{type(estimator).__name__}'s", f"train{fit.suffix}"
     with spared(f"{name} parameters", context):
-        context.log_params(_params(estimator, f"model{fit.suffix}"))
-    is_kept = fit.number <= _KEPT_FITS
-    if not is_kept:
-        warn(
-            f"automatic logging keeps models, tables and plots of {_KEPT_FITS} fits in a run and "
-            "this run has more; keep others with context.log_model",
-            context,
-        )
-    with spared(f"{name} data", context):
-        _log_data(context, fit, data, is_kept=is_kept)
+        _log_params(context, fit, estimator)
+    if hasattr(best := getattr(estimator, "best_estimator_", estimator), "predict"):
+        with spared(f"{name} model and scores", context):
+            _log_model(context, fit, best, data, target, group)
+    if is_known(data):
+        with spared(f"{name} data", context):
+            _log_data(context, fit, data)
     if hasattr(estimator, "cv_results_"):
         with spared(f"{name} trials", context):
-            log_trials(context, fit.suffix, estimator)
-    if hasattr(estimator, "predict"):
-        with _same_random_numbers():
-            _log_model(context, fit, estimator, data, target, is_kept=is_kept)
+            _log_trials(context, fit, estimator)
+
+
+def _next_fit(context: Context, seconds: float) -> Fit | None:
+    """Return the next fit, whose model replaces none of the user's own; None after many."""
+    seen = _seen(context)
+    with _lock:
+        seen.count += 1
+        seen.number += 1
+        while context.has_logged(f"model{Fit(seen.number).suffix}"):
+            seen.number += 1
+        fit = Fit(seen.number, seconds)
+        is_first_left_out = seen.count == _FITS + 1
+    if is_first_left_out:
+        warn(f"counts the fits of this run from here on: it logs {_FITS}", context)
+        count = Task("the number of fits", lambda: context.log_param("train/fits", seen.count))
+        at_end(context, count)
+    if fit.number == _KEPT_FITS + 1:
+        warn(f"keeps models, tables and plots of {_KEPT_FITS} fits; log others yourself", context)
+    return fit if seen.count <= _FITS else None
+
+
+def _log_params(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: ANN401
+    prefix = f"model{fit.suffix}"
+    named = {f"{prefix}/{name}": value for name, value in params_of(estimator).items()}
+    context.log_params({f"{prefix}/class": type(estimator).__qualname__, **named})
+
+
+def _log_data(context: Context, fit: Fit, data: Any) -> None:  # noqa: ANN401
+    (rows, columns), group = shape_of(data), f"train{fit.suffix}"
+    facts: dict[str, object] = {f"{group}/rows": rows, f"{group}/columns": columns}
+    if (digest := digest_of(data, fit.most_bytes)) is not None:
+        facts[f"{group}/digest"] = digest
+    context.log_params(facts)
+    if fit.is_kept:
+        _table_at_end(context, f"{group}/schema", schema_of(data))
+
+
+def _log_trials(context: Context, fit: Fit, search: Any) -> None:  # noqa: ANN401
+    if hasattr(search, "best_score_"):
+        context.log_metric(f"search{fit.suffix}/best_score", search.best_score_)
+    if fit.is_kept:
+        _table_at_end(context, f"search{fit.suffix}/trials", trials_of(search))
+
+
+def _table_at_end(context: Context, name: str, table: dict[str, Any]) -> None:
+    at_end(context, Task(f"the table {name}", partial(context.log_table, name, table)))
 
 
 def _log_model(
@@ -109,125 +184,77 @@ def _log_model(
     estimator: Any,  # noqa: ANN401
     data: Any,  # noqa: ANN401
     target: Any,  # noqa: ANN401
-    *,
-    is_kept: bool,
+    group: str,
 ) -> None:
-    name, group = f"{type(estimator).__name__}'s", f"train{fit.suffix}"
-    model, evaluation = estimator, None
-    with suppress(Exception):  # one that does not tell its parameters, of which a warning is due
-        model = _private(estimator)
-    with spared(f"{name} scores", context):
-        evaluation = evaluate(model, *_scored(data, target))
-        for what, why in evaluation.failed.items():
-            warn(f"automatic logging left out {name} {what}: {why}", context)
-        context.log_metrics({f"{group}/{key}": value for key, value in evaluation.scores.items()})
-    if is_kept:
-        with spared(f"{name} model", context):
-            context.log_model(f"model{fit.suffix}", model, input_example=_example(data))
-        if evaluation is not None:
-            log_charts(context, group, model, evaluation)
-
-
-def _params(estimator: Any, prefix: str) -> dict[str, object]:  # noqa: ANN401
-    """Return parameters, nested ones too; of a search, those of the best it found."""
-    best = getattr(estimator, "best_estimator_", None)
-    if best is None and hasattr(estimator, "best_params_"):
-        params = dict(estimator.best_params_)
-    else:
-        params = (estimator if best is None else best).get_params(deep=True)
-    named = {f"{prefix}/{name}": plain_value(value) for name, value in params.items()}
-    return {f"{prefix}/class": type(estimator).__qualname__, **named}
-
-
-def _log_data(context: Context, fit: Fit, data: Any, *, is_kept: bool) -> None:  # noqa: ANN401
-    shape, group = _shape(data), f"train{fit.suffix}"
-    facts: dict[str, object] = {f"{group}/rows": shape[0], f"{group}/columns": shape[1]}
-    size = _bytes(data)
-    if size <= _HASHED_BYTES:
-        import joblib  # noqa: PLC0415 - scikit-learn has it
-
-        facts[f"{group}/digest"] = joblib.hash(data, hash_name="sha1")
-    context.log_params(facts)
-    if is_kept:
-        context.log_table(f"{group}/schema", _schema(data, shape[1]))
-
-
-def _schema(data: Any, columns: int) -> dict[str, list[str]]:  # noqa: ANN401
-    shown = min(columns, _SHOWN_COLUMNS)
-    if hasattr(data, "dtypes") and hasattr(data, "columns"):
-        names, types = list(data.columns)[:shown], list(data.dtypes)[:shown]
-    else:
-        names = [f"x{place}" for place in range(shown)]
-        types = [getattr(data, "dtype", "object")] * shown
-    return {"name": [str(name) for name in names], "type": [str(kind) for kind in types]}
-
-
-def _shape(data: Any) -> tuple[int, int]:  # noqa: ANN401
-    shape = getattr(data, "shape", None) or (len(data), len(data[0]))
-    return int(shape[0]), int(shape[1]) if len(shape) > 1 else 1
-
-
-def _bytes(data: Any) -> int:  # noqa: ANN401
-    if hasattr(data, "memory_usage"):
-        return int(data.memory_usage().sum())
-    return int(getattr(getattr(data, "data", data), "nbytes", 0))
-
-
-def _scored(data: Any, target: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    """Return the rows that scores are of: all, or evenly spread ones of many."""
-    from sklearn.utils import _safe_indexing  # noqa: PLC0415 - whatever kind of table it is
-
-    rows = _shape(data)[0]
-    if rows <= _SCORED_ROWS:
-        return data, target
-    chosen = [place * rows // _SCORED_ROWS for place in range(_SCORED_ROWS)]
-    return _safe_indexing(data, chosen), None if target is None else _safe_indexing(target, chosen)
-
-
-def _example(data: Any) -> Any:  # noqa: ANN401
-    """Return a few rows in a form that a signature has, or None: a sparse one has none."""
-    import numpy as np  # noqa: PLC0415 - scikit-learn has it
-
-    if hasattr(data, "iloc") and hasattr(data, "columns"):
-        return data.iloc[:_EXAMPLE_ROWS]
-    if isinstance(data, list | tuple):
-        return np.asarray(data[:_EXAMPLE_ROWS])
-    return data[:_EXAMPLE_ROWS] if isinstance(data, np.ndarray) else None
-
-
-def _private(estimator: Any) -> Any:  # noqa: ANN401
-    """Return a copy of an estimator that draws from a generator of its own when it predicts."""
-    import numpy as np  # noqa: PLC0415 - scikit-learn has it
-
-    generators = (np.random.RandomState, np.random.Generator)
-    values = estimator.get_params(deep=True).values()
-    return (
-        copy.deepcopy(estimator) if any(isinstance(v, generators) for v in values) else estimator
-    )
-
-
-@contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """Let the code around draw the numbers that it would have drawn without the block."""
-    import numpy as np  # noqa: PLC0415 - scikit-learn has it
-
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the shared one
+    kind = type(estimator).__name__
     try:
-        yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
+        taken = snapshot(estimator, min(fit.most_bytes, _KEPT_BYTES), fit.most_s)
+    except TooLarge as exc:
+        warn(f"left out model, scores and plots of a {kind}: {exc}; log it yourself", context)
+        return
+    evaluation = None
+    if taken.has_own_code:
+        warn(f"computes no scores with code of your own in a {kind}; call score yourself", context)
+    elif is_known(data) and (target is None or is_known(target)):
+        evaluation = _score(context, fit, taken, data, target, group)
+    if fit.is_kept:
+        _keep_model(context, fit, estimator, taken, None if evaluation is None else data)
+        for task in charts_of(context, group, taken, evaluation):
+            at_end(context, task)
+
+
+def _score(
+    context: Context,
+    fit: Fit,
+    taken: Snapshot,
+    data: Any,  # noqa: ANN401
+    target: Any,  # noqa: ANN401
+    group: str,
+) -> Evaluation | None:
+    evaluation = None
+    with spared("scores", context):
+        evaluation = evaluate(with_own_seeds(taken.restore()), data, target, fit.most_s)
+        for what, why in evaluation.failed.items():
+            warn(f"left out {what}: {why}", context)
+        context.log_metrics(
+            {f"{group}/{name}": value for name, value in evaluation.scores.items()}
+        )
+        if 0 < evaluation.rows < shape_of(data)[0]:
+            context.log_param(f"{group}/scored_rows", evaluation.rows)
+    return evaluation
+
+
+def _keep_model(
+    context: Context,
+    fit: Fit,
+    estimator: Any,  # noqa: ANN401
+    taken: Snapshot,
+    data: Any,  # noqa: ANN401
+) -> None:
+    kind = type(estimator).__name__
+    if holds_secret(estimator):
+        warn(f"does not keep a {kind}, which holds a secret among its parameters", context)
+        return
+    seen = _seen(context)
+    with _lock:
+        is_small = taken.size <= seen.left_bytes
+        seen.left_bytes -= taken.size if is_small else 0
+    if not is_small:
+        warn(f"keeps {_KEPT_BYTES // _MIB} MiB of models, and not this {kind}", context)
+        return
+    example = None if data is None else example_of(data)
+    store = partial(_store_model, context, f"model{fit.suffix}", taken, example)
+    at_end(context, Task(f"{kind}'s model", store))
+
+
+def _store_model(context: Context, name: str, taken: Snapshot, example: Any) -> None:  # noqa: ANN401
+    if not context.has_logged(name):  # the user's own
+        context.log_model(name, taken.restore(), input_example=example)
 
 
 def _seen(context: Context) -> _Seen:
     with _lock:
         return _runs.setdefault(context, _Seen())
-
-
-def _next_number(context: Context) -> int:
-    """Return the next number whose model replaces none that user code has logged."""
-    numbers = _seen(context).numbers
-    return next(n for n in numbers if not context.has_logged(f"model{Fit(n).suffix}"))
 
 
 def _find(known: dict[int, tuple[ref[Any], Fit]], value: object) -> Fit | None:

@@ -11,7 +11,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rayml.autologging.calls import caller, name_of, spared, user_run
+from rayml.autologging.calls import argument_name, caller, spared, unseen, user_run
 from rayml.autologging.sklearn_fits import fit_of_prediction
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rayml.run_context import Context
 
 _undo: list[Callable[[], None]] = []
+_hooks: set[Callable[..., Any]] = set()
 
 
 def install() -> None:
@@ -29,7 +30,7 @@ def install() -> None:
     functions: list[Any] = [vars(metrics).get(name) for name in metrics.__all__]
     found = [(function, _inner(function)) for function in functions if _is_metric(function)]
     for _, cell in found:
-        if cell is not None:
+        if cell is not None and cell.cell_contents not in _hooks:
             _replace(cell)
     if moved := [
         f"sklearn.metrics.{function.__name__}" for function, cell in found if cell is None
@@ -42,6 +43,7 @@ def uninstall() -> None:
     """Put every function back."""
     while _undo:
         _undo.pop()()
+    _hooks.clear()
 
 
 def _is_metric(function: Any) -> bool:  # noqa: ANN401
@@ -51,13 +53,22 @@ def _is_metric(function: Any) -> bool:  # noqa: ANN401
 
 def _inner(function: Any) -> CellType | None:  # noqa: ANN401
     wrapped = getattr(function, "__wrapped__", None)
-    cells = function.__closure__ or ()
-    return next((cell for cell in cells if wrapped and cell.cell_contents is wrapped), None)
+    cells = [cell for cell in function.__closure__ or () if wrapped and _content(cell)]
+    return next((c for c in cells if _content(c) is wrapped or _content(c) in _hooks), None)
+
+
+def _content(cell: CellType) -> Any:  # noqa: ANN401
+    try:
+        content = cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+    return content if callable(content) else None
 
 
 def _replace(cell: CellType) -> None:
     before, hook = cell.cell_contents, _wrap(cell.cell_contents)
     cell.cell_contents = hook
+    _hooks.add(hook)
 
     def restore() -> None:
         if cell.cell_contents is hook:
@@ -68,6 +79,7 @@ def _replace(cell: CellType) -> None:
 
 def _wrap(metric: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(metric)
+    @unseen
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         result = metric(*args, **kwargs)
         with spared(f"a call of {metric.__name__}"):
@@ -88,8 +100,8 @@ def _log(
     result: float,
     frame: FrameType | None,
 ) -> None:
-    given = inspect.signature(metric).bind(*args, **kwargs).arguments
-    truth, predicted = list(given.values())[:2]
+    names = list(inspect.signature(metric).parameters)[:2]
+    predicted = args[1] if len(args) > 1 else kwargs.get(names[1])
     if (fit := fit_of_prediction(context, predicted)) is not None:
-        name = f"{name_of(truth, frame)}{fit.suffix}/{metric.__name__}"
+        name = f"{argument_name(frame, 0, names[:1])}{fit.suffix}/{metric.__name__}"
         context.log_metric(name, result)

@@ -1,0 +1,86 @@
+"""What waits for the end of a run: all that goes to the store, so that no fit waits for it.
+
+A process that is killed before does none of it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING, NamedTuple
+
+from rayml.autologging.calls import spared, warn
+from rayml.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rayml.run_context import Context
+
+# No other one of a kind begins later than this after the first, which may load a library, is done.
+_ARTIFACTS_S = 10.0
+_PLOTS_S = 2.0
+
+_lock = threading.RLock()
+_finalizers: list[Finalize] = []
+
+
+class Task(NamedTuple):
+    """What is to be done, and what its warning calls it if it fails."""
+
+    what: str
+    do: Callable[[], object]
+    is_plot: bool = False
+
+
+_waiting: defaultdict[Context, list[Task]] = defaultdict(list)
+
+
+def at_end(context: Context, task: Task) -> None:
+    """Do something when the run ends, if there is time for it."""
+    with _lock:
+        _waiting[context].append(task)
+        if not _finalizers:  # a script's process ends without that anybody ends its run there
+            _finalizers.append(Finalize(None, _finish_all, exitpriority=20))
+
+
+def finish(context: Context, *, failed: bool) -> None:
+    """Do what waits for the end of a run; it raises nothing. Nobody waits for plots of a failure.
+
+    What does not fit in the time is left out; so is the rest once the store refuses something.
+    """
+    with _lock:
+        tasks = _waiting.pop(context, [])
+    artifacts = iter([task for task in tasks if not task.is_plot])
+    plots = iter([task for task in tasks if task.is_plot and not failed])
+    with spared("what the store refuses", context):
+        left = _do(context, artifacts, _ARTIFACTS_S)
+        left += _do(context, plots, _PLOTS_S)
+        if left:
+            warn(f"left out {left} models, tables and plots, for which the time is short", context)
+
+
+def _do(context: Context, tasks: Iterator[Task], most_s: float) -> int:
+    """Return how many tasks were not even tried."""
+    until = None
+    for task in tasks:
+        refusal = None
+        with spared(task.what, context):
+            try:
+                task.do()
+            except StoreError as exc:  # the next one would wait for its timeout as well
+                refusal = exc
+        if refusal is not None:
+            raise refusal
+        until = until or time.monotonic() + most_s
+        if time.monotonic() > until:
+            return len(list(tasks))
+    return 0
+
+
+def _finish_all() -> None:
+    for context in list(_waiting):
+        finish(context, failed=hasattr(sys, "last_value"))  # an error that Python has shown

@@ -1,0 +1,119 @@
+"""Copies of fitted estimators: what they are asked leaves the user's own as it is."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+# A model made of these alone has no code of the user's in it.
+_LIBRARIES = frozenset(["joblib", "lightgbm", "numpy", "pandas", "scipy", "sklearn", "xgboost"])
+_PYTHON = sys.stdlib_module_names
+_PARTS = 10_000
+
+
+class TooLarge(Exception):
+    """A model has more bytes than may be copied, or takes too long to be looked through."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An estimator as it was: a pickle that never leaves this process.
+
+    Attributes:
+        data: The pickle without its arrays.
+        arrays: The bytes of each.
+        has_own_code: Classes or functions of the user's, or of a library that is not known.
+    """
+
+    data: bytes
+    arrays: list[bytes]
+    has_own_code: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return len(self.data) + sum(map(len, self.arrays))
+
+    def restore(self) -> Any:  # noqa: ANN401
+        """Return the estimator, anew with each call."""
+        return pickle.loads(self.data, buffers=[bytearray(array) for array in self.arrays])  # noqa: S301 - made here
+
+
+def snapshot(estimator: Any, most_bytes: int, most_s: float) -> Snapshot:  # noqa: ANN401
+    """Return a copy of an estimator that has at most so many bytes; arrays are copied once.
+
+    Raises:
+        TooLarge: It has more, or it takes longer than `most_s` seconds of computing to tell.
+    """
+    file = _Limited(most_bytes, time.process_time() + most_s)
+    pickler = _Pickler(file)
+    pickler.dump(estimator)
+    arrays = [bytes(array.raw()) for array in pickler.arrays]
+    return Snapshot(file.getvalue(), arrays, pickler.has_own_code)
+
+
+class _Limited(io.BytesIO):
+    """Takes so many bytes, written or counted, until a time."""
+
+    def __init__(self, most_bytes: int, until: float) -> None:
+        super().__init__()
+        self._left = most_bytes
+        self._until = until
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - as its base
+        self.count(len(data))
+        return super().write(data)
+
+    def count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise TooLarge("it is larger than what is kept of a run's models")
+        self.look_at_time()
+
+    def look_at_time(self) -> None:
+        if time.process_time() > self._until:
+            raise TooLarge("it takes too long to copy")
+
+
+class _Pickler(pickle.Pickler):
+    """Counts arrays before it copies any, and sees whose classes and functions there are."""
+
+    def __init__(self, file: _Limited) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._add)
+        self.arrays: list[pickle.PickleBuffer] = []
+        self.has_own_code = False
+        self._file = file
+
+    def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - as its base
+        self._file.look_at_time()
+        module = getattr(value, "__module__", None) or type(value).__module__
+        top = str(module).partition(".")[0]
+        self.has_own_code |= top not in _LIBRARIES and top not in _PYTHON
+        return NotImplemented
+
+    def _add(self, array: pickle.PickleBuffer) -> None:
+        self._file.count(array.raw().nbytes)
+        self.arrays.append(array)
+
+
+def with_own_seeds(estimator: Any) -> Any:  # noqa: ANN401
+    """Let a copy, and what it is made of, draw no numbers from numpy's shared generator."""
+    from sklearn.base import BaseEstimator  # noqa: PLC0415 - is imported already
+
+    waiting, seen = [estimator], set[int]()
+    while waiting and len(seen) < _PARTS:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, BaseEstimator):
+            if getattr(part, "random_state", 0) is None:
+                part.random_state = 0
+            waiting += vars(part).values()
+        elif isinstance(part, dict | list | tuple) and len(part) <= _PARTS:
+            waiting += part.values() if isinstance(part, dict) else part
+    return estimator
