@@ -5,11 +5,12 @@ A process that is killed before does none of it.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import defaultdict
-from multiprocessing.util import Finalize
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rayml.autologging.calls import spared, warn
@@ -25,7 +26,7 @@ _ARTIFACTS_S = 10.0
 _PLOTS_S = 2.0
 
 _lock = threading.RLock()
-_finalizers: list[Finalize] = []
+_registered: set[int] = set()
 
 
 class Task(NamedTuple):
@@ -43,8 +44,11 @@ def at_end(context: Context, task: Task) -> None:
     """Do something when the run ends, if there is time for it."""
     with _lock:
         _waiting[context].append(task)
-        if not _finalizers:  # a script's process ends without that anybody ends its run there
-            _finalizers.append(Finalize(None, _finish_all, exitpriority=20))
+        if os.getpid() not in _registered:
+            _registered.add(os.getpid())
+            # A script's process ends without that anybody ends its run there. This is called while
+            # threads can be started still, which `atexit` is too late for.
+            threading._register_atexit(partial(_finish_all, os.getpid()))  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def finish(context: Context, *, failed: bool) -> None:
@@ -81,6 +85,8 @@ def _do(context: Context, tasks: Iterator[Task], most_s: float) -> int:
     return 0
 
 
-def _finish_all() -> None:
+def _finish_all(process: int) -> None:
+    if os.getpid() != process:  # a fork, which has what waits from its parent
+        return
     for context in list(_waiting):
         finish(context, failed=hasattr(sys, "last_value"))  # an error that Python has shown

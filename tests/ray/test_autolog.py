@@ -31,6 +31,7 @@ SCRIPT = """
     model = LogisticRegression(C=0.5).fit(rows, labels)
     accuracy_score(labels, model.predict(rows))
 """
+AUTOLOG = "import rayml; rayml.autolog()"
 
 
 def train(c: float) -> None:
@@ -80,6 +81,27 @@ def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
     assert submit(train_with_it, autolog=False).wait().params["model/C"] == 2.0
     run = submit(train, params={"c": 0.5}, autolog=False).wait()
     assert run.metrics == {}
+
+
+def test_a_class_that_travels_with_its_function(submit: Submit) -> None:
+    from sklearn.linear_model import Ridge
+
+    class Own(Ridge):  # type: ignore[misc]
+        def fit(self, X: object, y: object) -> object:
+            return super().fit(X, y)
+
+    def train_own() -> None:
+        Own(alpha=3.0).fit([[0.0], [1.0]], [0.0, 1.0])
+
+    run = submit(train_own).wait()
+    assert (run.params["model/alpha"], "model-2/alpha" in run.params) == (3.0, False)
+    assert str(run.params["model/class"]).endswith("Own")
+
+
+def test_a_script_that_turns_it_on_itself(submit: Submit, work: Path) -> None:
+    code = textwrap.dedent(SCRIPT).replace('assert "rayml" not in sys.modules', AUTOLOG)
+    (work / "train.py").write_text(code)
+    assert submit("train.py").wait().params["model/C"] == 0.5
 
 
 def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
