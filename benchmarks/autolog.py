@@ -69,7 +69,8 @@ def logged(how: str, folder: Path) -> AbstractContextManager[object]:
         mlflow.create_experiment("bench", str(folder / "artifacts"))
         mlflow.set_experiment("bench")
         mlflow.sklearn.autolog(silent=True)
-        return mlflow.start_run()
+        run: AbstractContextManager[object] = mlflow.start_run()
+        return run
     return nullcontext()
 
 
