@@ -60,6 +60,7 @@ def evaluate(estimator: Any, data: Any, target: Any, most_s: float) -> Evaluatio
         target: What they are; None for clusters.
         most_s: Seconds of computing that predictions may take, and probabilities again.
     """
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
     from sklearn.base import is_classifier, is_regressor  # noqa: PLC0415 - is imported already
 
     told = Evaluation(None)
@@ -70,7 +71,8 @@ def evaluate(estimator: Any, data: Any, target: Any, most_s: float) -> Evaluatio
     if target is None:
         return told
     told.predicted, told.rows = predict_in_time(estimator.predict, data, most_s)
-    told.target = some_rows(target, told.rows)
+    # A copy, because it stays until the end of the run: the data must be free to go, or to change.
+    told.target = np.array(some_rows(target, told.rows))
     if is_classifier(estimator):
         _classify(told, estimator, some_rows(data, told.rows))
     else:

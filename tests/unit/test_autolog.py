@@ -697,13 +697,14 @@ def test_a_store_that_refuses_is_asked_once(
 def test_secrets_among_parameters_are_not_written_down(track: Any, tmp_path: Path) -> None:
     def train() -> None:
         Counted(api_key="hunter2hunter2").fit(X, TWO)
+        Counted(api_key={"password": "hunter2hunter2"}).fit(X, TWO)  # type: ignore[arg-type]
         GridSearchCV(Secretive(), {"password": ["hunter2hunter2"]}, cv=2).fit(X, AMOUNT)
 
     run = track(train)
-    assert run.params["model/api_key"] == run.params["model-2/password"] == "***"
-    assert "model" not in run.artifacts
-    assert "model-2" not in run.artifacts
-    assert run.artifact("search-2/trials").to_pandas()["param_password"].tolist() == ["***"]
+    assert run.params["model/api_key"] == run.params["model-3/password"] == "***"
+    assert run.params["model-2/api_key"] == {"password": "***"}
+    assert not [name for name in run.artifacts if name.startswith("model")]
+    assert run.artifact("search-3/trials").to_pandas()["param_password"].tolist() == ["***"]
     stored = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert not any(b"hunter2hunter2" in data for data in stored)
 
@@ -812,6 +813,21 @@ def test_a_foreign_descriptor_is_left_alone(track: Any) -> None:
 
 
 results: list[Any] = []
+
+
+def test_data_is_let_go_before_the_run_ends(track: Any) -> None:
+    class Data(np.ndarray):
+        pass
+
+    def train() -> None:
+        rows, labels = X.copy().view(Data), TWO.copy().view(Data)
+        watched = [weakref.ref(rows), weakref.ref(labels)]
+        LogisticRegression().fit(rows, labels)
+        del rows, labels
+        gc.collect()
+        assert [watch() for watch in watched] == [None, None]
+
+    assert "train/accuracy" in track(train).metrics
 
 
 def test_what_a_frame_holds_is_let_go(track: Any) -> None:
