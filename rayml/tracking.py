@@ -101,9 +101,11 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
         problem = None if _is_success(exc) else describe_exception(exc)
         raise
     finally:
-        finish(context, failed=problem is not None)
-        leave(context)
-        _finish(context, producer, problem)
+        try:
+            finish(context, failed=problem is not None)
+        finally:  # it may be interrupted
+            leave(context)
+            _finish(context, producer, problem)
 
 
 def _is_success(exc: BaseException) -> bool:

@@ -6,11 +6,15 @@ import ast
 import linecache
 import logging
 import os
+import re
+import signal
 import sys
 import threading
-from contextlib import contextmanager
+import warnings
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from rayml.artifacts.record import first_line
@@ -108,13 +112,70 @@ def _call(frame: FrameType) -> ast.Call | None:
 
 @contextmanager
 def spared(what: str, context: Context | None = None) -> Iterator[None]:
-    """Turn an error into a warning; one of a kind in each run."""
+    """Turn an error into a warning, one of a kind in each run; Python's own are not shown."""
     try:
-        yield
+        with _unwarned():
+            yield
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it is, training goes on
+        pass_on(exc)
         said = f"automatic logging left out {what}: {first_line(exc)}"
         if context is None or _is_new(context, f"{what}: {type(exc).__name__}"):
             _logger.warning("%s; log it yourself, or turn it off with autolog=False", said)
+
+
+def pass_on(exc: BaseException) -> None:
+    """Raise it once more if a handler of a signal has raised it: so end the user's time limits."""
+    codes = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    error: BaseException | None = exc
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code in codes:
+                raise error
+            trace = trace.tb_next
+        error = error.__cause__
+
+
+def _code(handler: Any) -> object:  # noqa: ANN401
+    """Return what a handler runs; None of one that is not Python's."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    function = getattr(handler, "__func__", handler)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    return getattr(function, "__code__", None)
+
+
+class _OwnThread(threading.local):
+    """Stands in a filter of warnings for the message, and matches all while a thread logs."""
+
+    depth = 0
+
+    def match(self, _text: str) -> bool:
+        return self.depth > 0
+
+    def __reduce__(self) -> tuple[Any, ...]:  # joblib takes the filters to other processes
+        return re.compile, ("(?!)",)
+
+
+_logging = _OwnThread()
+_FILTER: Any = ("ignore", _logging, Warning, None, 0)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Show no warnings of this thread, nor count them as shown.
+
+    `catch_warnings` would be for all threads, and have every warning be shown once more.
+    """
+    warnings.filters.insert(0, _FILTER)  # type: ignore[attr-defined]
+    _logging.depth += 1
+    try:
+        yield
+    finally:
+        _logging.depth -= 1
+        with suppress(ValueError):  # another thread has put its own filters in place
+            warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
 
 
 def warn(said: str, context: Context) -> None:

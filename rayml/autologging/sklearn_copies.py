@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
 import time
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 # A model made of these alone has no code of the user's in it.
 _LIBRARIES = frozenset(["joblib", "lightgbm", "numpy", "pandas", "scipy", "sklearn", "xgboost"])
 _PYTHON = sys.stdlib_module_names
 _PARTS = 10_000
+# What a copy runs of a class's own when it is made, or goes.
+_COPYING = frozenset(
+    [
+        "__del__",
+        "__getnewargs__",
+        "__getnewargs_ex__",
+        "__getstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__setstate__",
+    ]
+)
 
 
-class TooLarge(Exception):
-    """A model has more bytes than may be copied, or takes too long to be looked through."""
+class NotCopied(Exception):
+    """A model is too large, takes too long, or would be copied by code of the user's."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,8 @@ def snapshot(estimator: Any, most_bytes: int, most_s: float) -> Snapshot:  # noq
     """Return a copy of an estimator that has at most so many bytes; arrays are copied once.
 
     Raises:
-        TooLarge: It has more, or it takes longer than `most_s` seconds of computing to tell.
+        NotCopied: It has more, it takes longer than `most_s` seconds of computing to tell, or
+            there is a class in it that is not a library's and says how it is copied.
     """
     file = _Limited(most_bytes, time.process_time() + most_s)
     pickler = _Pickler(file)
@@ -71,12 +86,12 @@ class _Limited(io.BytesIO):
     def count(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise TooLarge("it is larger than what is kept of a run's models")
+            raise NotCopied("it is larger than what is kept of a run's models")
         self.look_at_time()
 
     def look_at_time(self) -> None:
         if time.process_time() > self._until:
-            raise TooLarge("it takes too long to copy")
+            raise NotCopied("it takes too long to copy")
 
 
 class _Pickler(pickle.Pickler):
@@ -90,9 +105,11 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - as its base
         self._file.look_at_time()
-        module = getattr(value, "__module__", None) or type(value).__module__
-        top = str(module).partition(".")[0]
-        self.has_own_code |= top not in _LIBRARIES and top not in _PYTHON
+        kind = type(value)
+        is_named = isinstance(value, type) or kind in (FunctionType, BuiltinFunctionType)
+        self.has_own_code |= _is_own(value.__module__ if is_named else kind.__module__)
+        if not is_named and _copies_itself(kind):
+            raise NotCopied(f"{kind.__qualname__} has code of its own for copies")
         return NotImplemented
 
     def _add(self, array: pickle.PickleBuffer) -> None:
@@ -100,8 +117,23 @@ class _Pickler(pickle.Pickler):
         self.arrays.append(array)
 
 
+def _is_own(module: object) -> bool:
+    """Tell whether it is no module of Python or of a library that is known."""
+    top = str(module or "builtins").partition(".")[0]
+    return top not in _LIBRARIES and top not in _PYTHON
+
+
+def _copies_itself(kind: type) -> bool:
+    reducer = copyreg.dispatch_table.get(kind)
+    if reducer is not None and _is_own(reducer.__module__):
+        return True
+    return any(
+        _is_own(owner.__module__) and _COPYING & vars(owner).keys() for owner in kind.__mro__
+    )
+
+
 def with_own_seeds(estimator: Any) -> Any:  # noqa: ANN401
-    """Let a copy, and what it is made of, draw no numbers from numpy's shared generator."""
+    """Let a copy, and what it is made of, draw no shared random numbers and print nothing."""
     from sklearn.base import BaseEstimator  # noqa: PLC0415 - is imported already
 
     waiting, seen = [estimator], set[int]()
@@ -113,6 +145,8 @@ def with_own_seeds(estimator: Any) -> Any:  # noqa: ANN401
         if isinstance(part, BaseEstimator):
             if getattr(part, "random_state", 0) is None:
                 part.random_state = 0
+            if isinstance(getattr(part, "verbose", None), int):
+                part.verbose = 0
             waiting += vars(part).values()
         elif isinstance(part, dict | list | tuple) and len(part) <= _PARTS:
             waiting += part.values() if isinstance(part, dict) else part

@@ -36,6 +36,18 @@ def shape_of(data: Any) -> tuple[int, int]:  # noqa: ANN401
     return int(data.shape[0]), int(data.shape[1]) if len(data.shape) > 1 else 1
 
 
+def row_bytes(data: Any) -> int:  # noqa: ANN401
+    """Return about how many bytes a row has."""
+    rows, columns = shape_of(data)
+    if is_a(data, "numpy.ndarray"):
+        return int(data.nbytes // max(rows, 1)) + 1
+    return (
+        int(12 * data.nnz // max(rows, 1)) + 1
+        if any(is_a(data, kind) for kind in _SPARSE)
+        else 8 * columns + 1
+    )
+
+
 def digest_of(data: Any, most_bytes: int) -> str | None:  # noqa: ANN401
     """Return SHA-1 of the numbers in a table, with its shape; None of words and of too many bytes.
 
@@ -85,12 +97,15 @@ def schema_of(data: Any) -> dict[str, list[str]]:  # noqa: ANN401
 
 
 def some_rows(data: Any, count: int) -> Any:  # noqa: ANN401
-    """Return so many evenly spread rows, or all if there are no more."""
+    """Return a copy of so many evenly spread rows, or of all if there are no more.
+
+    A copy even then: a step with `copy=False` writes into what it is asked about.
+    """
     from sklearn.utils import _safe_indexing  # noqa: PLC0415 - whatever kind of table it is
 
     rows = shape_of(data)[0]
     if rows <= count:
-        return data
+        return list(data) if isinstance(data, list | tuple) else data.copy()
     return _safe_indexing(data, [place * rows // count for place in range(count)])
 
 

@@ -19,7 +19,7 @@ from rayml.artifacts.record import is_a
 from rayml.autologging.calls import spared, warn
 from rayml.autologging.ending import Task, at_end
 from rayml.autologging.sklearn_charts import charts_of, trials_of
-from rayml.autologging.sklearn_copies import Snapshot, TooLarge, snapshot, with_own_seeds
+from rayml.autologging.sklearn_copies import NotCopied, Snapshot, snapshot, with_own_seeds
 from rayml.autologging.sklearn_data import digest_of, example_of, is_known, schema_of, shape_of
 from rayml.autologging.sklearn_params import holds_secret, params_of
 from rayml.autologging.sklearn_scores import Evaluation, evaluate
@@ -189,7 +189,7 @@ def _log_model(
     kind = type(estimator).__name__
     try:
         taken = snapshot(estimator, min(fit.most_bytes, _KEPT_BYTES), fit.most_s)
-    except TooLarge as exc:
+    except NotCopied as exc:
         warn(f"left out model, scores and plots of a {kind}: {exc}; log it yourself", context)
         return
     evaluation = None

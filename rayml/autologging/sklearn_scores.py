@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import first_line
-from rayml.autologging.sklearn_data import shape_of, some_rows
+from rayml.autologging.calls import pass_on
+from rayml.autologging.sklearn_data import row_bytes, shape_of, some_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_ROWS = 10_000
+_MOST_BYTES = 32 * 1024 * 1024  # of rows, which are copied
 _FEW_ROWS = 8
 _MOST_STEP = 200
 _SURPRISE = 8
@@ -48,6 +50,7 @@ class Evaluation:
         try:
             self.scores[name] = float(score())
         except Exception as exc:  # noqa: BLE001 - of whatever an estimator predicts
+            pass_on(exc)
             self.failed[name] = first_line(exc)
 
 
@@ -89,11 +92,11 @@ def predict_in_time(
 
     What a row costs is told by asking for one, and then for a few.
     """
-    most = min(shape_of(data)[0], _MOST_ROWS)
+    most = min(shape_of(data)[0], _MOST_ROWS, _MOST_BYTES // row_bytes(data) + 1)
     started, rows, spent, cost = time.perf_counter(), 1, 0.0, 0.0
     while True:
-        part = some_rows(data, rows)
         before = time.process_time()
+        part = some_rows(data, rows)
         predicted = predict(part)
         last, cost = cost, time.process_time() - before
         spent += cost
@@ -156,6 +159,7 @@ def _add_weighted(told: Evaluation) -> None:
             told.target, told.predicted, average="weighted", zero_division=0
         )
     except Exception as exc:  # noqa: BLE001 - of whatever an estimator predicts
+        pass_on(exc)
         told.failed["precision, recall and f1"] = first_line(exc)
         return
     for name, value in zip(("precision", "recall", "f1"), three[:3], strict=True):
