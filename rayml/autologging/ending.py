@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from rayml.run_context import Context
 
-# No other one of a kind begins later than this after the first, which may load a library, is done.
-_ARTIFACTS_S = 10.0
-_PLOTS_S = 2.0
+# Nothing begins later than this after the first, which may load a library, is done.
+_MOST_S = 5.0
 
 _lock = threading.RLock()
 _registered: set[int] = set()
@@ -58,16 +57,14 @@ def finish(context: Context, *, failed: bool) -> None:
     """
     with _lock:
         tasks = _waiting.pop(context, [])
-    artifacts = iter([task for task in tasks if not task.is_plot])
-    plots = iter([task for task in tasks if task.is_plot and not failed])
+    artifacts = [task for task in tasks if not task.is_plot]
+    plots = [task for task in tasks if task.is_plot and not failed]
     with spared("what the store refuses", context):
-        left = _do(context, artifacts, _ARTIFACTS_S)
-        left += _do(context, plots, _PLOTS_S)
-        if left:
+        if left := _do(context, iter([*artifacts, *plots])):
             warn(f"left out {left} models, tables and plots, for which the time is short", context)
 
 
-def _do(context: Context, tasks: Iterator[Task], most_s: float) -> int:
+def _do(context: Context, tasks: Iterator[Task]) -> int:
     """Return how many tasks were not even tried."""
     until = None
     for task in tasks:
@@ -79,7 +76,7 @@ def _do(context: Context, tasks: Iterator[Task], most_s: float) -> int:
                 refusal = exc
         if refusal is not None:
             raise refusal
-        until = until or time.monotonic() + most_s
+        until = until or time.monotonic() + _MOST_S
         if time.monotonic() > until:
             return len(list(tasks))
     return 0
