@@ -150,12 +150,14 @@ class _OwnThread(threading.local):
     """Stands in a filter of warnings for the message, and matches all while a thread logs."""
 
     depth = 0
+    pattern = "(?!)"  # as those of `re` have, and matches nothing in another process
+    flags = 0
 
     def match(self, _text: str) -> bool:
         return self.depth > 0
 
     def __reduce__(self) -> tuple[Any, ...]:  # joblib takes the filters to other processes
-        return re.compile, ("(?!)",)
+        return re.compile, (self.pattern,)
 
 
 _logging = _OwnThread()

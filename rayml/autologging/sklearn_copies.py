@@ -65,9 +65,10 @@ def snapshot(estimator: Any, most_bytes: int, most_s: float) -> Snapshot:  # noq
             there is a class in it that is not a library's and says how it is copied.
     """
     file = _Limited(most_bytes, time.process_time() + most_s)
-    pickler = _Pickler(file)
+    found: list[pickle.PickleBuffer] = []
+    pickler = _Pickler(file, found)
     pickler.dump(estimator)
-    arrays = [bytes(array.raw()) for array in pickler.arrays]
+    arrays = [bytes(array.raw()) for array in found]
     return Snapshot(file.getvalue(), arrays, pickler.has_own_code)
 
 
@@ -97,9 +98,13 @@ class _Limited(io.BytesIO):
 class _Pickler(pickle.Pickler):
     """Counts arrays before it copies any, and sees whose classes and functions there are."""
 
-    def __init__(self, file: _Limited) -> None:
-        super().__init__(file, protocol=5, buffer_callback=self._add)
-        self.arrays: list[pickle.PickleBuffer] = []
+    def __init__(self, file: _Limited, found: list[pickle.PickleBuffer]) -> None:
+        def add(array: pickle.PickleBuffer) -> None:
+            file.count(array.raw().nbytes)
+            found.append(array)
+
+        # No method of its own: that would keep the estimator until the next collection.
+        super().__init__(file, protocol=5, buffer_callback=add)
         self.has_own_code = False
         self._file = file
 
@@ -111,10 +116,6 @@ class _Pickler(pickle.Pickler):
         if not is_named and _copies_itself(kind):
             raise NotCopied(f"{kind.__qualname__} has code of its own for copies")
         return NotImplemented
-
-    def _add(self, array: pickle.PickleBuffer) -> None:
-        self._file.count(array.raw().nbytes)
-        self.arrays.append(array)
 
 
 def _is_own(module: object) -> bool:

@@ -138,7 +138,7 @@ class _Bound:
 def _begin(name: str) -> Context | None:
     """Return the run in which user code makes a call, two frames above."""
     context = None
-    if _undo:
+    if _undo and name:  # it has none in what `WeakMethod` makes of its type
         with spared(f"a call of {name}"):
             context = user_run(caller(2))
     return context

@@ -56,6 +56,7 @@ from sklearn.impute import IterativeImputer  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge  # noqa: E402
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
 from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
@@ -779,6 +780,42 @@ def test_a_model_is_stored_without_loading_other_libraries(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[]\n")
     assert "'model'" in done.stdout
+
+
+def test_a_model_is_gone_as_soon_as_nobody_holds_it(track: Any) -> None:
+    gone: list[bool] = []
+
+    def train() -> None:
+        for kind in (LogisticRegression, Reader):
+            model = kind().fit(X, TWO)
+            model.predict(X)
+            known = weakref.ref(model)
+            del model
+            gone.append(known() is None)
+
+    gc.disable()
+    try:
+        track(train)
+    finally:
+        gc.enable()
+    assert gone == [True, True]
+
+
+def test_a_weak_method_is_called_as_any(track: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def train() -> None:
+        model = LogisticRegression().fit(X, TWO)
+        predict = weakref.WeakMethod(model.predict)()
+        assert predict is not None
+        assert (predict(X) == model.predict(X)).all()
+
+    track(train)
+    assert not [r for r in caplog.records if "a call of" in r.getMessage()]
+
+
+def test_filters_of_warnings_go_to_other_processes(track: Any) -> None:
+    several = MultiOutputClassifier(DummyClassifier(), n_jobs=2)
+    run = track(lambda: several.fit(X, np.column_stack([TWO, TWO])))
+    assert "train/accuracy" in run.metrics
 
 
 def test_plots_are_not_drawn_after_an_error(tmp_path: Path) -> None:
