@@ -19,6 +19,8 @@ _PARTS = 10_000
 _COPYING = frozenset(
     [
         "__del__",
+        "__getattr__",
+        "__getattribute__",
         "__getnewargs__",
         "__getnewargs_ex__",
         "__getstate__",
@@ -27,6 +29,9 @@ _COPYING = frozenset(
         "__setstate__",
     ]
 )
+
+_ASKING = frozenset(["__getattr__", "__getattribute__", "get_params"])
+_ASKED = ("best_estimator_", "best_params_", "best_score_", "cv_results_", "predict")
 
 
 class NotCopied(Exception):
@@ -131,6 +136,14 @@ def _copies_itself(kind: type) -> bool:
     return any(
         _is_own(owner.__module__) and _COPYING & vars(owner).keys() for owner in kind.__mro__
     )
+
+
+def asks_own_code(kind: type) -> bool:
+    """Tell whether to ask a fitted estimator what it has and is would run code of the user's."""
+    own = [vars(owner) for owner in kind.__mro__ if _is_own(owner.__module__)]
+    if any(_ASKING & members.keys() for members in own):
+        return True
+    return any(isinstance(members.get(name), property) for members in own for name in _ASKED)
 
 
 def with_own_seeds(estimator: Any) -> Any:  # noqa: ANN401

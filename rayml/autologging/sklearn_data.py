@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TABLES = ("numpy.ndarray", "pandas.DataFrame", "pandas.Series")
 _SPARSE = ("scipy.sparse.spmatrix", "scipy.sparse.sparray")
+_LIBRARIES = frozenset(["numpy", "pandas", "scipy"])
 _NUMBERS = "biufcmM"  # kinds of dtypes that are bytes, and no references to objects
 _SHOWN_COLUMNS = 1000
 _EXAMPLE_ROWS = 5
@@ -23,8 +24,10 @@ _HASHED_ROWS = 65_536
 
 def is_known(data: object) -> bool:
     """Tell whether it is a table in memory."""
-    if isinstance(data, list | tuple):
-        return len(data) > 0
+    if type(data) in (list, tuple):
+        return len(data) > 0  # type: ignore[arg-type]
+    if type(data).__module__.partition(".")[0] not in _LIBRARIES:  # a class derived from theirs
+        return False
     return any(is_a(data, kind) for kind in (*_TABLES, *_SPARSE)) and bool(data.shape)  # type: ignore[attr-defined]
 
 

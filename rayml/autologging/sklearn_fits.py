@@ -19,7 +19,13 @@ from rayml.artifacts.record import is_a
 from rayml.autologging.calls import spared, warn
 from rayml.autologging.ending import Task, at_end
 from rayml.autologging.sklearn_charts import charts_of, trials_of
-from rayml.autologging.sklearn_copies import NotCopied, Snapshot, snapshot, with_own_seeds
+from rayml.autologging.sklearn_copies import (
+    NotCopied,
+    Snapshot,
+    asks_own_code,
+    snapshot,
+    with_own_seeds,
+)
 from rayml.autologging.sklearn_data import digest_of, example_of, is_known, schema_of, shape_of
 from rayml.autologging.sklearn_params import holds_secret, params_of
 from rayml.autologging.sklearn_scores import Evaluation, evaluate
@@ -113,6 +119,9 @@ def log_fit(
     seconds: float,
 ) -> None:
     """Log what an estimator has been fitted with and to; each part that fails is one warning."""
+    if asks_own_code(type(estimator)):
+        warn(f"leaves a {type(estimator).__name__} alone, whose own code would be run", context)
+        return
     if not hasattr(estimator, "predict") and not hasattr(estimator, "cv_results_"):
         return
     if (fit := _next_fit(context, seconds)) is None:

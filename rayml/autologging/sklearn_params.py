@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from rayml.artifacts.record import type_name
@@ -49,7 +50,8 @@ def _shown(name: str, value: object) -> object:
         return plain_value(value)
     if isinstance(value, list | tuple | dict) and len(value) <= _ITEMS:
         return _shown_items(name, value)
-    called = getattr(value, "__qualname__", None)  # of a function or class
+    is_named = isinstance(value, type) or type(value) in (FunctionType, BuiltinFunctionType)
+    called = getattr(value, "__qualname__", None) if is_named else None
     size = f" of {len(value)}" if isinstance(value, list | tuple | dict) else ""
     return called if isinstance(called, str) else type_name(value) + size
 

@@ -818,6 +818,42 @@ def test_filters_of_warnings_go_to_other_processes(track: Any) -> None:
     assert "train/accuracy" in run.metrics
 
 
+def test_what_would_run_own_code_is_not_asked(
+    track: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+
+    class Asked(Ridge):  # type: ignore[misc]
+        def get_params(self, deep: bool = True) -> Any:
+            if deep:  # else a fit has asked
+                asked.append("parameters")
+            return super().get_params(deep)
+
+    class Delegating(BaseEstimator):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any) -> Delegating:
+            return self
+
+        def __getattr__(self, name: str) -> Any:
+            if not name.startswith("__"):  # copies and such
+                asked.append(name)
+            raise AttributeError(name)
+
+    class Rows(np.ndarray):  # type: ignore[type-arg]
+        def copy(self, *args: Any) -> Any:
+            asked.append("rows")
+            return super().copy(*args)
+
+    def train() -> None:
+        Asked().fit(X, AMOUNT)
+        Delegating().fit(X, AMOUNT)
+        Ridge().fit(X.view(Rows), AMOUNT)
+
+    run = track(train)
+    assert not asked
+    assert "train/rows" not in run.params
+    assert any("leaves a Delegating alone" in r.getMessage() for r in caplog.records)
+
+
 def test_plots_are_not_drawn_after_an_error(tmp_path: Path) -> None:
     def train() -> None:
         with rayml.start_run(store=tmp_path):
