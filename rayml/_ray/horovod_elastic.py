@@ -26,8 +26,9 @@ from rayml._ray.horovod import (
     tell_numbers,
 )
 from rayml._ray.members import LOOK_S, SETTLE_S, held_group, hire, locate
+from rayml.culprit import hang
 from rayml.memory import oom_kills
-from rayml.ranks import Rank
+from rayml.ranks import Rank, RankFailed
 from rayml.tracker.records import Problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
 
     from rayml._ray.members import Actor
-    from rayml.ranks import RankFailed
 
 # A worker that was lost is tried again after some 2 s, and after twice as long each time.
 _COOLDOWN_S = (1, 30)
@@ -250,6 +250,7 @@ class Crew:
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()
         waits = read_waits(self._server)
+        self._check_for_progress(waits, now)
         waits |= {_bundle(host): now - since for host, since in dict(self._driver.ready).items()}
         running = {_bundle(host): actor for host, actor in dict(self._actors).items()}
         for bundle in find_absent(waits, running, self._timeout_s) or ():
@@ -258,6 +259,16 @@ class Crew:
             if now - self._began.get(host, now) >= self._timeout_s:
                 self._hung.add(host)
                 ray.kill(running[bundle])
+
+    def _check_for_progress(self, waits: Mapping[int, float], now: float) -> None:
+        """Raise RankFailed if all wait, each in an operation of its own: a new one would too."""
+        began = {_bundle(host): self._began.get(host, now) for host in dict(self._actors)}
+        # One that is new did not wait as long: what is known is of the one in whose place it is.
+        waited = [min(waits.get(rank, 0.0), now - since) for rank, since in began.items()]
+        # After a loss they may all wait for another worker, which Horovod's driver ends in time.
+        patience_s = self._timeout_s * (2 if self._problems else 1)
+        if min(waited, default=0.0) >= patience_s:
+            raise RankFailed(hang([], began, self._timeout_s))
 
     def _disband(self) -> None:
         for actor in list(self._actors.values()):

@@ -588,6 +588,25 @@ def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) 
     assert run.result == 5
 
 
+def test_elastic_ranks_that_all_wait_for_something_else_end_the_job(submit: Submit) -> None:
+    def job() -> None:
+        import horovod.torch as hvd
+        import torch
+
+        hvd.init()
+
+        @hvd.elastic.run  # type: ignore[untyped-decorator]
+        def go_on(_: Any) -> None:
+            hvd.allreduce(torch.ones(1), name=f"total of {hvd.rank()}")
+
+        go_on(hvd.elastic.TorchState(step=0))
+
+    engine = rayml.Horovod(elastic=(1, 2), timeout_s=4)
+    run = submit(job, engine=engine, resources=HALF)
+    with pytest.raises(rayml.JobFailed, match="rank 0, 1 waited for 4 s in vain"):
+        run.wait(120)
+
+
 def test_a_rank_that_hangs_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd

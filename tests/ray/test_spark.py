@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import ray
+import requests
 from ray.util import list_named_actors, placement_group_table
 
 import rayml
 from rayml._ray import spark_scratch
+from tests.maven import jar
 from tests.ray.eventually import eventually
 from tests.ray.test_dask import add_up
 
@@ -304,6 +306,37 @@ def test_packages_are_loaded(submit: Submit, tmp_path: Path) -> None:
     engine = rayml.Spark(executors=1, conf=conf, packages=("org.example:made-up:1.0",))
     env = {"DEFAULT_ARTIFACT_REPOSITORY": (tmp_path / "maven").as_uri()}  # else Maven Central
     assert submit(job, engine=engine, resources=HALF, env=env).wait().result == [True, True]
+
+
+@pytest.fixture(scope="module")
+def s3_jars() -> str:
+    """With what Hadoop reads buckets, from Maven Central."""
+    try:
+        hadoop = jar("org.apache.hadoop", "hadoop-aws", "3.3.4")
+        amazon = jar("com.amazonaws", "aws-java-sdk-bundle", "1.12.262")
+    except requests.RequestException as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"Maven Central is out of reach: {exc}")
+    return f"{hadoop},{amazon}"
+
+
+def test_a_bucket_is_read_and_written_as_the_store_is(
+    submit: Submit, s3_store_uri: str, s3_jars: str
+) -> None:
+    def job(bucket: str, *, context: rayml.Context) -> list[Any]:
+        spark: Any = context.spark
+        spark.range(100, numPartitions=2).write.parquet(f"s3a://{bucket}/numbers")
+        frame = spark.read.parquet(f"s3://{bucket}/numbers")
+        context.log_dataset("numbers", frame)
+        return [frame.count(), spark.read.parquet(f"s3a://{bucket}/numbers").count()]
+
+    bucket = s3_store_uri.removeprefix("s3://")
+    engine = rayml.Spark(executors=1, conf={**QUICK, "spark.jars": s3_jars})
+    options: dict[str, Any] = {"store": f"{s3_store_uri}/runs", "resources": HALF}
+    run = submit(job, params={"bucket": bucket}, engine=engine, **options).wait()
+    assert run.result == [100, 100]
+    assert run.artifact("numbers").load().id.sum() == 4950
 
 
 @pytest.mark.parametrize(
