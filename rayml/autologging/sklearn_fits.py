@@ -27,7 +27,7 @@ from rayml.autologging.sklearn_copies import (
     with_own_seeds,
 )
 from rayml.autologging.sklearn_data import digest_of, example_of, is_known, schema_of, shape_of
-from rayml.autologging.sklearn_params import holds_secret, params_of
+from rayml.autologging.sklearn_params import holds_secret, is_verbose, params_of
 from rayml.autologging.sklearn_scores import Evaluation, evaluate
 
 if TYPE_CHECKING:
@@ -207,7 +207,9 @@ def _log_model(
     elif is_known(data) and (target is None or is_known(target)):
         evaluation = _score(context, fit, taken, data, target, group)
     if fit.is_kept:
-        _keep_model(context, fit, estimator, taken, None if evaluation is None else data)
+        # The example is predicted by the model as it is: one that prints would do so once more.
+        is_shown = evaluation is not None and not is_verbose(estimator)
+        _keep_model(context, fit, estimator, taken, data if is_shown else None)
         for task in charts_of(context, group, taken, evaluation):
             at_end(context, task)
 

@@ -29,6 +29,12 @@ def holds_secret(estimator: Any) -> bool:  # noqa: ANN401
     return any(MASK.decode() in str(shown) for shown in params_of(estimator).values())
 
 
+def is_verbose(estimator: Any) -> bool:  # noqa: ANN401
+    """Tell whether it, or a part of it, prints what it does."""
+    params = params_of(estimator).items()
+    return any(value for name, value in params if name.rpartition("__")[2] == "verbose")
+
+
 def is_secret(name: str, value: object) -> bool:
     """Tell whether a parameter is text that its name calls a secret, or an address with one."""
     if not isinstance(value, str) or not value:

@@ -1,9 +1,9 @@
-"""Automatic logging in jobs: it is on unless the call, the environment or the project says so."""
+"""Automatic logging in jobs: it is on where the call, the environment or the project says so."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def train(c: float) -> None:
 
 
 def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
-    run = submit(train, params={"c": 0.5}).wait()
+    run = submit(train, params={"c": 0.5}, autolog=True).wait()
     assert run.params["c"] == run.params["model/C"] == 0.5
     assert run.metrics["train/accuracy"] == 1.0
     assert run.artifact("model").predict(np.array([[40.0]])) == [True]
@@ -50,7 +50,7 @@ def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
 
 def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    run = submit("train.py").wait()
+    run = submit("train.py", autolog=True).wait()
     assert run.params["model/C"] == 0.5
     assert run.metrics["train/accuracy"] == run.metrics["labels/accuracy_score"] == 1.0
     assert "train/roc_curve" in run.artifacts
@@ -60,17 +60,22 @@ def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
 def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
     pytest.importorskip("matplotlib")
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    assert "train/plots/roc_curve" in submit("train.py").wait().artifacts
+    assert "train/plots/roc_curve" in submit("train.py", autolog=True).wait().artifacts
 
 
 def test_it_can_be_turned_off(submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    runs = [submit(train, params={"c": 0.5}, autolog=False), submit("train.py", autolog=False)]
-    monkeypatch.setenv("RAYML_AUTOLOG", "off")
-    runs.append(submit(train, params={"c": 0.5}))
+    runs = [submit(train, params={"c": 0.5}), submit("train.py")]
+    monkeypatch.setenv("RAYML_AUTOLOG", "on")
+    runs.append(submit(train, params={"c": 0.5}, autolog=False))
     for run in runs:
         assert (run.wait().metrics, run.artifacts) == ({}, {})
         assert "model/C" not in run.params
+
+
+def test_a_setting_turns_it_on(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYML_AUTOLOG", "on")
+    assert submit(train, params={"c": 0.5}).wait().params["model/C"] == 0.5
 
 
 def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
@@ -93,7 +98,7 @@ def test_a_class_that_travels_with_its_function(submit: Submit) -> None:
     def train_own() -> None:
         Own(alpha=3.0).fit([[0.0], [1.0]], [0.0, 1.0])
 
-    run = submit(train_own).wait()
+    run = submit(train_own, autolog=True).wait()
     assert (run.params["model/alpha"], "model-2/alpha" in run.params) == (3.0, False)
     assert str(run.params["model/class"]).endswith("Own")
 
@@ -108,6 +113,7 @@ def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
     pytest.importorskip("torch")
     half = rayml.Resources(cpus=0.5)
     engine = rayml.Torch(workers=2)
-    run = submit(train, params={"c": 0.5}, engine=engine, resources=half).wait()
+    options: dict[str, Any] = {"engine": engine, "resources": half, "autolog": True}
+    run = submit(train, params={"c": 0.5}, **options).wait()
     assert len(run.history("train/accuracy")) == 1
     assert "model-2" not in run.artifacts
