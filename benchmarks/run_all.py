@@ -31,6 +31,7 @@ SCRIPTS = (
     "cold_run",
     "log_metric",
     "artifacts",
+    "autolog",
     "planner",
     "tracker/acknowledgement",
     "tracker/ingest",

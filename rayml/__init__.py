@@ -4,6 +4,7 @@
     run.wait().metrics                                 what it logged
     rayml.context().log_metric("loss", 0.1)            inside the job
     with rayml.start_run() as context: ...             track code that was not submitted
+    rayml.autolog()                                    track code that never mentions rayml
     rayml.runs(), rayml.get_run(id)                    read back; only the store is needed
     rayml.load_model("rayml://models/churn@production")    what was registered
 
@@ -42,6 +43,7 @@ from rayml.errors import (
 if TYPE_CHECKING:
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
+    from rayml.autologging import autolog
     from rayml.database import sql
     from rayml.engine import Dask, Horovod, Spark, Torch
     from rayml.inputs import Input
@@ -78,6 +80,7 @@ _LAZY = {
     "Spark": "rayml.engine:Spark",
     "Torch": "rayml.engine:Torch",
     "artifact": "rayml.registry:artifact",
+    "autolog": "rayml.autologging:autolog",
     "context": "rayml.run_context:current_context",
     "experiments": "rayml.listing:experiments",
     "get_job_submission_client_cluster_info": (
@@ -127,6 +130,7 @@ __all__ = [
     "StoreUnreachable",
     "Torch",
     "artifact",
+    "autolog",
     "context",
     "experiments",
     "get_run",

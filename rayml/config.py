@@ -33,6 +33,9 @@ _MEMORY_UNITS = {
 }
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
+_WORDS = dict.fromkeys(("true", "on", "yes", "1"), True)
+_WORDS |= dict.fromkeys(("false", "off", "no", "0"), False)
+
 Failure = Literal["node_lost", "oom", "error"]
 
 
@@ -228,6 +231,24 @@ def setting(name: str, argument: str | None = None) -> str | None:
             f"setting {name!r} is {value!r} in the project's file; write it as a string"
         )
     return value
+
+
+def switch(name: str, argument: bool | None, *, default: bool) -> bool:  # noqa: FBT001 - as `setting`
+    """Return a setting that is on or off, from where `setting` takes others.
+
+    Raises:
+        SpecError: It is neither; the words are true, on, yes, 1 and false, off, no, 0.
+    """
+    value: object = argument
+    if value is None:
+        value = os.environ.get(f"RAYML_{name.upper()}") or None
+    if value is None:
+        value = _project_settings(project_root()).get(name, default)
+    if isinstance(value, bool):
+        return value
+    if (word := str(value).lower()) in _WORDS:
+        return _WORDS[word]
+    raise SpecError(f"setting {name!r} is {value!r}, neither on nor off; give true or false")
 
 
 def settings_files() -> list[Path]:

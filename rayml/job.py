@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cloudpickle
 import msgspec
 
-from rayml.config import Resources, Retry, setting
+from rayml.config import Resources, Retry, setting, switch
 from rayml.engine import resize_for
 from rayml.engines.led import resources_to_borrow
 from rayml.engines.tables import carry, settle
@@ -78,6 +78,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     retry: Retry | None = None,
     timeout_s: float | None = None,
     start_timeout_s: float | None = None,
+    autolog: bool | None = None,
     cluster: str | None = None,
     image: str | None = None,
     store: str | Path | Store | None = None,
@@ -112,6 +113,8 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         retry: What to do when an attempt fails; by default there is only one.
         timeout_s: Seconds that one attempt may run.
         start_timeout_s: Seconds that it may wait for a place to run.
+        autolog: Log what training code does that never mentions rayml, see `rayml.autolog`; False
+            unless `RAYML_AUTOLOG` or the project says otherwise.
         cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this
             machine,
             else a new one; `"local"` always starts one; `"ray://host:port"`; `"http://host:8265"`
@@ -149,6 +152,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         retry=retry,
         timeout_s=_check_time("timeout_s", timeout_s),
         start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
+        autolog=switch("autolog", autolog, default=False),
         cluster=setting("cluster", cluster),
         image=image,
         borrows=borrow,

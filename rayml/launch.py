@@ -11,15 +11,79 @@ from __future__ import annotations
 import builtins
 import os
 import sys
+from _thread import get_ident
 from contextlib import nullcontext, suppress
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+# What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
+AUTOLOG = "RAYML_AUTOLOG"
+_FRAMEWORKS = ("sklearn.base",)
+
+
+class ImportWatch:
+    """Calls a function once a module is imported, until it is stopped; it imports nothing itself.
+
+    It is here because a script's process must not load rayml for it. There, this file is run and
+    not imported, and `rayml.autolog` has another class of this name: both pass over each other.
+    """
+
+    rayml_watches = True
+
+    def __init__(self, module: str, then: Callable[[], None]) -> None:
+        self._module = module
+        self._then = then
+        self._finding: set[int] = set()
+        sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        with suppress(ValueError):
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the module as the others do, and have its execution end with the call."""
+        thread = get_ident()
+        if name != self._module or thread in self._finding:  # another one has come round to here
+            return None
+        others = [finder for finder in sys.meta_path if not hasattr(finder, "rayml_watches")]
+        finds = [finder.find_spec for finder in others if hasattr(finder, "find_spec")]
+        self._finding.add(thread)
+        try:
+            spec = next((found for find in finds if (found := find(name, path, target))), None)
+        finally:
+            self._finding.discard(thread)
+        if spec is not None and hasattr(spec.loader, "__dict__"):
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader: Any) -> None:  # noqa: ANN401 - whatever kind it is
+        """Have the loader tell; it stays the module's own, which others look at and wrap."""
+        if isinstance(loader, type) or not hasattr(loader, "exec_module"):
+            return
+        execute = loader.exec_module
+
+        def execute_and_tell(module: ModuleType) -> None:
+            execute(module)
+            if module.__name__ != self._module:  # a loader of several modules
+                return
+            if vars(loader).get("exec_module") is execute_and_tell:
+                del loader.exec_module
+            if self in sys.meta_path:
+                self.stop()
+                self._then()
+
+        with suppress(AttributeError, TypeError):  # a loader that takes no other method
+            loader.exec_module = execute_and_tell
 
 
 def main(around: AbstractContextManager[None] | None = None) -> None:
@@ -28,6 +92,9 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
     script, process = sys.argv[0], os.getpid()
     if not sys.flags.safe_path:  # there, Python puts no folder in front
         sys.path[0] = str(Path(script).resolve().parent)
+    if os.environ.get(AUTOLOG) == "1":
+        for module in _FRAMEWORKS:
+            ImportWatch(module, lambda: _log_automatically(process))
     try:
         with around or nullcontext():
             _run(script)
@@ -36,6 +103,15 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
             _tell(exc, Path(script).name, Path(file))
         _show_own_frames_no_more()
         raise
+
+
+def _log_automatically(process: int) -> None:
+    if os.getpid() != process:  # a child that the script has forked
+        return
+    with suppress(Exception):  # the script goes on, whatever is wrong with it
+        from rayml.autologging import autolog  # noqa: PLC0415 - see above
+
+        autolog()
 
 
 def _run(script: str) -> None:

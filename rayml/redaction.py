@@ -23,6 +23,24 @@ _LEAST_SHOWN = 4
 # What rayml itself put there; a short secret may turn up in a digest by chance.
 _OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state", "long", "long_params"})
 
+_SECRET_WORDS = frozenset(
+    {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret"}
+)
+_SECRET_ENDS = ("access_key", "api_key", "auth", "private_key", "secret_key", "token")
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether something that is called so is a secret.
+
+    >>> [is_secret_name(name) for name in ("api_key", "hf_token", "DB_PASSWORD")]
+    [True, True, True]
+    >>> [is_secret_name(name) for name in ("token_pattern", "tokenizer", "key")]
+    [False, False, False]
+    """
+    lower = name.lower()
+    is_ended = any(lower == end or lower.endswith(f"_{end}") for end in _SECRET_ENDS)
+    return is_ended or not _SECRET_WORDS.isdisjoint(lower.split("_"))
+
 
 class Redactor:
     """Replaces secret values in bytes, also in the forms that `repr` and JSON give them.

@@ -74,6 +74,7 @@ class Context:
         self._store = store
         self._pid = os.getpid()
         self._spark: SparkSession | None = None
+        self._names: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<rayml.Context of run {self.run_id}, attempt {self.attempt}>"
@@ -358,6 +359,10 @@ class Context:
 
         return self._log(refer_to(name, uri))
 
+    def has_logged(self, name: str) -> bool:
+        """Tell whether this process has logged an artifact of that name to the run."""
+        return name in self._names
+
     def flush(self, timeout_s: float = 30.0) -> None:
         """Return once everything that was logged so far is durable.
 
@@ -405,6 +410,7 @@ class Context:
         record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
         logged = Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
         self._sender().add(logged)
+        self._names.add(record.name)
         return Artifact(record, self._store)
 
 

@@ -27,12 +27,15 @@ import cloudpickle
 import msgspec
 
 from rayml import engines, processes
+from rayml.autologging import autolog, watching
+from rayml.autologging.ending import finish
 from rayml.code import unpack_folder
 from rayml.engine import has_ranks
 from rayml.engines.led import name_secrets, open_given
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
+from rayml.launch import AUTOLOG
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.mlflow_uri import tracking_uri
 from rayml.problem import describe_exception, redacted
@@ -244,10 +247,14 @@ class _Attempt:
         spec = order.spec
         with ExitStack() as stack:
             stack.enter_context(_process_state(order))
+            stack.enter_context(watching(wanted=spec.autolog))
             loaded = _load_payload(payload)
+            if spec.autolog:  # classes in the payload got their methods after they were made
+                autolog()
             context = self._context(loaded)
             stack.callback(leave, context)
             enter(context)
+            stack.push(lambda _kind, exc, _trace: finish(context, failed=exc is not None))
             relay = Relay(self._order.transport, context.for_children())
             stack.callback(relay.close)
             os.environ[VARIABLE] = relay.address
@@ -366,7 +373,7 @@ def _process_state(order: Order) -> Iterator[None]:
 
 def _script_environment(order: Order) -> dict[str, str]:
     address = {"RAY_ADDRESS": order.ray_address} if order.ray_address else {}
-    return {**os.environ, **address}
+    return {**os.environ, **address, AUTOLOG: "1" if order.spec.autolog else "0"}
 
 
 def _point_mlflow_here(store: Store) -> None:

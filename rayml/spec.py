@@ -80,6 +80,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         image: The container image of its workers; None for the cluster's own.
         borrows: It runs on the workers of the run that has submitted it.
         changes: The JSON patch by which its RayCluster would change: only of a dry run.
+        autolog: What its training code does is logged without that it says so.
         priority: Of its priority class: of two that wait for workers, the higher comes first.
     """
 
@@ -108,6 +109,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     image: str | None = None
     priority: int = 0
     borrows: bool = False
+    autolog: bool = False
     changes: list[dict[str, Any]] = []
     long_params: dict[str, str] = {}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from rayml.autologging.ending import finish
 from rayml.config import setting
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
@@ -100,8 +101,11 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
         problem = None if _is_success(exc) else describe_exception(exc)
         raise
     finally:
-        leave(context)
-        _finish(context, producer, problem)
+        try:
+            finish(context, failed=problem is not None)
+        finally:  # it may be interrupted
+            leave(context)
+            _finish(context, producer, problem)
 
 
 def _is_success(exc: BaseException) -> bool:

@@ -89,6 +89,7 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "retry": msgspec.to_builtins(spec.retry),
         "timeout_s": spec.timeout_s,
         "start_timeout_s": spec.start_timeout_s,
+        "autolog": spec.autolog,
         "origin": msgspec.to_builtins(spec.origin),
     }
 

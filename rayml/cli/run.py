@@ -121,6 +121,10 @@ def run(  # noqa: PLR0913 - one for each option
     start_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds it may wait for a place to run.")
     ] = None,
+    autolog: Annotated[
+        bool | None,
+        typer.Option("--autolog/--no-autolog", help="Log what training code does by itself."),
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -164,6 +168,7 @@ def run(  # noqa: PLR0913 - one for each option
         "retry": Retry(attempts=attempts) if attempts != 1 else None,
         "timeout_s": timeout_s,
         "start_timeout_s": start_timeout_s,
+        "autolog": autolog,
         "cluster": cluster,
         "store": store,
     }

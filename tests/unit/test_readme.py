@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import rayml
+from rayml import autologging
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -55,6 +57,19 @@ def test_a_model_is_logged_and_predicts_as_shown(
     shown = capsys.readouterr().out.splitlines()[-2:]
     assert "{'name': 'distance', 'dtype': 'int64', 'shape': [None]}" in shown[0]
     assert re.fullmatch(r"\[[01]( [01]){3}\]", shown[1])
+
+
+def test_training_code_is_tracked_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    try:
+        (tmp_path / "shown.py").write_text(block("What it logs"))  # names are read in the source
+        runpy.run_path(str(tmp_path / "shown.py"))
+    finally:
+        autologging.stop()
+    assert re.fullmatch(r"2\.0 (\d\.\d+) \1\n", capsys.readouterr().out)
 
 
 def test_a_model_is_registered_and_loaded_as_shown(

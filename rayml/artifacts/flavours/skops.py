@@ -9,6 +9,9 @@ program.
 from __future__ import annotations
 
 import importlib
+import sys
+from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.flavours import lightgbm, xgboost
@@ -17,11 +20,15 @@ from rayml.artifacts.record import is_a
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rayml.artifacts.flavours import StoredModel
 
 _FILE = "model.skops"
+_ARRAY_LIBRARIES = frozenset(
+    f"sklearn.externals.array_api_compat.{name}" for name in ("cupy", "dask", "jax", "torch")
+)
 _CLASSES_OF = "sklearn."
 _NOT_CLASSES_OF = ("sklearn.datasets.", "sklearn.externals.", "sklearn.utils._testing.")
 # Outside of scikit-learn's classes, what its fitted estimators and their usual parameters are made
@@ -62,7 +69,8 @@ def fits(model: object) -> bool:
 
 def save(model: Any, folder: Path, _example: object) -> dict[str, object]:  # noqa: ANN401
     """Write one file, and note which types in it a reader has to trust."""
-    import skops.io  # noqa: PLC0415 - an extra
+    with _without_array_libraries():
+        import skops.io  # noqa: PLC0415 - an extra
 
     skops.io.dump(model, folder / _FILE)
     found = skops.io.get_untrusted_types(file=folder / _FILE)
@@ -79,7 +87,8 @@ def load(stored: StoredModel) -> Any:  # noqa: ANN401
     Raises:
         SpecError: It has types of others, and no trust.
     """
-    import skops.io  # noqa: PLC0415 - an extra
+    with _without_array_libraries():
+        import skops.io  # noqa: PLC0415 - an extra
 
     path = stored.folder / _FILE
     found = skops.io.get_untrusted_types(file=path)
@@ -89,6 +98,29 @@ def load(stored: StoredModel) -> Any:  # noqa: ANN401
             f"{', '.join(unknown)}; load(trusted=True) if you trust whoever logged it"
         )
     return skops.io.load(path, trusted=found)
+
+
+class _Refusal:
+    """Finds that what a thread looks for is not there."""
+
+    def __init__(self) -> None:
+        self._thread = get_ident()
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Refuse scikit-learn's ways to other libraries' arrays."""
+        if get_ident() == self._thread and name in _ARRAY_LIBRARIES:
+            raise ModuleNotFoundError(f"{name} is not needed to write a model", name=name)
+
+
+@contextmanager
+def _without_array_libraries() -> Iterator[None]:
+    """Let skops not load PyTorch and Dask: it imports whatever is a part of scikit-learn."""
+    refusal: Any = _Refusal()
+    sys.meta_path.insert(0, refusal)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(refusal)
 
 
 def predict(model: Any, data: Any) -> Any:  # noqa: ANN401

@@ -1,0 +1,209 @@
+"""Tables and plots of a fit: confusion matrix, curves, importances of features, trials.
+
+A plot shows its table; without matplotlib there are the tables alone.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from rayml.artifacts.record import json_safe
+from rayml.autologging.ending import Task
+from rayml.autologging.sklearn_params import is_secret
+from rayml.redaction import MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rayml.autologging.sklearn_copies import Snapshot
+    from rayml.autologging.sklearn_scores import Evaluation
+    from rayml.run_context import Context
+
+_CLASSES = 100  # of a confusion matrix
+_CURVES = 20
+_POINTS = 500
+_IMPORTANCES = 1000
+_DRAWN_IMPORTANCES = 30
+
+
+def charts_of(
+    context: Context, group: str, taken: Snapshot, evaluation: Evaluation | None
+) -> Iterator[Task]:
+    """Return what is to be done at the run's end for each table that applies to the model."""
+    tables: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], None]]] = {}
+    if not taken.has_own_code:
+        tables["feature_importance"] = (lambda: _importances(taken.restore()), _draw_importances)
+    if evaluation is not None and 2 <= len(evaluation.classes) <= _CLASSES:
+        tables["confusion_matrix"] = (lambda: _confusion(evaluation), _draw_confusion)
+        if evaluation.certainty is not None and len(evaluation.classes) <= _CURVES:
+            tables["roc_curve"] = (lambda: _curves(evaluation, _roc), _draw_curves)
+            tables["precision_recall_curve"] = (
+                lambda: _curves(evaluation, _precision),
+                _draw_curves,
+            )
+    for name, (compute, draw) in tables.items():
+        chart = _Chart(context, group, name)
+        yield Task(f"the table {group}/{name}", partial(chart.log, compute))
+        yield Task(f"the plot {group}/{name}", partial(chart.plot, draw), is_plot=True)
+
+
+class _Chart:
+    """A table, and its plot if there is one."""
+
+    def __init__(self, context: Context, group: str, name: str) -> None:
+        self._context = context
+        self._group = group
+        self._name = name
+        self._table: dict[str, Any] | None = None
+
+    def log(self, compute: Callable[[], Any]) -> None:
+        """Log the table."""
+        if (table := compute()) is not None:
+            self._context.log_table(f"{self._group}/{self._name}", table)
+            self._table = table
+
+    def plot(self, draw: Callable[[Any, Any], None]) -> None:
+        """Draw what was logged."""
+        if self._table is None or find_spec("matplotlib") is None:
+            return
+        # Not pyplot, which has state that belongs to the user.
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(f"{self._group}: {self._name.replace('_', ' ')}")
+        draw(axes, self._table)
+        self._context.log_plot(f"{self._group}/plots/{self._name}", figure)
+
+
+def trials_of(search: Any) -> dict[str, list[Any]]:  # noqa: ANN401
+    """Return what a search has tried, as columns."""
+    return {
+        name: _cells(name, values)
+        for name, values in search.cv_results_.items()
+        if name != "params"
+    }
+
+
+def _cells(name: str, values: Any) -> list[Any]:  # noqa: ANN401
+    """Return a column of one type; what a trial does not have is None."""
+    cells = [json_safe(value) for value in values.tolist()]
+    if any(is_secret(name, cell) for cell in cells):
+        return [MASK.decode()] * len(cells)
+    if len({type(cell) for cell in cells if cell is not None}) <= 1:
+        return cells
+    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+
+
+def _confusion(evaluation: Evaluation) -> dict[str, Any]:
+    from sklearn.metrics import confusion_matrix  # noqa: PLC0415 - is imported already
+
+    classes = evaluation.classes
+    counts = confusion_matrix(evaluation.target, evaluation.predicted, labels=classes)
+    words = [str(name) for name in classes]
+    columns = {f"predicted {word}": counts[:, place] for place, word in enumerate(words)}
+    return {"actual": words, **columns}
+
+
+def _draw_confusion(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
+
+    words, *columns = table.values()
+    counts = np.column_stack(columns)
+    axes.imshow(counts, cmap="Blues")
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_xticks(range(len(words)), words, rotation=45)
+    axes.set_yticks(range(len(words)), words)
+    if len(words) <= _CURVES:
+        for (row, column), value in np.ndenumerate(counts):
+            dark = value > counts.max() / 2
+            axes.text(column, row, value, ha="center", color="white" if dark else "black")
+
+
+def _curves(evaluation: Evaluation, curve: Callable[[Any, Any], Iterable[Any]]) -> Any:  # noqa: ANN401
+    """Return the points of each class's curve against the rest; of two classes, the second's."""
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
+
+    target = np.asarray(evaluation.target).ravel()
+    classes = evaluation.classes[-evaluation.certainty.shape[1] :]
+    parts: list[tuple[Any, ...]] = []
+    for place, name in enumerate(classes):
+        is_it = target == name
+        if 0 < is_it.sum() < len(is_it):
+            x, y = _thinned(*curve(is_it, evaluation.certainty[:, place]))
+            parts.append(([str(name)] * len(x), x, y))
+    if not parts:
+        return None
+    labels = ("false positives", "true positives") if curve is _roc else ("recall", "precision")
+    return {
+        name: np.concatenate(values)
+        for name, values in zip(("class", *labels), zip(*parts, strict=True), strict=True)
+    }
+
+
+def _roc(is_it: Any, certainty: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    from sklearn.metrics import roc_curve  # noqa: PLC0415
+
+    false_positives, true_positives, _ = roc_curve(is_it, certainty)
+    return false_positives, true_positives
+
+
+def _precision(is_it: Any, certainty: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    from sklearn.metrics import precision_recall_curve  # noqa: PLC0415
+
+    precision, recall, _ = precision_recall_curve(is_it, certainty)
+    return recall, precision
+
+
+def _thinned(x: Any, y: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    import numpy as np  # noqa: PLC0415
+
+    if len(x) <= _POINTS:
+        return x, y
+    chosen = np.linspace(0, len(x) - 1, _POINTS).astype(int)  # both ends are among them
+    return x[chosen], y[chosen]
+
+
+def _draw_curves(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    (_, names), (x_label, x), (y_label, y) = table.items()
+    for name in dict.fromkeys(names.tolist()):
+        axes.plot(x[names == name], y[names == name], label=name)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.legend()
+
+
+def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    """Return the most important features; of coefficients, by their mean size over the classes."""
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
+
+    final = model[-1] if hasattr(model, "named_steps") else model
+    values = getattr(final, "feature_importances_", None)
+    if values is None:
+        values = getattr(final, "coef_", None)
+        if not isinstance(values, np.ndarray):
+            return None
+        values = np.abs(np.atleast_2d(values)).mean(axis=0)
+    names = _feature_names(model, final, len(values))
+    order = np.argsort(-values, kind="stable")[:_IMPORTANCES]
+    return {"feature": [names[place] for place in order], "importance": values[order]}
+
+
+def _feature_names(model: Any, final: Any, features: int) -> list[str]:  # noqa: ANN401
+    names = getattr(final, "feature_names_in_", None)
+    if names is None and final is not model:
+        with suppress(AttributeError, ValueError):  # a step does not tell them
+            names = model[:-1].get_feature_names_out()
+    if names is None or len(names) != features:
+        return [f"x{place}" for place in range(features)]
+    return [str(name) for name in names]
+
+
+def _draw_importances(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    names, values = table["feature"][:_DRAWN_IMPORTANCES], table["importance"]
+    axes.barh(range(len(names)), values[: len(names)][::-1])
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set(xlabel="importance")

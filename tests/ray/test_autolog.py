@@ -1,0 +1,119 @@
+"""Automatic logging in jobs: it is on where the call, the environment or the project says so."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import rayml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.ray.conftest import Submit
+
+pytest.importorskip("sklearn")
+
+pytestmark = pytest.mark.ray
+
+SCRIPT = """
+    import sys
+    assert "rayml" not in sys.modules
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score
+
+    rows = np.arange(40.0).reshape(-1, 1)
+    labels = (rows[:, 0] > 20).astype(int)
+    model = LogisticRegression(C=0.5).fit(rows, labels)
+    accuracy_score(labels, model.predict(rows))
+"""
+AUTOLOG = "import rayml; rayml.autolog()"
+
+
+def train(c: float) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.arange(40.0).reshape(-1, 1)
+    LogisticRegression(C=c).fit(rows, rows[:, 0] > 20)
+
+
+def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
+    run = submit(train, params={"c": 0.5}, autolog=True).wait()
+    assert run.params["c"] == run.params["model/C"] == 0.5
+    assert run.metrics["train/accuracy"] == 1.0
+    assert run.artifact("model").predict(np.array([[40.0]])) == [True]
+
+
+def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    run = submit("train.py", autolog=True).wait()
+    assert run.params["model/C"] == 0.5
+    assert run.metrics["train/accuracy"] == run.metrics["labels/accuracy_score"] == 1.0
+    assert "train/roc_curve" in run.artifacts
+    assert run.artifact("model").load().C == 0.5
+
+
+def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    assert "train/plots/roc_curve" in submit("train.py", autolog=True).wait().artifacts
+
+
+def test_it_can_be_turned_off(submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (work / "train.py").write_text(textwrap.dedent(SCRIPT))
+    runs = [submit(train, params={"c": 0.5}), submit("train.py")]
+    monkeypatch.setenv("RAYML_AUTOLOG", "on")
+    runs.append(submit(train, params={"c": 0.5}, autolog=False))
+    for run in runs:
+        assert (run.wait().metrics, run.artifacts) == ({}, {})
+        assert "model/C" not in run.params
+
+
+def test_a_setting_turns_it_on(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYML_AUTOLOG", "on")
+    assert submit(train, params={"c": 0.5}).wait().params["model/C"] == 0.5
+
+
+def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
+    def train_with_it() -> None:
+        rayml.autolog("sklearn")
+        train(2.0)
+
+    assert submit(train_with_it, autolog=False).wait().params["model/C"] == 2.0
+    run = submit(train, params={"c": 0.5}, autolog=False).wait()
+    assert run.metrics == {}
+
+
+def test_a_class_that_travels_with_its_function(submit: Submit) -> None:
+    from sklearn.linear_model import Ridge
+
+    class Own(Ridge):  # type: ignore[misc]
+        def fit(self, X: object, y: object) -> object:
+            return super().fit(X, y)
+
+    def train_own() -> None:
+        Own(alpha=3.0).fit([[0.0], [1.0]], [0.0, 1.0])
+
+    run = submit(train_own, autolog=True).wait()
+    assert (run.params["model/alpha"], "model-2/alpha" in run.params) == (3.0, False)
+    assert str(run.params["model/class"]).endswith("Own")
+
+
+def test_a_script_that_turns_it_on_itself(submit: Submit, work: Path) -> None:
+    code = textwrap.dedent(SCRIPT).replace('assert "rayml" not in sys.modules', AUTOLOG)
+    (work / "train.py").write_text(code)
+    assert submit("train.py").wait().params["model/C"] == 0.5
+
+
+def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
+    pytest.importorskip("torch")
+    half = rayml.Resources(cpus=0.5)
+    engine = rayml.Torch(workers=2)
+    options: dict[str, Any] = {"engine": engine, "resources": half, "autolog": True}
+    run = submit(train, params={"c": 0.5}, **options).wait()
+    assert len(run.history("train/accuracy")) == 1
+    assert "model-2" not in run.artifacts
