@@ -382,15 +382,19 @@ def test_a_secret_that_looks_like_rayml_s_own_words_breaks_nothing(
 
 
 def test_the_shard_is_left_in_good_order(store: Folder) -> None:
+    before = set(threading.enumerate())
     loop = LoopTransport(Tracker(store, "s", OWNER))
     producer = Producer(loop, "r1", 1)
     producer.record(submitted())
     assert live_shards(store) == ["s"]
 
     producer.record(ended())
+    started = set(threading.enumerate()) - before
+    assert "rayml-tracker" in {thread.name for thread in started}
+
     loop.close()
     assert live_shards(store) == []
-    assert "rayml-tracker" not in {thread.name for thread in threading.enumerate()}
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_random_values_come_back_bit_by_bit(store: Folder, transport: LoopTransport) -> None:
