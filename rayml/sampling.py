@@ -120,6 +120,7 @@ class Usage:
     at: float
     own: resource.struct_rusage
     children: resource.struct_rusage
+    peak: int
     is_fresh: bool = False
 
     @classmethod
@@ -131,7 +132,7 @@ class Usage:
         """
         is_fresh = forget_peak and _forget_peak()
         own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return cls(time.monotonic(), own, children, is_fresh)
+        return cls(time.monotonic(), own, children, _own_peak(), is_fresh)
 
     def used(self, run: str, attempt: int, rank: int = 0) -> Used:
         """Return the record of what was taken since."""
@@ -153,12 +154,21 @@ class Usage:
 
     def _peak(self, now: Usage) -> int:
         """Return the most bytes that one process had since; 0 if that may be from before."""
-        own, children = now.own.ru_maxrss, now.children.ru_maxrss
-        is_new = self.is_fresh or own > self.own.ru_maxrss
+        own, children = now.peak, now.children.ru_maxrss
+        is_new = self.is_fresh or own > self.peak
         if now.children.ru_minflt == self.children.ru_minflt:  # no child has ended since
             return own * 1024 * is_new
         peak, is_old = max((own, not is_new), (children, children <= self.children.ru_maxrss))
         return 0 if is_old else peak * 1024
+
+
+def _own_peak() -> int:
+    """Return the most KiB that this process had; `ru_maxrss` may be those of its parent."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+        return int(status.partition(b"VmHWM:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _forget_peak() -> bool:
