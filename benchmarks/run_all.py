@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parent
 SCRIPTS = (
     "import_time",
     "warm_submit",
+    "sampler",
     "cold_run",
     "log_metric",
     "artifacts",

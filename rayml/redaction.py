@@ -21,7 +21,9 @@ _ELLIPSES = (b"...", "…".encode(), b"\\u2026")
 _ELLIPSIS = re.compile(rb"(?<!\.)" + b"|".join(map(re.escape, _ELLIPSES)))
 _LEAST_SHOWN = 4
 # What rayml itself put there; a short secret may turn up in a digest by chance.
-_OWN_FIELDS = frozenset({"run", "digest", "kind", "format", "state", "long", "long_params"})
+_OWN_FIELDS = frozenset(
+    {"run", "digest", "kind", "format", "state", "long", "long_params", "packages"}
+)
 
 _SECRET_WORDS = frozenset(
     {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret"}

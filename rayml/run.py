@@ -13,6 +13,7 @@ from rayml.logs import LogReader, follow
 from rayml.notebook import render_run
 from rayml.result import decode_result
 from rayml.run_list import RunList
+from rayml.store import read_blob
 from rayml.tracker.catalog import open_catalog
 from rayml.tracker.changes import NO_EDITS, RunEdited, RunsArchived, RunsDeleted
 from rayml.tracker.edits import change_runs, edited, read_edited
@@ -148,6 +149,20 @@ class Run:
         return record.params | {
             n: load_long(d, self._store) for n, d in record.long_params.items()
         }
+
+    @property
+    def packages(self) -> str:
+        """What was installed where it runs, a line each: `requirements` for another job.
+
+        Empty if it has not begun. Of several ranks, it is the first one's.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        started = self._record().started
+        if started is None or not started.packages:
+            return ""
+        return b"".join(read_blob(self._store, started.packages)).decode()
 
     @property
     def inputs(self) -> dict[str, InputRecord]:

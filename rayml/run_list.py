@@ -78,7 +78,7 @@ def flatten(name: str, value: object) -> Iterator[tuple[str, object]]:
 def _values(record: RunRecord) -> Iterator[tuple[str, object]]:
     for name, value in record.params.items():
         yield from flatten(f"params.{name}", value)
-    for name in record.series:
+    for name in record.own_metrics:
         yield f"metrics.{name}", record.metric(name, "last")
 
 
@@ -106,7 +106,7 @@ def _row(record: RunRecord) -> dict[str, object]:
         "ended_at": _utc(record.ended_at),
     }
     row |= {f"params.{name}": value for name, value in record.params.items()}
-    row |= {f"metrics.{name}": record.metric(name, "last") for name in record.series}
+    row |= {f"metrics.{name}": record.metric(name, "last") for name in record.own_metrics}
     return row | {f"labels.{name}": value for name, value in record.labels.items()}
 
 

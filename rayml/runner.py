@@ -35,6 +35,7 @@ from rayml.engines.led import name_secrets, open_given
 from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
+from rayml.installed import keep_installed
 from rayml.launch import AUTOLOG
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.mlflow_uri import tracking_uri
@@ -43,10 +44,11 @@ from rayml.ranks import Rank, RankFailed
 from rayml.redaction import Redactor
 from rayml.result import encode_result, result_metrics
 from rayml.run_context import Context, enter, leave
+from rayml.sampling import Usage, sampling
 from rayml.script import ScriptFailed, run_script
 from rayml.tracker.client import Client, Producer
 from rayml.tracker.reader import find_artifact
-from rayml.tracker.records import Problem, Result, Started
+from rayml.tracker.records import Problem, Result, Started, Used
 from rayml.tracker.relay import VARIABLE, Relay
 
 if TYPE_CHECKING:
@@ -113,10 +115,15 @@ class Order:
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended."""
+    """How an attempt ended.
+
+    Attributes:
+        used: What it took; a rank records that itself.
+    """
 
     problem: Problem | None = None
     result: Result | None = None
+    used: Used | None = None
 
 
 def execute(order: Order, payload: bytes, node: str = "") -> tuple[bytes, bool]:
@@ -193,15 +200,24 @@ class _Attempt:
         order, run, rank = self._order, self._spec.run, self._rank.rank
         shipper = LogShipper(order.store, run, order.attempt, self._redactor, rank)
         capture = Capture(shipper, self._output)
+        usage = Usage.begin(forget_peak=True)
         capture.start()
         try:
             self._tell_of_loss()
             self._client.add(self._started(), urgent=True)
-            outcome = self._run_user_code(payload)
+            with sampling(self._client, self._spec.submitted_at):
+                outcome = self._run_user_code(payload)
         finally:
             self.killed_children = processes.kill_children()
             capture.stop()
-        return self._make_durable(outcome, capture)
+        return self._make_durable(self._with_used(outcome, usage), capture)
+
+    def _with_used(self, outcome: Outcome, usage: Usage) -> Outcome:
+        used = usage.used(self._spec.run, self._order.attempt, self._rank.now().rank)
+        if self._spec.engine is None:  # recorded with the end: a write of its own would take time
+            return msgspec.structs.replace(outcome, used=used)
+        self._client.add(used)
+        return outcome
 
     def _tell_of_loss(self) -> None:
         if lost := self._rank.lost:
@@ -217,6 +233,7 @@ class _Attempt:
             node=self._rank.node,
             host=socket.gethostname(),
             pid=os.getpid(),
+            packages=keep_installed(self._order.store),
         )
 
     def _run_user_code(self, payload: bytes) -> Outcome:
@@ -292,7 +309,8 @@ class _Attempt:
             capture.finish()
         except (StoreError, JournalFenced, SpecError) as exc:
             message = f"the code ended, but not all that it logged could be stored: {exc}"
-            return Outcome(problem=outcome.problem or Problem(kind="store", message=message))
+            problem = outcome.problem or Problem(kind="store", message=message)
+            return Outcome(problem=problem, used=outcome.used)
         return outcome
 
 

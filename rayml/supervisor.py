@@ -36,6 +36,7 @@ from rayml.tracker.records import (
     Retrying,
     Started,
     Submitted,
+    Used,
     Waiting,
 )
 
@@ -132,6 +133,7 @@ class Supervisor(threading.Thread):
         self._watch: Future[Any] | None = None
         self.ended: Ended | None = None
         self.failure: RaymlError | None = None
+        self._used: list[Used] = []
         self._over = threading.Event()
         if attempt == 1:
             self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
@@ -173,6 +175,7 @@ class Supervisor(threading.Thread):
         attempt = self._first_attempt
         while True:
             outcome = self._attempt(attempt)
+            self._used = [] if outcome.used is None else [outcome.used]
             problem = outcome.problem
             if problem is None:
                 return self._ended("succeeded", attempt, outcome)
@@ -408,6 +411,7 @@ class Supervisor(threading.Thread):
 
     def _record_retry(self, attempt: int, decision: policy.TryAgain, problem: Problem) -> None:
         self._producer.record(
+            *self._used,
             Retrying(
                 run=self._spec.run,
                 time=time.time(),
@@ -415,8 +419,9 @@ class Supervisor(threading.Thread):
                 delay_s=decision.delay_s,
                 reason=f"{decision.reason}; the next one starts in {decision.delay_s:g} s",
                 problem=problem,
-            )
+            ),
         )
+        self._used = []
         self._producer.attempt = attempt + 1  # the tracker takes nothing from the old one now
 
     def _is_cancelled_within(self, delay_s: float) -> bool:
@@ -433,7 +438,7 @@ class Supervisor(threading.Thread):
             self._end_without_ray(ended.problem or RAY_DIED)
             return
         try:
-            self._producer.record(ended)
+            self._producer.record(*self._used, ended)
         except JournalFenced:
             return  # someone else has closed this run
         self.ended = ended

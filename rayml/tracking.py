@@ -13,9 +13,11 @@ import psutil
 
 from rayml.autologging.ending import finish
 from rayml.config import setting
+from rayml.installed import keep_installed
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
 from rayml.run_context import Context, enter, find_context, leave
+from rayml.sampling import Usage, sampling
 from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
 from rayml.tracker.client import Client, Producer
@@ -71,12 +73,12 @@ def start_run(
         spec = msgspec.structs.replace(spec, parent=find_edited(opened, parent).spec.run)
     with own_transport(opened) as transport:
         producer = Producer(transport, spec.run, 1)
-        _begin(producer, spec)
+        _begin(producer, spec, opened)
         context = Context(Client(producer), producer, opened, params or {}, {})
-        yield from _track(context, producer)
+        yield from _track(context, producer, spec.submitted_at)
 
 
-def _begin(producer: Producer, spec: Spec) -> None:
+def _begin(producer: Producer, spec: Spec, store: Store) -> None:
     process = psutil.Process()
     now = time.time()
     producer.record(
@@ -88,15 +90,18 @@ def _begin(producer: Producer, spec: Spec) -> None:
             node="",
             host=socket.gethostname(),
             pid=process.pid,
+            packages=keep_installed(store),
         ),
     )
 
 
-def _track(context: Context, producer: Producer) -> Iterator[Context]:
+def _track(context: Context, producer: Producer, submitted_at: float) -> Iterator[Context]:
     enter(context)
+    usage = Usage.begin()
     problem = None
     try:
-        yield context
+        with sampling(context.client, submitted_at):
+            yield context
     except BaseException as exc:
         problem = None if _is_success(exc) else describe_exception(exc)
         raise
@@ -105,21 +110,23 @@ def _track(context: Context, producer: Producer) -> Iterator[Context]:
             finish(context, failed=problem is not None)
         finally:  # it may be interrupted
             leave(context)
-            _finish(context, producer, problem)
+            _finish(context, producer, usage, problem)
 
 
 def _is_success(exc: BaseException) -> bool:
     return isinstance(exc, SystemExit) and exc.code in (None, 0)
 
 
-def _finish(context: Context, producer: Producer, problem: Problem | None) -> None:
+def _finish(context: Context, producer: Producer, usage: Usage, problem: Problem | None) -> None:
+    used = usage.used(context.run_id, context.attempt)
     try:
         context.close(_FLUSH_S)
     except Exception as exc:
         message = f"the code ended, but not all that it logged could be stored: {exc}"
-        producer.record(_ended(context, problem or Problem(kind="store", message=message)))
+        stored = problem or Problem(kind="store", message=message)
+        producer.record(used, _ended(context, stored))
         raise
-    producer.record(_ended(context, problem))
+    producer.record(used, _ended(context, problem))
 
 
 def _ended(context: Context, problem: Problem | None) -> Record:

@@ -138,7 +138,8 @@ def _head(record: RunRecord) -> Text:
 
 
 def _newest(record: RunRecord) -> dict[str, Series]:
-    return {name: sources[max(sources)] for name, sources in record.series.items()}
+    own = ((name, record.series[name]) for name in record.own_metrics)
+    return {name: sources[max(sources)] for name, sources in own}
 
 
 def _metric_lines(record: RunRecord) -> Iterator[Text]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rayml.artifacts import Artifact
     from rayml.store import Store
     from rayml.tracker.runs import RunRecord
+    from rayml.tracker.series import Summary
 
 _UNLIMITED_WIDTH = 10_000
 
@@ -66,6 +67,8 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "ended_at": _iso(record.ended_at),
         "duration_s": duration_s(record),
         "worker_s": record.attribute("worker_s"),
+        "cpu_s": record.cpu_s,
+        "max_memory": record.max_memory,
         "workers": record.held.workers if record.held else [],
         "params": record.params,
         "inputs": msgspec.to_builtins(spec.inputs),
@@ -74,6 +77,10 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "archived": record.attribute("archived"),
         "parent": spec.parent,
         "metrics": dict(record.last_values()),
+        "system": {
+            name: {"last": summary.last, "max": summary.max}
+            for name, summary in record.system_values()
+        },
         "artifacts": {artifact.name: artifact_data(artifact) for artifact in artifacts},
         "result": _plain_result(record, store),
         "error": msgspec.to_builtins(record.problem) if record.is_terminal else None,
@@ -84,6 +91,7 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "cluster": spec.cluster,
         "resources": msgspec.to_builtins(spec.resources),
         "requirements": spec.requirements,
+        "packages": record.started.packages if record.started else "",
         "env": spec.env,
         "secrets": spec.secrets,
         "retry": msgspec.to_builtins(spec.retry),
@@ -151,12 +159,23 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("state", state_text(record)),
         ("attempts", str(record.attempt) if record.attempt > 1 else ""),
         ("duration", duration_text(duration_s(record))),
+        ("used", _used_text(record)),
         ("workers", _workers_text(record)),
         ("labels", pairs_text(_own_labels(record))),
         ("notes", str(record.attribute("notes"))),
         ("archived", "yes" if record.attribute("archived") else ""),
         ("parent", spec.parent or ""),
     ]
+
+
+def _used_text(record: RunRecord) -> str:
+    """Return what the attempts that have ended took of their machines."""
+    from rayml.artifacts import human_bytes  # noqa: PLC0415 - not for --help
+
+    if not record.cpu_s:
+        return ""
+    peak = f", at most {human_bytes(record.max_memory)} of memory in one process"
+    return f"{duration_text(record.cpu_s)} of CPU" + peak * bool(record.max_memory)
 
 
 def _workers_text(record: RunRecord) -> str:
@@ -216,13 +235,30 @@ def print_frame(frame: pd.DataFrame) -> None:
 
 
 def print_values(record: RunRecord) -> None:
-    """Print a run's parameters and each metric's last value, where it has any."""
+    """Print a run's parameters, each metric's last value and the machine's, where it has any."""
     params = [(name, f"{value}") for name, value in record.params.items()]
     metrics = [(name, number_text(value)) for name, value in record.last_values()]
-    for title, rows in (("params", params), ("metrics", metrics)):
+    system = [(name, _system_text(name, found)) for name, found in record.system_values()]
+    for title, rows in (("params", params), ("metrics", metrics), ("system", system)):
         if rows:
             print(title)
             print_facts((f"  {name}", value) for name, value in rows)
+
+
+def _system_text(name: str, found: Summary) -> str:
+    """Return a measure of the machine as it was last, and at its highest."""
+    last, high = _measure_text(name, found.last), _measure_text(name, found.max)
+    return f"{last}, at most {high}"
+
+
+def _measure_text(name: str, value: float) -> str:
+    from rayml.artifacts import human_bytes  # noqa: PLC0415 - not for --help
+
+    if name in ("host_cpu", "host_memory"):
+        return f"{value:.0f} %"
+    if name == "memory":
+        return human_bytes(int(value))
+    return f"{human_bytes(int(value))}/s" if name.startswith("host_") else f"{value:.3g}"
 
 
 def print_artifacts(artifacts: list[Artifact], indent: str = "  ") -> None:

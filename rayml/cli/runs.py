@@ -107,7 +107,15 @@ def _print_runs(records: list[RunRecord]) -> None:
     console().print(rows)
 
 
-def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> int:
+def show(
+    name: RunArgument,
+    *,
+    packages: Annotated[
+        bool, typer.Option("--packages", help="Only what was installed, for a requirements.txt.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Show all that is known about a run."""
     from rayml.listing import get_run  # noqa: PLC0415 - not for --help
     from rayml.tracker.edits import find_edited  # noqa: PLC0415
@@ -115,6 +123,9 @@ def show(name: RunArgument, *, store: StoreOption = None, as_json: JsonOption = 
     opened = open_for_reading(store)
     _warn(opened)
     record = find_edited(opened, name)
+    if packages:
+        print(get_run(record.spec.run, store=opened).packages, end="")
+        return 0
     if as_json:
         emit_json(run_data(record, opened))
         return 0
@@ -149,6 +160,12 @@ def _engine_text(record: RunRecord) -> str:
     return ", ".join([engine_name(engine), *places])
 
 
+def _packages_text(record: RunRecord) -> str:
+    """Return what tells one environment from another, and how to see it."""
+    digest = record.started.packages if record.started else ""
+    return f"{digest[:10]}, listed by --packages" if digest else ""
+
+
 def _job(record: RunRecord) -> list[tuple[str, str]]:
     spec, origin = record.spec, record.spec.origin
     asked = {
@@ -164,6 +181,7 @@ def _job(record: RunRecord) -> list[tuple[str, str]]:
         ("resources", pairs_text(asked) + where),
         ("engine", _engine_text(record)),
         ("requirements", ", ".join(spec.requirements)),
+        ("packages", _packages_text(record)),
         ("env", pairs_text(spec.env)),
         ("secrets", ", ".join(spec.secrets)),
         ("folder", spec.working_dir),

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 TIMES = frozenset({"submitted_at", "started_at", "ended_at"})
 FLAGS = frozenset({"archived", "deleted"})
 ATTRIBUTES = TIMES | FLAGS | {
-    "id", "name", "experiment", "state", "attempt", "duration_s", "worker_s", "parent", "user",
+    "id", "name", "experiment", "state", "attempt", "duration_s", "worker_s", "cpu_s",
+    "max_memory", "parent", "user",
     "notes",
 }  # fmt: skip
 _MAX_DEPTH = 50

@@ -90,7 +90,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
-    """User code begins, on each rank."""
+    """User code begins, on each rank.
+
+    Attributes:
+        packages: Digest of the blob that lists what is installed there; empty if nobody knows.
+    """
 
     run: str
     time: float
@@ -99,6 +103,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     host: str
     pid: int
     rank: int = 0
+    packages: str = ""
 
 
 class Reserved(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reserved"):
@@ -153,6 +158,24 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="en
     state: str
     problem: Problem | None = None
     result: Result | None = None
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="used"):
+    """What one rank of an attempt has taken of its machine, from its begin to its end.
+
+    Attributes:
+        wall_s: Seconds on the clock.
+        cpu_s: Seconds of CPU, in user mode and the kernel, its ended children's included.
+        max_memory: The most resident bytes that one of its processes had; 0 if nobody knows.
+    """
+
+    run: str
+    time: float
+    attempt: int
+    wall_s: float
+    cpu_s: float
+    max_memory: int
+    rank: int = 0
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="params"):
@@ -227,6 +250,7 @@ _Event: TypeAlias = (
     | Released
     | CancelRequested
     | Retrying
+    | Used
     | Ended
     | Params
     | Labels

@@ -30,6 +30,7 @@ from rayml.tracker.records import (
     Retrying,
     Started,
     Submitted,
+    Used,
     Waiting,
     decode_record,
 )
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from rayml.tracker.changes import Edits
     from rayml.tracker.segments import Batch
     from rayml.tracker.series import Columns, Point, Source, Summary
+
+
+SYSTEM = "system/"
+"""What the names of metrics begin with that tell of the machine and not of the job's own work."""
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True):
@@ -78,6 +83,8 @@ class RunRecord:
         started: The first rank of the newest attempt that began.
         others: The attempt's other ranks.
         worker_s: Seconds for which it held workers, summed over them, up to those it holds now.
+        cpu_s: Seconds of CPU that its ended attempts have taken, on all ranks.
+        max_memory: The most resident bytes that one of their processes had; 0 if nobody knows.
         reductions: How several ranks' values of a metric become one, where that is not their mean.
         stored: Where its older points lie, if they are not here.
         edits: What people changed afterwards, where somebody has looked that up.
@@ -101,6 +108,8 @@ class RunRecord:
     result: Result | None = None
     held: Reserved | None = None
     worker_s: float = 0.0
+    cpu_s: float = 0.0
+    max_memory: int = 0
     series: Metrics = field(default_factory=Metrics)
     reductions: dict[str, Reduction] = field(default_factory=dict)
     stored: Stored | None = None
@@ -177,10 +186,21 @@ class RunRecord:
         recent = ((source, series.recent) for source, series in self.series[metric].items())
         return [(source, part) for source, part in (*stored.items(), *recent) if part]
 
+    @property
+    def own_metrics(self) -> list[str]:
+        """The names of the metrics that tell of the job's work, not of its machine."""
+        return [name for name in self.series if not name.startswith(SYSTEM)]
+
     def last_values(self) -> Iterator[tuple[str, float]]:
-        """Yield each metric's name and its value at the highest step."""
-        for name in self.series:
+        """Yield each of those metrics' name and its value at the highest step."""
+        for name in self.own_metrics:
             yield name, self.summary(name).last
+
+    def system_values(self) -> Iterator[tuple[str, Summary]]:
+        """Yield the other metrics' names, without what they begin with, and their summaries."""
+        for name in self.series:
+            if name.startswith(SYSTEM):
+                yield name.removeprefix(SYSTEM), self.summary(name)
 
 
 def _duration_s(run: RunRecord) -> float | None:
@@ -210,6 +230,8 @@ _ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
     "ended_at": lambda run: run.ended_at,
     "duration_s": _duration_s,
     "worker_s": _worker_s,
+    "cpu_s": lambda run: run.cpu_s,
+    "max_memory": lambda run: run.max_memory,
 }
 
 
@@ -316,6 +338,9 @@ def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901,
         case Retrying():
             run.state, run.reason, run.attempt = "retrying", record.reason, record.attempt + 1
             run.problem = record.problem
+        case Used():
+            run.cpu_s += record.cpu_s
+            run.max_memory = max(run.max_memory, record.max_memory)
         case Ended():
             _give_back(run, record.time)
             run.state, run.reason, run.attempt = record.state, "", record.attempt

@@ -70,6 +70,8 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     result: Result | None = None
     held: Reserved | None = None
     worker_s: float = 0.0
+    cpu_s: float = 0.0
+    max_memory: int = 0
     metrics: dict[str, msgspec.Raw] = {}
     reductions: dict[str, Reduction] = {}
 
@@ -77,7 +79,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 _SAME = (
     "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "started",
     "others", "started_at", "ended_at", "cancel", "problem", "result", "held", "worker_s",
-    "reductions",
+    "cpu_s", "max_memory", "reductions",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def blobs_of_run(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the blobs that a run names: its artifacts', long parameters' and result's."""
+    """Yield the blobs that a run names: artifacts, long parameters, its result and packages."""
     for artifact in run.artifacts.values():
         for digest in _blobs_of(artifact):
             yield digest, f"{artifact.kind} {artifact.name!r}"
@@ -23,6 +23,9 @@ def blobs_of_run(run: RunRecord) -> Iterator[tuple[str, str]]:
             yield digest, f"param {name!r}"
     if run.result is not None and run.result.digest is not None:
         yield run.result.digest, "the result"
+    for rank in run.ranks:
+        if rank.packages:
+            yield rank.packages, "the list of its packages"
 
 
 def blobs_of_submission(submission: Submission) -> Iterator[tuple[str, str]]:

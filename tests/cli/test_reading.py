@@ -46,6 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         for step, loss in enumerate((0.5, math.nan, math.inf)):
             context.log_metric("loss", loss, step=step)
         context.log_metric("härte 🎈", 0.25)
+        context.log_metrics({"system/cpus": 1.5, "system/memory": 2**30}, step=10)
         context.log_artifact("notes", b"hello")
         context.log_artifact("report", folder)
         good = context.run_id
@@ -181,10 +182,14 @@ def test_show_tells_all(rayml_in: Run, written: tuple[Path, str, str]) -> None:
 
     assert (facts["name"], facts["experiment"], facts["state"]) == ("fit", "flights", "succeeded")
     assert facts["labels"] == "team=red"
+    assert re.fullmatch(r"\d+\.\d s of CPU.*", facts["used"])
     assert facts["store"] == str(store)
     assert facts["submitter"].endswith(tuple("0123456789abcdef"))
     assert "params\n  depth  4\n" in done.stdout
     assert re.search(r"^ {2}loss +inf$", done.stdout, re.MULTILINE)
+    assert (
+        "system\n  cpus    1.5, at most 1.5\n  memory  1.0 GiB, at most 1.0 GiB\n" in done.stdout
+    )
     assert re.search(
         rf"^ {{2}}notes +file +5 B +rayml://runs/{good}/notes$", done.stdout, re.MULTILINE
     )
@@ -197,6 +202,8 @@ def test_show_gives_strict_json(rayml_in: Run, written: tuple[Path, str, str]) -
     assert isinstance(bad, dict)
     assert (good["state"], good["error"], good["result"]) == ("succeeded", None, None)
     assert good["params"] == {"depth": 4}
+    assert good["system"]["cpus"] == {"last": 1.5, "max": 1.5}
+    assert good["cpu_s"] > 0
     assert good["artifacts"]["notes"]["size"] == 5
     assert good["duration_s"] >= 0
     assert bad["error"]["message"] == "KeyError: 'label'"

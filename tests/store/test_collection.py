@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import rayml
@@ -172,9 +173,10 @@ def test_the_bytes_of_a_registered_model_outlive_its_run(store: Store) -> None:
 def test_results_long_params_and_submissions_keep_their_blobs(store: Store) -> None:
     check_store(store)
     writer = Writer(store)
-    kept = {name: store.add(io.BytesIO(name.encode())).digest for name in "abcdef"}
+    kept = {name: store.add(io.BytesIO(name.encode())).digest for name in "abcdefg"}
     result = Result(format="pickle", digest=kept["a"])
     writer.write(submitted(long_params={"text": kept["b"]}))
+    writer.write(msgspec.structs.replace(started(), packages=kept["g"]))
     writer.write(Ended(run="r1", time=9.0, attempt=1, state="succeeded", result=result))
     spec = make_spec("sent", long_params={"text": kept["c"]})
     create_submission(store, Submission(spec=spec, payload=kept["d"], code=kept["e"]))
