@@ -65,8 +65,11 @@ class Fit:
 
     @property
     def most_s(self) -> float:
-        """How long one part of what follows may compute."""
-        return max(0.01 * self.seconds, min(0.02 + 0.1 * self.seconds, 0.1))
+        """How long one part of what follows may compute.
+
+        Little of it is needed but by slow models; the rest keeps scores from following the load.
+        """
+        return max(0.01 * self.seconds, 0.2 if self.is_kept else 0.05)
 
     @property
     def most_bytes(self) -> int:
@@ -230,7 +233,7 @@ def _score(
         context.log_metrics(
             {f"{group}/{name}": value for name, value in evaluation.scores.items()}
         )
-        if 0 < evaluation.rows < shape_of(data)[0]:
+        if evaluation.scores and evaluation.rows < shape_of(data)[0]:
             context.log_param(f"{group}/scored_rows", evaluation.rows)
     return evaluation
 

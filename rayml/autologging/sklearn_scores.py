@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 _MOST_ROWS = 10_000
 _MOST_BYTES = 32 * 1024 * 1024  # of rows, which are copied
 _FEW_ROWS = 8
+_ENOUGH_ROWS = 100  # the score of fewer, where there are more, says nothing
 _MOST_STEP = 200
 _SURPRISE = 8
 _MANY_CLASSES = 100  # more are no table that anybody reads
 _MANY_CELLS = 200_000  # of certainties: to sort more of them takes too long
+_LOADING_S = 1.0  # what a process's first prediction may take for loading, uncounted
 _SLACK = 4  # other processes may hold this one up; the limit is of its own computing
 
 
@@ -74,6 +76,8 @@ def evaluate(estimator: Any, data: Any, target: Any, most_s: float) -> Evaluatio
     if target is None:
         return told
     told.predicted, told.rows = predict_in_time(estimator.predict, data, most_s)
+    if too_few := _too_few(told.rows, data):
+        return Evaluation(None, failed=too_few)
     # A copy, because it stays until the end of the run: the data must be free to go, or to change.
     told.target = np.array(some_rows(target, told.rows))
     if is_classifier(estimator):
@@ -90,21 +94,33 @@ def predict_in_time(
 ) -> tuple[Any, int]:
     """Return predictions for as many evenly spread rows as there is time for, and their number.
 
-    What a row costs is told by asking for one, and then for a few.
+    What a row costs is told by asking for one, once more if that was slow, and then for a few.
     """
     most = min(shape_of(data)[0], _MOST_ROWS, _MOST_BYTES // row_bytes(data) + 1)
-    started, rows, spent, cost = time.perf_counter(), 1, 0.0, 0.0
+    started, rows, spent, cost, may_load = time.perf_counter(), 1, 0.0, 0.0, True
     while True:
         before = time.process_time()
         part = some_rows(data, rows)
         predicted = predict(part)
         last, cost = cost, time.process_time() - before
-        spent += cost
+        if may_load and most_s < cost < _LOADING_S:
+            started, cost, may_load = time.perf_counter(), 0.0, False
+            continue
+        spent, may_load = spent + cost, False
         is_late = time.perf_counter() - started > most_s * _SLACK
         wanted = _FEW_ROWS if rows == 1 else _affordable(rows, last, cost, most_s - spent)
         if rows >= most or is_late or spent + cost > most_s or wanted < 2 * rows:
             return predicted, rows
         rows = min(most, wanted)
+
+
+def _too_few(rows: int, data: Any) -> dict[str, str]:  # noqa: ANN401
+    """Return why there are no scores, if they would be of too few rows to tell anything."""
+    total = shape_of(data)[0]
+    if rows >= min(total, _ENOUGH_ROWS):
+        return {}
+    why = f"in their time {rows} of {total} rows are predicted; call score yourself"
+    return {"the scores": why}
 
 
 def _affordable(rows: int, before_s: float, now_s: float, left_s: float) -> int:
@@ -120,7 +136,9 @@ def _affordable(rows: int, before_s: float, now_s: float, left_s: float) -> int:
 
 def _score_clusters(told: Evaluation, estimator: Any, data: Any, most_s: float) -> None:  # noqa: ANN401
     score, told.rows = predict_in_time(estimator.score, data, most_s)
-    told.add("score", lambda: score)
+    told.failed = _too_few(told.rows, data)
+    if not told.failed:
+        told.add("score", lambda: score)
 
 
 def _classify(told: Evaluation, estimator: Any, data: Any) -> None:  # noqa: ANN401

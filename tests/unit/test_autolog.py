@@ -604,6 +604,39 @@ def test_of_a_slow_model_fewer_rows_are_scored() -> None:
     assert len(quick) == rows == 5000
 
 
+def test_what_the_first_prediction_loads_is_not_counted() -> None:
+    asked: list[int] = []
+
+    def predict(rows: Any) -> Any:
+        until = time.process_time() + 0.2 * (not asked)
+        asked.append(len(rows))
+        while time.process_time() < until:
+            pass
+        return np.zeros(len(rows))
+
+    assert predict_in_time(predict, np.zeros((5000, 2)), 0.05)[1] == 5000
+    assert asked[:3] == [1, 1, 8]
+
+
+def test_there_are_no_scores_of_a_few_rows_among_many(
+    monkeypatch: pytest.MonkeyPatch, track: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def predict(self: Any, rows: Any) -> Any:
+        until = time.process_time() + 0.01 * len(rows)
+        while time.process_time() < until:
+            pass
+        return np.zeros(len(rows))
+
+    monkeypatch.setattr(LinearRegression, "predict", predict)
+    run = track(lambda: LinearRegression().fit(np.ones((2000, 2)), np.arange(2000)))
+    assert not run.metrics
+    assert "train/scored_rows" not in run.params
+    assert "left out the scores: in their time" in caplog.text
+
+    few = track(lambda: LinearRegression().fit(np.eye(5), np.arange(5)))
+    assert few.metrics["train/mae"] == 2.0
+
+
 def test_a_large_model_is_not_copied(track: Any, caplog: pytest.LogCaptureFixture) -> None:
     big = np.random.default_rng(2).random((40_000, 40))
 
