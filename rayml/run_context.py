@@ -451,14 +451,22 @@ def _flush_quietly(client: Client) -> None:
 
 _of_task: ContextVar[Context | None] = ContextVar("rayml_context", default=None)
 _of_process: list[Context] = []
+_of_blocks: set[Context] = set()
 _lock = threading.Lock()
 
 
-def enter(context: Context) -> None:
-    """Make a context the current one: in this thread, and in all that have none of their own."""
+def enter(context: Context, *, is_block: bool = False) -> None:
+    """Make a context the current one: in this thread, and in all that have none of their own.
+
+    Args:
+        context: What `leave` takes back.
+        is_block: Another thread's block is no part of it.
+    """
     _of_task.set(context)
     with _lock:
         _of_process.append(context)
+        if is_block:
+            _of_blocks.add(context)
 
 
 def leave(context: Context) -> None:
@@ -466,6 +474,7 @@ def leave(context: Context) -> None:
     _of_task.set(None)
     with _lock:
         _of_process.remove(context)
+        _of_blocks.discard(context)
 
 
 def find_context() -> Context | None:
@@ -473,16 +482,27 @@ def find_context() -> Context | None:
 
     A thread that entered none uses the process's newest; a child process, its parent's.
     """
+    return _find_context(set())
+
+
+def find_context_around() -> Context | None:
+    """Return the context that a block begun here is part of: this thread's own, or the job's.
+
+    Threads that each track a block have a run each.
+    """
+    return _find_context(_of_blocks)
+
+
+def _find_context(others: set[Context]) -> Context | None:
     if (own := _of_task.get()) is not None and own in _of_process:
         return own
     with _lock:
-        if _of_process:
-            return _of_process[-1]
+        found = next((c for c in reversed(_of_process) if c not in others), None)
         address = os.environ.get(relay.VARIABLE)
-        if address is None:
-            return None
-        _of_process.append(_join(address))
-        return _of_process[-1]
+        if found is None and address is not None:
+            found = _join(address)
+            _of_process.append(found)
+        return found
 
 
 def _join(address: str) -> Context:

@@ -16,7 +16,7 @@ from rayml.config import setting
 from rayml.installed import keep_installed
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
-from rayml.run_context import Context, enter, find_context, leave
+from rayml.run_context import Context, enter, find_context_around, leave
 from rayml.sampling import Usage, sampling
 from rayml.spec import Spec, Target, describe_params
 from rayml.store import open_store
@@ -48,7 +48,8 @@ def start_run(
     """Track a block of code as a run; it needs no Ray, and what it prints is not captured.
 
     Inside a run that was submitted, it gives that run's context and ends nothing: the same script
-    works both ways; with a `parent`, it is always a run of its own. An exception fails the run and
+    works both ways; with a `parent`, it is always a run of its own. So are blocks of several
+    threads beside each other. An exception fails the run and
     goes on its way.
 
     Args:
@@ -64,7 +65,7 @@ def start_run(
         StoreError: The store cannot be written, or at the end: not all was durable, and the run
             failed.
     """
-    if parent is None and (current := find_context()) is not None:
+    if parent is None and (current := find_context_around()) is not None:
         yield current
         return
     opened = open_store(store)
@@ -96,7 +97,7 @@ def _begin(producer: Producer, spec: Spec, store: Store) -> None:
 
 
 def _track(context: Context, producer: Producer, submitted_at: float) -> Iterator[Context]:
-    enter(context)
+    enter(context, is_block=True)
     usage = Usage.begin()
     problem = None
     try:

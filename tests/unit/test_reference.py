@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 import rayml
 from rayml.errors import ArtifactCorrupt, NotFound, SpecError
 from rayml.store import open_store
+from rayml.store.base import blob_key
 from rayml.upkeep.verification import verify
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def test_a_file_is_read_where_it_is(store: Path, tmp_path: Path) -> None:
     assert found.load() == b"a,b\n"
     assert found.path().read_bytes() == b"a,b\n"
     assert found.download(tmp_path / "copy").read_bytes() == b"a,b\n"
-    assert not (store / "blobs").exists()
+    assert not (store / blob_key(sha256(b"a,b\n").hexdigest())).exists()
     assert list(verify(open_store(store))) == []
 
 

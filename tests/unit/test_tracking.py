@@ -162,6 +162,22 @@ def test_blocks_in_threads_share_a_shard(store: Folder) -> None:
     assert len(store.folders("shards/")) == 1
 
 
+def test_blocks_that_threads_have_open_at_once_are_runs_of_their_own(store: Folder) -> None:
+    both = threading.Barrier(2)
+
+    def track(number: int) -> None:
+        with rayml.start_run(f"run-{number}", store=store) as context:
+            both.wait(30)
+            context.log_metric("n", number)
+            rayml.context().log_metric("same", number)
+            both.wait(30)
+
+    with rayml.start_run("around", store=store), ThreadPoolExecutor(2) as pool:
+        list(pool.map(track, range(2)))
+    found = {run.name: run.metrics for run in rayml.runs(store=store)}
+    assert found == {f"run-{n}": {"n": n, "same": n} for n in range(2)} | {"around": {}}
+
+
 def test_flush_makes_what_was_logged_readable_at_once(store: Folder) -> None:
     with rayml.start_run(store=store) as context:
         context.log_metric("loss", 0.5)
