@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from rayml.torch_timeouts import limit_waiting
+
 if TYPE_CHECKING:
     from ray.train._internal.base_worker_group import BaseWorkerGroup
 
@@ -27,6 +29,7 @@ class TorchGroup(TorchConfig):
 
 class _LoadedBackend(_TorchBackend):
     def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:  # type: ignore[override]
+        worker_group.execute(limit_waiting, backend_config.timeout_s)
         worker_group.execute(_load)
         super().on_start(worker_group, backend_config)
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import timedelta
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder, SourceFileLoader
-from importlib.util import spec_from_file_location
 from typing import TYPE_CHECKING
 
 from rayml.culprit import Signs, find_culprit
 from rayml.ranks import RankFailed
+from rayml.torch_timeouts import limit_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from collections.abc import Callable, Mapping
 
     from rayml.engine import Torch
     from rayml.ranks import Rank
@@ -34,8 +28,6 @@ SIGNS = Signs(
         *("Timeout waiting", "Watchdog caught"),
     ),
 )
-# Where PyTorch has how long groups wait for which nobody says it.
-_CONSTANTS = "torch.distributed.constants"
 
 
 def run(
@@ -61,38 +53,5 @@ def run(
 
 
 def prepare_script(settings: Torch, rank: int) -> None:  # noqa: ARG001 - as all engines'
-    """Let ranks wait no longer for each other where the script that begins here does not say it.
-
-    PyTorch is not loaded for that: a script may set variables before it loads it.
-    """
-    sys.meta_path.insert(0, _Finder(settings.timeout_s))
-
-
-class _Finder(MetaPathFinder):
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout = timedelta(seconds=timeout_s)
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the module with PyTorch's timeouts, and no other."""
-        if name != _CONSTANTS:
-            return None
-        sys.meta_path.remove(self)
-        found = PathFinder.find_spec(name, path, target)
-        if found is None or found.origin is None:
-            return None
-        loader = _Loader(name, found.origin, self._timeout)
-        return spec_from_file_location(name, found.origin, loader=loader)
-
-
-class _Loader(SourceFileLoader):
-    def __init__(self, name: str, path: str, timeout: timedelta) -> None:
-        super().__init__(name, path)
-        self._timeout = timeout
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the module, and set the timeouts before anybody reads them."""
-        super().exec_module(module)
-        given = {"default_pg_timeout": self._timeout, "default_pg_nccl_timeout": self._timeout}
-        vars(module).update(given)
+    """Let ranks wait no longer for each other where the script does not say how long."""
+    limit_waiting(settings.timeout_s)
