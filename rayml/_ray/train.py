@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
+from ray.exceptions import RayError
 from ray.train import get_context
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
@@ -36,7 +37,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from rayml import processes
-from rayml._ray.deaths import rank_failure
+from rayml._ray.deaths import explain_death, rank_failure
 from rayml._ray.members import SETTLE_S, held_group, problems_in_order
 from rayml._ray.tasks import this_node
 from rayml.memory import oom_kills
@@ -57,6 +58,9 @@ _SETTINGS = {
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
 }
+# Ray Train would start ranks that cannot start, or whose node goes, again and again: the run's own
+# `retry` tells what is tried again.
+_FAILURES = FailureConfig(controller_failure_limit=1, max_preemption_failures=0)
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -103,8 +107,12 @@ class _Director(TrainController):
 
     async def fit(
         self, main: Callable[[Rank], bytes], world_size: int, share: dict[str, float], group: Group
-    ) -> bytes:
-        """See the ranks through to their end; return what the first one returned."""
+    ) -> bytes | Problem:
+        """See the ranks through to their end; return what the first one returned.
+
+        Or why they did not start, where a rank's process ended then.
+        """
+        before = oom_kills()
         with tempfile.TemporaryDirectory(prefix="rayml-train-") as folder:
             scaling = ScalingConfig(
                 num_workers=world_size,
@@ -121,11 +129,16 @@ class _Director(TrainController):
                 ObjectRefWrapper(trainer._get_train_func()),
                 trainer.train_run_context,
                 _Scaling(scaling),
-                create_failure_policy(FailureConfig()),
+                create_failure_policy(_FAILURES),
                 [*_useful(trainer._create_default_callbacks()), _Listening()],
             )
             await self.run()  # type: ignore[no-untyped-call]
             result = self.get_result()
+        if isinstance(result.error, ControllerError):
+            # Here, because an error's cause does not travel.
+            cause = result.error.controller_failure.__cause__
+            if isinstance(cause, RayError):
+                return explain_death(cause, 0, before)
         if result.error is not None:
             raise result.error
         return cast("bytes", result.return_value)
@@ -143,11 +156,14 @@ def fit(
     director: Any = ray.remote(num_cpus=0, max_restarts=0)(_Director)
     actor = director.options(runtime_env={"env_vars": _SETTINGS}).remote()
     try:
-        return cast("bytes", ray.get(actor.fit.remote(main, world_size, dict(share), group)))
+        found = ray.get(actor.fit.remote(main, world_size, dict(share), group))
     except WorkerGroupError as exc:
         return _problems(exc.worker_failures, before)
     except ControllerError as exc:
         raise RankFailed(_not_started(exc.controller_failure)) from exc
+    if isinstance(found, Problem):
+        raise RankFailed(found)
+    return cast("bytes", found)
 
 
 class _Scaling(FixedScalingPolicy):
@@ -189,7 +205,9 @@ def _backend(group: Group) -> BackendConfig:
 
 
 class _AddressBackend(Backend):
-    """Tells scripts where to meet, as torchrun does."""
+    """Tells scripts where to meet, as torchrun does, and lets each rank see its machine's GPUs."""
+
+    share_cuda_visible_devices = True
 
     def on_start(self, worker_group: WorkerGroup, backend_config: BackendConfig) -> None:  # type: ignore[override]  # noqa: ARG002 - Ray's own are of two kinds
         address, port = worker_group.execute_single(0, get_address_and_port)

@@ -124,28 +124,50 @@ def test_all_workers_train_one_model_and_each_one_logs(submit: Submit) -> None:
         run.logs(rank=2)
 
 
-def test_a_sharded_model_trains_as_a_whole_one_does(submit: Submit) -> None:
-    def job(context: rayml.Context, steps: int) -> list[float]:
-        import torch
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+def train_sharded(steps: int, *, context: rayml.Context) -> list[float]:
+    """Train a model of which each rank has a part; what is checkpointed is the whole one."""
+    import io
 
-        torch.manual_seed(0)
-        model = torch.nn.Linear(2, 1)
-        mesh = init_device_mesh("cpu", (context.world_size,))
-        sharded: Any = fully_shard(model, mesh=mesh)
-        optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
-        row = torch.tensor([[1.0, float(context.rank)]])
-        for _ in range(steps):
-            loss = (sharded(row) - context.rank).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        whole = [part.full_tensor().flatten() for part in sharded.parameters()]
-        return [number.item() for part in whole for number in part]
+    import torch
+    from torch.distributed.checkpoint import state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-    run = submit(job, params={"steps": 3}, engine=PAIR, resources=HALF).wait()
-    assert run.result == pytest.approx(train_alone(3))
+    whole = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    torch.manual_seed(0)
+    mesh = init_device_mesh("cpu", (context.world_size,))
+    model: Any = fully_shard(torch.nn.Linear(2, 1), mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = 0
+    if (saved := context.restore()) is not None:
+        state_dict.set_model_state_dict(model, torch.load(io.BytesIO(saved.load())), options=whole)
+        first = saved.meta["step"] + 1
+    row = torch.tensor([[1.0, float(context.rank)]])
+    for step in range(first, steps):
+        loss = (model(row) - context.rank).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        context.log_metric("loss", loss.item(), step)
+        state = state_dict.get_model_state_dict(model, options=whole)  # all ranks gather it
+        if context.rank == 0:
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            context.checkpoint(buffer.getvalue(), step, sync=True)
+        torch.distributed.barrier()
+        if (context.attempt, context.rank, step) == (1, 1, steps - 2):
+            context.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    parts = [part.full_tensor().flatten() for part in model.parameters()]
+    return [number.item() for part in parts for number in part]
+
+
+def test_a_sharded_model_trains_as_a_whole_one_does_through_a_restart(submit: Submit) -> None:
+    params = {"steps": 4}
+    run = submit(train_sharded, params=params, engine=PAIR, resources=HALF, retry=AGAIN).wait()
+    assert run.attempt == 2
+    assert run.result == pytest.approx(train_alone(4))
+    assert run.history("loss", rank=1).step.tolist() == [0, 1, 2, 3]
 
 
 def test_a_killed_rank_costs_one_step_and_the_end_is_the_same(submit: Submit) -> None:
@@ -176,19 +198,22 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
     assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}-*"))
 
 
-def test_a_rank_that_hangs_is_named(submit: Submit) -> None:
-    def job(context: rayml.Context) -> None:
+@pytest.mark.parametrize("is_subgroup", [False, True])
+def test_a_rank_that_hangs_is_named(submit: Submit, is_subgroup: bool) -> None:
+    def job(is_subgroup: bool, *, context: rayml.Context) -> None:
         import torch
 
+        group: Any = torch.distributed.new_group([0, 1]) if is_subgroup else None
         if context.rank == 1:
             time.sleep(600)
-        torch.distributed.all_reduce(torch.ones(1))
+        torch.distributed.all_reduce(torch.ones(1), group=group)
 
     engine = rayml.Torch(workers=2, timeout_s=5)
+    params = {"is_subgroup": is_subgroup}
     with pytest.raises(rayml.JobFailed, match="rank 1 did not come for 5 s") as caught:
-        submit(job, engine=engine, resources=HALF).wait()
+        submit(job, params=params, engine=engine, resources=HALF).wait()
     assert caught.value.rank == 1
-    assert "all_reduce(torch.ones(1))" in caught.value.traceback
+    assert "all_reduce(torch.ones(1), group=group)" in caught.value.traceback
 
 
 def stand(context: rayml.Context, gate: str, stubborn: bool) -> None:
@@ -324,6 +349,14 @@ def test_ray_train_s_own_helpers_work(submit: Submit) -> None:
 def test_more_workers_than_fit_are_refused_at_once(submit: Submit) -> None:
     with pytest.raises(rayml.CapacityError, match="asks for 500 workers"):
         submit(train, engine=rayml.Torch(workers=500), resources=HALF)
+
+
+def test_ranks_that_end_before_they_begin_end_the_run(submit: Submit, work: Path) -> None:
+    (work / "torch.py").write_text("import os\n\nos._exit(1)\n")
+    run = submit(train, engine=PAIR, resources=HALF, env={"PYTHONPATH": str(work)})
+    with pytest.raises(rayml.JobFailed, match="ended before the function returned") as caught:
+        run.wait(timeout_s=150)
+    assert caught.value.kind == "killed"
 
 
 def test_what_is_not_installed_is_named(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
