@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Set in the environment of a job: a child that has left its parent still carries it.
 VARIABLE = "RAYML_RUN_ID"
+# The run whose workers this one borrows: it takes what is left of this one along.
+LENDER_VARIABLE = "RAYML_LENDER_ID"
 # What the runner turns into KeyboardInterrupt.
 INTERRUPT = signal.SIGUSR2
 _GRACE_S = 2.0
@@ -125,7 +127,8 @@ def _marked(run: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(VARIABLE) == run:
+            marks = map(process.environ().get, (VARIABLE, LENDER_VARIABLE))
+            if process.pid != os.getpid() and run in marks:
                 found.append(process)
     return found
 

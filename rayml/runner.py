@@ -375,6 +375,8 @@ def _process_state(order: Order) -> Iterator[None]:
     os.environ |= order.secrets
     name_secrets(order.secrets)
     os.environ[processes.VARIABLE] = spec.run
+    if spec.borrows and spec.parent is not None:
+        os.environ[processes.LENDER_VARIABLE] = spec.parent
     os.chdir(spec.working_dir)
     sys.path[:0] = [spec.working_dir]
     sys.path += [folder for folder in order.path if folder not in sys.path]

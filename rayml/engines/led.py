@@ -12,7 +12,7 @@ import importlib
 import os
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -34,6 +34,8 @@ _VARIABLE = "RAYML_SESSION"
 # The names of the job's secrets among its variables, as JSON.
 _SECRETS = "RAYML_SECRETS"
 _opened: list[_Session] = []
+_borrowers: list[Borrower] = []
+_BORROWER_GRACE_S = 2.0
 
 
 class Workers(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,19 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
     share: dict[str, float]
     memory: int | None = None
     env: dict[str, str] = {}
+
+
+class Borrower(Protocol):
+    """What sees a run through that borrows this process's workers."""
+
+    def cancel(self, grace_s: float, by: str) -> None:
+        """Ask the run to end."""
+
+    def join(self) -> None:
+        """Wait until it has."""
+
+    def is_alive(self) -> bool:
+        """Tell whether it goes on."""
 
 
 class _Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +169,30 @@ def resources_to_borrow(wanted: Resources | None, engine: Engine | None) -> Reso
     return wanted
 
 
+def end_with_session(borrower: Borrower) -> None:
+    """See to it that a run on borrowed workers is over before they are given back."""
+    _borrowers.append(borrower)
+
+
+@contextmanager
+def _borrowers_end() -> Iterator[None]:
+    """Wait for those that borrow workers, or cancel them if the code that lends has failed."""
+    try:
+        yield
+        _join_borrowers()
+    except BaseException:
+        for borrower in [each for each in _borrowers if each.is_alive()]:
+            borrower.cancel(_BORROWER_GRACE_S, "the run around it, which has ended")
+        _join_borrowers()
+        raise
+
+
+def _join_borrowers() -> None:
+    for borrower in _borrowers:
+        borrower.join()
+    _borrowers.clear()
+
+
 def is_given() -> bool:
     """Tell whether the code that this process runs or starts has such an engine."""
     return _VARIABLE in os.environ
@@ -172,6 +211,7 @@ def _open(session: _Session) -> Iterator[None]:
     with module.open_session(session.engine, session.workers):
         _opened.append(session)
         try:
-            yield
+            with _borrowers_end():
+                yield
         finally:
             _opened.remove(session)
