@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rayml import _ray
 from rayml._ray import jobs_api
-from rayml.errors import ClusterError, NotFound, RaymlError, SpecError
+from rayml.errors import CapacityError, ClusterError, NotFound, RaymlError, SpecError
 from rayml.run import Run
 from rayml.store import open_store, read_blob
 from rayml.supervisor import Supervisor
@@ -57,19 +57,26 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
     payload = b"".join(read_blob(store, submission.payload))
     secrets = private.get("secrets", {})
     try:
+        if attempt == 1 and not _ray.is_resized():
+            _ray.check_capacity(spec.resources)
         supervisor = Supervisor(
             spec, payload, secrets, store, connection, attempt, submission.code
         )
     except ClusterError as exc:  # nothing of it is recorded, and no other driver may begin it
         if attempt == 1:
-            message = f"its driver could not begin: {exc}"
-            end_unstarted(store, spec, "failed", Problem(kind="lost", message=message))
+            end_unstarted(store, spec, "failed", _not_begun(exc))
         raise
     signal.signal(signal.SIGTERM, lambda *_: _stop(supervisor, run_id, store))
     supervisor.start()
     if attempt > 1 and store.size(f"cancels/{run_id}.json") is not None:
         _stop(supervisor, run_id, store)  # asked for while nobody was there to hear it
     return _report(Run(spec, store, driver=supervisor))
+
+
+def _not_begun(exc: ClusterError) -> Problem:
+    if isinstance(exc, CapacityError):
+        return Problem(kind="capacity", message=str(exc))
+    return Problem(kind="lost", message=f"its driver could not begin: {exc}")
 
 
 def _claim(run_id: str, attempt: int, store: Store) -> Submission:

@@ -304,6 +304,18 @@ def engine_name(engine: Engine) -> str:
     return _tag(type(engine))
 
 
+def check_engine(engine: object) -> None:
+    """Check that what is given as a job's engine is one.
+
+    Raises:
+        SpecError: It is something else.
+    """
+    if not isinstance(engine, Engine | None):
+        raise SpecError(
+            f"engine={engine!r} is none; give rayml.Torch(workers=2), or Horovod, Dask or Spark"
+        )
+
+
 def resize_for(engine: Engine, resources: Resources) -> Resources:
     """Return the resources of a job with an engine: with such workers as that says.
 

@@ -16,8 +16,8 @@ import cloudpickle
 import msgspec
 
 from rayml.config import Resources, Retry, setting, switch
-from rayml.engine import resize_for
-from rayml.engines.led import resources_to_borrow
+from rayml.engine import check_engine, resize_for
+from rayml.engines.led import end_with_session, resources_to_borrow
 from rayml.engines.tables import carry, settle
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
@@ -135,9 +135,11 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         ClusterUnreachable: No cluster answers.
         StoreError: The submission could not be recorded.
     """
+    check_engine(engine)
     job = prepare(
         function,
         params=dict(params or {}),
+        cluster=_cluster_of(cluster, borrow=borrow),
         inputs=_borrowable(inputs) if borrow else dict(inputs or {}),
         args=[str(word) for word in args],
         name=name,
@@ -153,7 +155,6 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         timeout_s=_check_time("timeout_s", timeout_s),
         start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
         autolog=switch("autolog", autolog, default=False),
-        cluster=setting("cluster", cluster),
         image=image,
         borrows=borrow,
         store=_store_of(store),
@@ -162,7 +163,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         return _previewed(job.spec)
     job = _keep_long_params(job)
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
-    if has_jobs_api(address):
+    if has_jobs_api(address) and not borrow:
         return _submit_there(job, address)
     return _submit_here(job)
 
@@ -171,6 +172,17 @@ def _store_of(store: str | Path | Store | None) -> Store:
     """Return the store that is meant; a run that another one submits belongs beside that."""
     context = find_context() if store is None else None
     return context.store if context is not None else open_store(store)
+
+
+def _cluster_of(given: str | None, *, borrow: bool) -> str | None:
+    """Return where the job is to run; one that borrows workers stays where they are."""
+    if not borrow:
+        return setting("cluster", given)
+    if given is not None:
+        raise SpecError(
+            "with borrow=True a job runs on the workers of the run around it; leave out cluster"
+        )
+    return None
 
 
 def _borrowable(inputs: Mapping[str, object] | None) -> dict[str, object]:
@@ -345,6 +357,8 @@ def _submit_here(job: Job) -> Run:
     supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
     run = Run(job.spec, job.store, driver=supervisor)
     supervisor.start()
+    if job.spec.borrows:
+        end_with_session(supervisor)
     _await_at_exit(run)
     return run
 

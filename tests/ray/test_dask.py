@@ -7,6 +7,7 @@ import resource
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -371,10 +372,40 @@ def add_up(table: rayml.Input, *, context: rayml.Context) -> float:
 def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     # All CPUs are the job's: nothing may be asked of Ray beside them.
     one = rayml.Resources(cpus=1)
-    run = submit(lead, params={"cpus": 0}, engine=CLIENT, resources=one).wait()
+    # A project's own cluster is not where what borrows workers goes.
+    elsewhere = {"RAYML_CLUSTER": "http://127.0.0.1:1"}
+    run = submit(lead, params={"cpus": 0}, engine=CLIENT, resources=one, env=elsewhere).wait()
     assert run.result == [float(2 * sum(range(1000))), 1000, 1001_000]
     (child,) = run.children()
     assert (child.state, child.experiment) == ("succeeded", run.experiment)
+
+
+def start_another(begun: str, fails: bool) -> None:
+    """Leave a run on the workers that this one holds; end once its ranks have begun."""
+    params = {"begun": begun, "for_s": 600 if fails else 1}
+    rayml.submit(stay, params=params, engine=rayml.Torch(), borrow=True)
+    while not Path(begun).exists():
+        time.sleep(0.05)
+    if fails:
+        raise ValueError("no more of it")
+
+
+def stay(begun: str, for_s: float) -> None:
+    Path(begun).touch()
+    time.sleep(for_s)
+
+
+@pytest.mark.parametrize(("fails", "state"), [(True, "cancelled"), (False, "succeeded")])
+def test_what_borrows_the_workers_is_over_before_they_go(
+    submit: Submit, work: Path, fails: bool, state: str
+) -> None:
+    params = {"begun": str(work / "begun"), "fails": fails}
+    run = submit(start_another, params=params, engine=PAIR, resources=HALF)
+    with suppress(rayml.JobFailed):
+        run.wait(timeout_s=200)
+    assert run.state == ("failed" if fails else "succeeded")
+    (child,) = run.children()
+    assert child.state == state
 
 
 def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:

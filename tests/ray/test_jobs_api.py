@@ -127,6 +127,13 @@ def test_the_users_traceback_comes_back(head: Head, project: Path) -> None:
     assert run.error.kind == "killed"
 
 
+def test_what_the_cluster_can_never_hold_ends_at_once(head: Head, project: Path) -> None:
+    run = _submit(head, lambda: 1, resources=rayml.Resources(workers=50))
+    with pytest.raises(rayml.JobFailed, match="the cluster can hold 2") as caught:
+        run.wait(timeout_s=60)
+    assert caught.value.kind == "capacity"
+
+
 def test_secrets_reach_the_job_and_nothing_else(head: Head, project: Path) -> None:
     secret = "tok-5e8f0cZq"
     run = _submit(head, "train.py:show", secrets={"TOKEN": secret})

@@ -159,6 +159,17 @@ def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
     assert dry(tmp_path, engine=rayml.Torch(workers=2, backend="nccl"), resources=gpus).engine
 
 
+@pytest.mark.parametrize("engine", ["torch", rayml.Torch])
+def test_what_is_no_engine_is_refused(tmp_path: Path, engine: Any) -> None:
+    with pytest.raises(SpecError, match=r"is none; give rayml\.Torch\(workers=2\)"):
+        dry(tmp_path, engine=engine)
+
+
+def test_what_borrows_workers_goes_to_no_other_cluster(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="leave out cluster"):
+        dry(tmp_path, borrow=True, cluster="http://127.0.0.1:1")
+
+
 def test_an_engine_is_recorded_with_the_job(tmp_path: Path) -> None:
     spec = dry(tmp_path, engine=rayml.Torch(workers=2, timeout_s=5))
     assert '"engine": "torch"' in str(spec)
