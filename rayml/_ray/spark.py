@@ -331,10 +331,10 @@ def placement_conf(plan_group: str, share: Mapping[str, float]) -> dict[str, str
     Without indexes of bundles, which RayDP counts round wrongly once an executor has ended. What
     executors take of a worker is said one by one, because RayDP would ask for their heap. The
     master stays on this machine: Ray would put what asks for nothing on any of the cluster's, and
-    a head's image has no Java.
+    a head's image has no Java. GPUs stay for the ranks of a run that borrows the workers.
     """
     here = f"node:{ray.util.get_node_ip_address()}"
-    taken = {"memory": 0.0, **share}
+    taken = {"memory": share.get("memory", 0.0), "CPU": share["CPU"]}
     shares = {f"{_SHARE}.{'cpu' if k == 'CPU' else k}": repr(float(v)) for k, v in taken.items()}
     return {
         "spark.ray.placement_group": plan_group,

@@ -208,5 +208,5 @@ def _problem(exc: Exception, plan: Plan, *, is_out: bool) -> Problem:
         return msgspec.structs.replace(problem, kind="oom", message=message)
     if is_loss:  # Spark does not always hear how it ended
         message = f"an executor was lost, likely for its memory, a heap of {heap} MiB: {remedy}"
-        return msgspec.structs.replace(problem, message=message)
+        return msgspec.structs.replace(problem, kind="killed", message=message)
     return problem

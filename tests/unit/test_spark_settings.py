@@ -163,7 +163,9 @@ def test_executors_ask_for_exactly_what_a_worker_has(memory: int) -> None:
     pytest.importorskip("raydp")
     from rayml._ray.spark import placement_conf
 
-    conf = placement_conf("ab", {"CPU": 0.5, "memory": float(memory)})
+    held = {"CPU": 0.5, "memory": float(memory), "GPU": 1.0, "accelerator_type:A100": 0.001}
+    conf = placement_conf("ab", held)
     share = "spark.ray.raydp_spark_executor.actor.resource"
+    assert {key for key in conf if key.startswith(share)} == {f"{share}.cpu", f"{share}.memory"}
     assert float(conf[f"{share}.memory"]) == memory
     assert float(conf[f"{share}.cpu"]) == 0.5
