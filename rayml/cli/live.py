@@ -131,27 +131,32 @@ def _head(record: RunRecord) -> Text:
     head.append(f"  {record.spec.name}", style="bold").append(f"  {record.spec.run}")
     if record.attempt > 1:
         head.append(f"  attempt {record.attempt}")
-    steps = [series.summary.last_step for series in _newest(record).values() if series.summary]
-    if steps:
+    newest = [_newest(record, name).summary for name in record.own_metrics]
+    if steps := [summary.last_step for summary in newest if summary]:
         head.append(f"  step {max(steps)}")
     return head
 
 
-def _newest(record: RunRecord) -> dict[str, Series]:
-    own = ((name, record.series[name]) for name in record.own_metrics)
-    return {name: sources[max(sources)] for name, sources in own}
+def _newest(record: RunRecord, name: str) -> Series:
+    sources = record.series[name]
+    return sources[max(sources)]
 
 
 def _metric_lines(record: RunRecord) -> Iterator[Text]:
-    points = list(_newest(record).items())
-    shown = points[-_SHOWN_METRICS:]
-    width = max((len(name) for name, _ in shown), default=0)
-    for name, series in shown:
-        value = number_text(series.summary.last if series.summary else math.nan)
-        course = sparkline(series.recent.value if series.recent else ())
-        yield Text.assemble(f"  {name:<{width}}  ", (f"{value:<12}", "bold"), (course, "cyan"))
-    if len(points) > len(shown):
-        yield Text(f"  and {len(points) - len(shown)} more", style="dim")
+    names = record.own_metrics
+    shown = names[-_SHOWN_METRICS:]
+    width = max(map(len, shown), default=0)
+    for name in shown:
+        values = [value for _, _, value in record.course(name)] or _last(record, name)
+        line = (f"  {name:<{width}}  ", (f"{number_text(values[-1]):<12}", "bold"))
+        yield Text.assemble(*line, (sparkline(values), "cyan"))
+    if len(names) > len(shown):
+        yield Text(f"  and {len(names) - len(shown)} more", style="dim")
+
+
+def _last(record: RunRecord, name: str) -> list[float]:
+    summary = _newest(record, name).summary
+    return [summary.last if summary else math.nan]
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -186,6 +186,17 @@ class RunRecord:
         recent = ((source, series.recent) for source, series in self.series[metric].items())
         return [(source, part) for source, part in (*stored.items(), *recent) if part]
 
+    def course(self, metric: str) -> list[Point]:
+        """Return the newest attempt's points that are at hand, by step, all ranks' as one."""
+        newest = max(attempt for attempt, _ in self.series[metric])
+        ranks = [
+            series.recent.points()
+            for (attempt, _), series in sorted(self.series[metric].items())
+            if attempt == newest and series.recent
+        ]
+        how = self.reductions.get(metric, "mean")
+        return sorted(reduce_ranks(ranks, how)) if ranks else []
+
     @property
     def own_metrics(self) -> list[str]:
         """The names of the metrics that tell of the job's work, not of its machine."""

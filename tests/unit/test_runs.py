@@ -264,10 +264,13 @@ def test_what_several_ranks_log_at_a_step_is_one_value() -> None:
     assert [point[2] for point in run.points("loss", rank=0)] == [1.0, 2.0]
     assert (run.metric("loss", "max"), run.metric("loss", "last")) == (7.0, 7.0)
     assert dict(run.last_values()) == {"loss": 7.0, "rows": 15.0}
+    assert [point[2] for point in run.course("loss")] == [2.0, 5.0, 7.0]
+    assert [point[2] for point in run.course("rows")] == [15.0]
 
     later = [points("loss", [1], [0.5], attempt=2, rank=rank) for rank in (0, 1)]
     run = fold(submitted(), started(), *logged_by_two, retrying(), started(2), *later)
     assert [point[2] for point in run.points("loss")] == [2.0, 0.5]
+    assert [point[2] for point in run.course("loss")] == [0.5]
 
 
 def test_records_before_the_submission_change_nothing() -> None:
