@@ -159,6 +159,7 @@ class Crew:
         self._port: int = self._server.start(create_rendezvous_handler(self._driver))
         self._actors: dict[str, Actor] = {}
         self._began: dict[str, float] = {}
+        self._lost_at = 0.0
         self._hung: set[str] = set()
         self._losses: Counter[str] = Counter()
         self._returned: dict[int, bytes] = {}
@@ -221,6 +222,7 @@ class Crew:
         return bool(ray.wait([task], timeout=LOOK_S)[0])
 
     def _lose(self, host: str, failure: RankFailed, began: float) -> None:
+        self._lost_at = time.monotonic()
         self._driver.forget(host)
         self._bundles.doubt(host)
         if self._failed.is_set():
@@ -264,9 +266,11 @@ class Crew:
         """Raise RankFailed if all wait, each in an operation of its own: a new one would too."""
         began = {_bundle(host): self._began.get(host, now) for host in dict(self._actors)}
         # One that is new did not wait as long: what is known is of the one in whose place it is.
-        waited = [min(waits.get(rank, 0.0), now - since) for rank, since in began.items()]
-        # After a loss they may all wait for another worker, which Horovod's driver ends in time.
-        patience_s = self._timeout_s * (2 if self._problems else 1)
+        # And one that waited for a lost one hears of the loss first.
+        latest = ((rank, max(since, self._lost_at)) for rank, since in began.items())
+        waited = [min(waits.get(rank, 0.0), now - since) for rank, since in latest]
+        # After a loss they may all wait for another worker, or Horovod's driver to end that.
+        patience_s = self._timeout_s + (_COOLDOWN_S[1] if self._problems else 0)
         if min(waited, default=0.0) >= patience_s:
             raise RankFailed(hang([], began, self._timeout_s))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rayml
+from rayml.store.base import blob_key
 from rayml.tracker.own import close_idle
 from tests.cli.terminal import call, command, environment
 from tests.cli.test_reading import Run, strict_json
@@ -36,7 +37,8 @@ def rayml_in(store: Path, tmp_path: Path) -> Run:
 
 
 def damage_blob(store: Path) -> str:
-    [blob] = [path for path in (store / "blobs").rglob("*") if path.is_file()]
+    (run,) = rayml.runs(store=store)
+    blob = store / blob_key(run.artifact("file").digest)
     blob.chmod(0o644)
     blob.write_bytes(b"other")
     return blob.relative_to(store).as_posix()

@@ -397,7 +397,7 @@ class TestBlobsThatChanged:
 
         run = submit(job).wait()
         blobs = [p for p in Path(store.uri, "blobs").rglob("*") if p.is_file()]
-        assert len(blobs) == 2
+        assert len(blobs) == 3  # the third one is the list of packages
         for blob in blobs:
             data = bytearray(blob.read_bytes())
             data[0] ^= 1
