@@ -16,13 +16,22 @@ import pytest
 import rayml
 from rayml import driver
 from rayml._ray.jobs_api import job_client
+from rayml.remote import JobDriver, find_driver
 from rayml.store import open_store
-from rayml.tracker.submissions import read_submission
+from rayml.tracker.journal import Journal
+from rayml.tracker.live import STALE_S, LiveMark
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Submission
+from rayml.tracker.shards import ShardFold
+from rayml.tracker.submissions import create_submission, read_submission
 from tests.ray.heads import BIN, Head, free_port, started_head
+from tests.unit.journals import OWNER, encode, make_spec, submitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from rayml.store import Store
 
 pytestmark = pytest.mark.ray
 
@@ -216,6 +225,49 @@ def _kill_driver(run: str) -> None:
     assert drivers
     for process in drivers:
         process.send_signal(signal.SIGKILL)
+
+
+def _job_driver(head: Head, store: Store, run: str) -> JobDriver:
+    found = find_driver(make_spec(run, cluster=head.jobs), store)
+    assert isinstance(found, JobDriver)
+    return found
+
+
+def test_a_run_that_a_new_head_knows_nothing_of_ends_with_its_tracker(
+    head: Head, project: Path
+) -> None:
+    store = open_store(project / "store")
+    journal = Journal(store, "s")
+    journal.open(OWNER, ShardFold())
+    journal.append([encode(submitted("unknown"))])
+    LiveMark(store, "s").set(OWNER)
+    driver = _job_driver(head, store, "unknown")
+    driver.look(1.0)
+    driver.look(100.0)
+    assert driver.is_alive()  # the tracker's mark is young
+
+    old = time.time() - STALE_S - 5
+    os.utime(project / "store" / "live" / "s.json", (old, old))
+    driver.look(101.0)
+    assert not driver.is_alive()
+    found = read_runs(store).find("unknown")
+    assert (found.state, getattr(found.problem, "kind", "")) == ("failed", "node_lost")
+
+
+def test_a_run_whose_driver_went_with_the_head_before_it_began_ends(
+    head: Head, project: Path
+) -> None:
+    store = open_store(project / "store")
+    spec = make_spec("unbegun", cluster=head.jobs)
+    assert create_submission(store, Submission(spec=spec, payload="", code=None))
+    driver = _job_driver(head, store, "unbegun")
+    driver.look(1.0)
+    driver.look(50.0)
+    assert driver.is_alive()
+    driver.look(61.0)
+    problem = read_runs(store).find("unbegun").problem
+    assert problem is not None
+    assert "head was replaced" in problem.message
 
 
 def test_a_submission_is_executed_once(head: Head, project: Path) -> None:
