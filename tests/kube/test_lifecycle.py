@@ -213,7 +213,7 @@ class TestWhatIsWrong:
         with pytest.raises(ClusterError, match=r"unschedulable: 0/.* Insufficient cpu"):
             raise_it(head_cpus=1000, wait_s=4)
 
-    def test_what_kuberay_refuses_is_said_at_once(
+    def test_what_kuberay_refuses_is_said_until_it_is_mended(
         self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any]
     ) -> None:
         raise_it()
@@ -222,6 +222,10 @@ class TestWhatIsWrong:
 
         with pytest.raises(SpecError, match=r"KubeRay refuses .*labels"):
             raise_it()
+
+        mended = {"headGroupSpec": {"rayStartParams": {"labels": None}}}
+        client.patch_ray_cluster(name, {"spec": mended})
+        raise_it()
 
     def test_an_operator_that_is_down_is_suspected(
         self, plane: Plane, raise_it: Callable[..., Any]
