@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rayml.cluster.answers import Conflict, Refused
 from rayml.cluster.demand import Demand
+from rayml.cluster.fit import check_fit
 from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops, trial_ops
@@ -26,7 +27,7 @@ from rayml.cluster.pool import is_just_left
 from rayml.cluster.reasons import ends_of
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
 from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
-from rayml.errors import NotFound, RaymlError, SpecError
+from rayml.errors import CapacityError, NotFound, RaymlError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ class _Held:
         self.until = now
         self.grant = Grant(version=1, is_ready=bool(wish.holding))
         self.shape: Shape | None = None
+        self.is_checked = self.grant.is_ready
         self.since = wish.since
         self.workers = frozenset(wish.holding)
         self.held_at = time.time()
@@ -167,6 +169,7 @@ class Reservations:
         pods = self._client.pods(self._name)
         events = self._client.events(self._name.namespace) if is_growing else ()
         seen = self._observe(cluster, pods, events, quotas, held)
+        self._check_fit(held, seen, settings)
         demands = self._demands(held)
         decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
@@ -218,6 +221,22 @@ class Reservations:
         self._seen = seen.after(self._seen, workers, time.time())
         self._drained &= {worker.name for worker in seen.workers}
         return self._seen
+
+    def _check_fit(self, held: Mapping[str, _Held], seen: Observation, settings: Settings) -> None:
+        """Refuse what is beyond a limit even alone; one that is lowered later may be raised again.
+
+        Whoever submits from outside is told at once; here the nodes are nobody's to see.
+        """
+        for demand in self._demands(held):
+            one = held[demand.run]
+            if one.is_checked:
+                continue
+            one.is_checked = True
+            try:
+                check_fit(demand, settings, seen.quotas, None, seen.groups)
+            except CapacityError as exc:
+                one.shape = None
+                one.tell(problem=exc)
 
     def _demands(self, held: Mapping[str, _Held]) -> list[Demand]:
         return [

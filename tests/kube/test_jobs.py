@@ -342,6 +342,24 @@ def test_a_job_that_is_submitted_inside_the_cluster_gets_workers_too(train: JobC
     assert str(run.result).startswith("train-rayml-")
 
 
+def test_what_can_never_fit_ends_when_it_is_submitted_inside_the_cluster(
+    train: JobCluster,
+) -> None:
+    def outer(store: str) -> str:
+        import rayml
+
+        inner: Any = rayml.submit(where, store=store, resources=rayml.Resources(workers=5))
+        try:
+            inner.wait(60)
+        except rayml.RaymlError as exc:
+            return str(exc)
+        return "it was not refused"
+
+    run = train.submit(outer, params={"store": train.store}, resources=SMALL)
+    wait_for_state(run, "succeeded", "failed", patience_s=180)
+    assert "asks for 5 workers and the cluster's limit is 4" in str(run.result)
+
+
 def test_the_command_line_runs_a_job_there(train: JobCluster, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text("def train(n: int = 1):\n    print('n is', n)\n")
     words = ["-m", "rayml.cli", "run", "job.py:train", "-p", "n=7", "--cpus", "1"]
