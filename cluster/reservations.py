@@ -63,6 +63,7 @@ class _Held:
         self.until = now
         self.grant = Grant(version=1, is_ready=bool(wish.holding))
         self.shape: Shape | None = None
+        self.base: Base | None = None
         self.is_checked = self.grant.is_ready
         self.since = wish.since
         self.workers = frozenset(wish.holding)
@@ -200,7 +201,9 @@ class Reservations:
             if one.grant.problem is not None or (one.shape is not None and one.grant.is_ready):
                 continue  # what it holds does not change with the cluster's settings
             try:
-                one.shape = shape_of(one.wish.resources, one.wish.image, base)
+                if one.shape is None or one.base != base:  # its hash takes a while
+                    one.shape = shape_of(one.wish.resources, one.wish.image, base)
+                    one.base = base
                 if (refusal := self._refused.get(one.shape.key)) is not None:
                     raise refusal
             except RaymlError as exc:
