@@ -73,15 +73,16 @@ class KubeCluster:
             )
         check_resizable(self._cluster)
         shape, seen = self._shape(spec), Observation.read(self._cluster, ())
-        _, priority, quotas, nodes, refusal = _at_once(
+        _, priority, quotas, nodes, can_grow, refusal = _at_once(
             lambda: check_versions(name, self._settings, open_door(name, client)),
             lambda: _priority(client, spec),
             lambda: client.quotas(name.namespace),
             client.nodes,
+            client.has_autoscaler,
             lambda: self._try(shape, seen),
         )
         demand = Demand(run=spec.run, shape=shape, workers=spec.resources.workers)
-        check_fit(demand, self._settings, quotas, nodes, seen.groups)
+        check_fit(demand, self._settings, quotas, None if can_grow else nodes, seen.groups)
         if refusal is not None:
             raise refusal
         return msgspec.structs.replace(spec, priority=priority)
