@@ -7,7 +7,6 @@ again after a restart. Until they had the time for it, nobody's worker goes.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rayml.cluster.answers import Conflict, Refused
+from rayml.cluster.book import is_written, write_book
 from rayml.cluster.demand import Demand
 from rayml.cluster.fit import check_fit
 from rayml.cluster.grants import SILENCE_S, Grant
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from rayml.cluster.observation import Worker
 
 RUN_LABEL = f"{PREFIX}run"
-BOOK = f"{PREFIX}reservations"
 # After a start: two heartbeats of every driver that already holds workers.
 SETTLE_S = 25.0
-_SHOWN = 100
 _logger = logging.getLogger("rayml.cluster")
 
 
@@ -326,11 +324,10 @@ class Reservations:
 
     def _publish(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> None:
         """Let whoever may read the RayCluster see its reservations."""
-        book = json.dumps([_line(one) for one in list(held.values())[:_SHOWN]])
-        written = (cluster["metadata"].get("annotations") or {}).get(BOOK, "[]")
-        if book != written:
+        book = write_book([_line(one) for one in held.values()])
+        if not is_written(book, cluster):
             with suppress(Conflict):
-                changes = {"metadata": {"annotations": {BOOK: book}}}
+                changes = {"metadata": {"annotations": book}}
                 self._client.patch_ray_cluster(self._name, changes)
 
     def _label(self, pods: Iterable[Mapping[str, Any]], held: Mapping[str, _Held]) -> None:

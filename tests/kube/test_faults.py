@@ -13,8 +13,8 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 import rayml
+from rayml.cluster.book import BOOK
 from rayml.cluster.manifest import account_name
-from rayml.cluster.reservations import BOOK
 from rayml.spec import Spec
 from rayml.store import open_store
 from rayml.tracker.records import Submission

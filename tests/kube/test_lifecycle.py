@@ -10,12 +10,12 @@ import pytest
 import requests
 
 from rayml.cluster.address import ClusterName
+from rayml.cluster.book import BOOK
 from rayml.cluster.choices import Choices
 from rayml.cluster.client import KubeClient
 from rayml.cluster.door import open_door
 from rayml.cluster.lifecycle import down, up
 from rayml.cluster.manifest import CODE
-from rayml.cluster.reservations import BOOK
 from rayml.cluster.settings import Settings
 from rayml.cluster.summary import read_summary
 from rayml.errors import ClusterError, NotFound, SpecError
