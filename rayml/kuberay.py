@@ -22,7 +22,7 @@ from rayml.cluster.plan import plan
 from rayml.cluster.reservations import RUN_LABEL
 from rayml.cluster.settings import Settings, check_resizable
 from rayml.cluster.shape import Base, shape_of
-from rayml.cluster.versions import check_versions
+from rayml.cluster.versions import check_image, check_versions
 from rayml.errors import RaymlError, SpecError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class KubeCluster:
 
         Raises:
             SpecError: The cluster cannot be resized, or what it asks for is nothing that pods
-                have, or Kubernetes refuses.
+                have, or Kubernetes refuses, or its image has another Ray or Python.
             CapacityError: What it asks for is more than the cluster can ever have.
             ClusterUnreachable: Kubernetes does not answer, or refuses us.
         """
@@ -73,7 +73,7 @@ class KubeCluster:
             )
         check_resizable(self._cluster)
         shape, seen = self._shape(spec), Observation.read(self._cluster, ())
-        _, priority, quotas, nodes, can_grow, refusal = _at_once(
+        versions, priority, quotas, nodes, can_grow, refusal = _at_once(
             lambda: check_versions(name, self._settings, open_door(name, client)),
             lambda: _priority(client, spec),
             lambda: client.quotas(name.namespace),
@@ -81,6 +81,8 @@ class KubeCluster:
             client.has_autoscaler,
             lambda: self._try(shape, seen),
         )
+        if spec.image is not None:
+            check_image(spec.image, versions)
         demand = Demand(run=spec.run, shape=shape, workers=spec.resources.workers)
         check_fit(demand, self._settings, quotas, None if can_grow else nodes, seen.groups)
         if refusal is not None:
