@@ -66,6 +66,23 @@ def crash():
     os._exit(3)
 """
 
+_SCRIPT = """
+import subprocess, sys
+
+subprocess.run([sys.executable, "child.py", *sys.argv[1:]], check=True)
+"""
+
+_CHILD = """
+import fcntl, pathlib, sys, time
+
+folder = pathlib.Path(sys.argv[1])
+lock = open(folder / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of two that live, the second one fails
+if not (folder / "first").exists():
+    (folder / "first").touch()
+    time.sleep(600)
+"""
+
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
@@ -206,6 +223,23 @@ def test_a_run_whose_driver_was_killed_is_tried_again_if_its_policy_says_so(
     assert run.metrics == {"attempt": 2}
     assert run.id in _ray(head, "list")
     assert "this is attempt 2" in _ray(head, "logs", run.id)
+
+
+def test_a_script_whose_driver_was_killed_never_lives_beside_its_next_attempt(
+    head: Head, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (project / "script.py").write_text(_SCRIPT)
+    (project / "child.py").write_text(_CHILD)
+    folder = tmp_path_factory.mktemp("alive")
+    retry = rayml.Retry(attempts=2, backoff_s=0.1, on=("node_lost",))
+    run = _submit(head, "script.py", args=[str(folder)], retry=retry)
+    deadline = time.monotonic() + 60
+    while not (folder / "first").exists():
+        assert time.monotonic() < deadline, run.logs()
+        time.sleep(0.1)
+    _kill_driver(run.id)
+    run.wait(timeout_s=120)
+    assert run.attempt == 2
 
 
 def test_a_run_can_be_cancelled_while_its_driver_is_gone(head: Head, project: Path) -> None:
