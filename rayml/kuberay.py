@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -162,5 +163,10 @@ def _priority(client: KubeClient, spec: Spec) -> int:
         return 0
     try:
         return int(client.get("priorityclasses", chosen)["value"])
-    except RightMissing:
+    except RightMissing as exc:
+        print(  # noqa: T201 - it would wait behind others without a word
+            f"rayml: priority class {chosen!r} counts as 0 in the queue, as it cannot be seen: "
+            f"{exc}",
+            file=sys.stderr,
+        )
         return 0

@@ -322,6 +322,20 @@ def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Ru
         os.environ["KUBECONFIG"] = before
 
 
+def test_a_priority_that_may_not_be_seen_is_said_to_count_for_nothing(
+    train: JobCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    train.plane.api.create(classes, {"metadata": {"name": "rayml-high"}, "value": 7})
+    try:
+        run = _submit_unchecked(train, rayml.Resources(cpus=1, priority_class="rayml-high"))
+        wait_for_state(run, "succeeded", "failed", patience_s=180)
+    finally:
+        train.plane.api.delete(f"{classes}/rayml-high")
+    assert run.state == "succeeded", run.error
+    assert "priority class 'rayml-high' counts as 0 in the queue" in capsys.readouterr().err
+
+
 class TestRaysOwnTools:
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         ray = Path(sysconfig.get_path("scripts")) / "ray"
