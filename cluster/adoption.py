@@ -55,6 +55,8 @@ def adopt(
 
     change_cluster(client, name, change)
     tell(f"adopted {name}")
+    if choices.grace_s is not None and cluster["spec"].get("enableInTreeAutoscaling"):
+        tell("note: --grace-s does nothing here: Ray's own autoscaler lets idle workers go")
 
 
 def leave(name: ClusterName, client: KubeClient, tell: Tell) -> None:

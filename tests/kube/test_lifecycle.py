@@ -414,6 +414,17 @@ class TestAdopted:
         (subject,) = client.get("rolebindings", "one-rayml", name.namespace)["subjects"]
         assert subject["name"] == "default"
 
+    def test_a_grace_that_ray_s_autoscaler_does_not_keep_is_no_promise(
+        self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any], told: list[str]
+    ) -> None:
+        autoscaled = theirs()
+        autoscaled["spec"]["enableInTreeAutoscaling"] = True
+        client.create("rayclusters", autoscaled, name.namespace)
+        raise_it(adopt=True, wait_s=0)
+        assert "--grace-s does nothing here" not in str(told)
+        raise_it(adopt=True, wait_s=0, grace_s=9)
+        assert "--grace-s does nothing here" in str(told)
+
     def test_it_is_left_as_it_was_found(
         self,
         name: ClusterName,
