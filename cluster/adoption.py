@@ -7,10 +7,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rayml.cluster.answers import Conflict
+from rayml.cluster.book import BOOK, MORE
 from rayml.cluster.manifest import code_maps, rights
 from rayml.cluster.objects import change_cluster, create_objects, wait_until
 from rayml.cluster.readiness import head_of
-from rayml.cluster.reservations import BOOK
 from rayml.cluster.settings import MANAGED, Settings, check_resizable
 from rayml.cluster.shape import shape_key
 
@@ -55,6 +55,8 @@ def adopt(
 
     change_cluster(client, name, change)
     tell(f"adopted {name}")
+    if choices.grace_s is not None and cluster["spec"].get("enableInTreeAutoscaling"):
+        tell("note: --grace-s does nothing here: Ray's own autoscaler lets idle workers go")
 
 
 def leave(name: ClusterName, client: KubeClient, tell: Tell) -> None:
@@ -68,7 +70,7 @@ def leave(name: ClusterName, client: KubeClient, tell: Tell) -> None:
         _end_workers(name, client, groups, tell)
 
     def change(seen: Item) -> Item:
-        written = dict.fromkeys([*Settings.read(seen).annotations(), BOOK])
+        written = dict.fromkeys([*Settings.read(seen).annotations(), BOOK, MORE])
         return {"metadata": {"annotations": written, "labels": {MANAGED: None}}}
 
     change_cluster(client, name, change)

@@ -238,6 +238,13 @@ class KubeClient:
         except RightMissing:
             return None
 
+    def has_autoscaler(self) -> bool:
+        """Tell whether Kubernetes' own autoscaler may add nodes, as far as we can see."""
+        try:
+            return self.find("configmaps", "cluster-autoscaler-status", "kube-system") is not None
+        except RightMissing:
+            return False
+
     def ray_token(self, name: ClusterName) -> str | None:
         """Return Ray's token of a RayCluster; None if the cluster asks for none.
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from rayml.cluster.limits import beyond
+from rayml.cluster.placement import GPU_LABELS, SPOT_LABELS
 from rayml.cluster.quantity import parse_quantity
 from rayml.cluster.quota import amounts_planned, counted, lines, show
 from rayml.cluster.shape import NO_MAXIMUM
@@ -26,9 +27,17 @@ _GROWING = (
     "cloud.google.com/gke-nodepool",
     "cluster-autoscaler.kubernetes.io/",
     "cluster.x-k8s.io/",
+    "doks.digitalocean.com/",
     "eks.amazonaws.com/",
+    "k8s.scaleway.com/",
     "karpenter.",
+    "kops.k8s.io/",
     "kubernetes.azure.com/",
+    "lke.linode.com/",
+    "machine.openshift.io/",
+    "magnum.openstack.org/",
+    "oci.oraclecloud.com/",
+    "oke.oraclecloud.com/",
 )
 
 
@@ -43,6 +52,13 @@ def check_fit(
 
     Nodes count as a limit only where nothing suggests that more of them can come.
 
+    Args:
+        demand: What is asked for.
+        settings: The cluster's.
+        quotas: Its namespace's.
+        nodes: Those that there are; None if nobody may see them, or others may come.
+        groups: Ours.
+
     Raises:
         CapacityError: It could not; the message names the limit and the demand.
     """
@@ -52,7 +68,7 @@ def check_fit(
         raise CapacityError(f"the job {text}")
     amounts = amounts_planned(demand.shape.template)
     _check_quotas(quotas, demand, amounts)
-    if nodes and not any(map(_can_grow, nodes)):
+    if nodes and not (settings.nodes_grow or any(map(_can_grow, nodes))):
         _check_nodes(demand, amounts.requests, nodes)
 
 
@@ -72,8 +88,8 @@ def _check_nodes(demand: Demand, requests: Mapping[str, float], nodes: Sequence[
     allowed = [node for node in nodes if _admits(node, demand.shape.template["spec"])]
     if not allowed:
         raise CapacityError(
-            f"none of the cluster's {len(nodes)} nodes takes workers of {words}: labels, taints "
-            "or readiness stand in the way; change the node_selector, affinity or tolerations"
+            f"none of the cluster's {len(nodes)} nodes takes workers of {words}: "
+            f"{_obstacle(demand.shape.template['spec'], nodes)}"
         )
     for name, amount in requests.items():
         largest = max(_allocatable(node, name) for node in allowed)
@@ -90,23 +106,50 @@ def _check_nodes(demand: Demand, requests: Mapping[str, float], nodes: Sequence[
         )
 
 
+def _obstacle(pod: Object, nodes: Sequence[Object]) -> str:
+    """Return why no node takes a pod, and the way out, in words."""
+    asked = [e for term in _terms(pod) for e in term.get("matchExpressions") or []]
+    return (
+        _gpu_obstacle([e for e in asked if e["key"] in GPU_LABELS], nodes)
+        or _spot_obstacle([e for e in asked if e["key"] in SPOT_LABELS], nodes)
+        or "labels, taints or readiness stand in the way; change the node_selector, affinity or "
+        "tolerations"
+    )
+
+
+def _gpu_obstacle(asked: Sequence[Object], nodes: Sequence[Object]) -> str:
+    if not asked or any(_holds(e, _labels(node)) for e in asked for node in nodes):
+        return ""
+    kinds = [labels[key] for labels in map(_labels, nodes) for key in GPU_LABELS if key in labels]
+    found = ", ".join(sorted(set(map(repr, kinds)))) or "no GPU"
+    kind = next(iter(asked[0].get("values") or []), "")
+    return f"their labels name {found} and gpu_type is {kind!r}; give one of theirs"
+
+
+def _spot_obstacle(asked: Sequence[Object], nodes: Sequence[Object]) -> str:
+    is_wanted = any(e["operator"] == "In" for e in asked)
+    are_enough = any if is_wanted else all
+    if any(are_enough(_holds(e, _labels(node)) for e in asked) for node in nodes) or not asked:
+        return ""
+    found = "none of them is labelled" if is_wanted else "all of them are labelled"
+    return f"spot is {is_wanted} and {found} as a spot node; leave it out"
+
+
+def _labels(node: Object) -> Mapping[str, str]:
+    return node["metadata"].get("labels") or {}
+
+
 def _can_grow(node: Object) -> bool:
-    metadata = node["metadata"]
-    marks = [*(metadata.get("labels") or {}), *(metadata.get("annotations") or {})]
+    marks = [*_labels(node), *(node["metadata"].get("annotations") or {})]
     return any(mark.startswith(_GROWING) or ".karpenter." in mark for mark in marks)
 
 
 def _admits(node: Object, pod: Object) -> bool:
     """Tell whether a node's labels and taints let a pod onto it."""
-    labels = node["metadata"].get("labels") or {}
+    labels = _labels(node)
     if any(labels.get(key) != value for key, value in pod.get("nodeSelector", {}).items()):
         return False
-    required = (
-        pod.get("affinity", {})
-        .get("nodeAffinity", {})
-        .get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    )
-    terms = required.get("nodeSelectorTerms", [])
+    terms = _terms(pod)
     if terms and not any(_matches(term, node) for term in terms):
         return False
     taints = node.get("spec", {}).get("taints") or []
@@ -116,8 +159,16 @@ def _admits(node: Object, pod: Object) -> bool:
     return all(any(_tolerates(t, taint) for t in pod.get("tolerations", [])) for taint in lasting)
 
 
+def _terms(pod: Object) -> Sequence[Object]:
+    """Return the terms of a pod's required node affinity; one of them has to hold."""
+    affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    terms: Sequence[Object] = required.get("nodeSelectorTerms", [])
+    return terms
+
+
 def _matches(term: Object, node: Object) -> bool:
-    labels = node["metadata"].get("labels") or {}
+    labels = _labels(node)
     fields = {"metadata.name": node["metadata"]["name"]}
     return all(_holds(e, labels) for e in term.get("matchExpressions") or []) and all(
         _holds(e, fields) for e in term.get("matchFields") or []

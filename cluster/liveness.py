@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from rayml.cluster.book import reservations_of
 from rayml.cluster.door import open_door
 from rayml.cluster.readiness import head_of, is_ready
-from rayml.cluster.reservations import BOOK
 from rayml.cluster.versions import live_jobs
 from rayml.errors import ClusterUnreachable
 
@@ -16,20 +15,6 @@ if TYPE_CHECKING:
 
     from rayml.cluster.address import ClusterName
     from rayml.cluster.client import KubeClient
-
-
-def reservations_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the reservations that a RayCluster's head has written down last.
-
-    >>> reservations_of({"metadata": {}})
-    []
-    """
-    text = (cluster["metadata"].get("annotations") or {}).get(BOOK) or "[]"
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return []
-    return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
 
 
 def live_runs(

@@ -123,7 +123,7 @@ def rights(name: ClusterName, account: str) -> list[Item]:
         ("ray.io", "rayclusters", ["get", "patch"], [name.name]),
         # Kubernetes cannot tell this cluster's pods from others of the namespace. A pod that runs
         # something is labelled with its run.
-        ("", "pods", ["get", "list", "patch"], None),
+        ("", "pods", ["list", "patch"], None),
         ("", "events", ["list"], None),
         ("", "resourcequotas", ["list"], None),
     ]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.5
 # By then a running operator has long made the head's pod.
 _OPERATOR_S: Final = 15.0
+# By then it has looked at a spec that was changed a moment ago.
+_REFUSAL_S: Final = 5.0
 
 
 def head_of(pods: Iterable[Item]) -> Item | None:
@@ -87,7 +89,7 @@ def wait_until_ready(
 def _look(name: ClusterName, client: KubeClient, waited_s: float) -> str:
     cluster = client.ray_cluster(name)
     pods, events = client.pods(name), client.events(name.namespace)
-    if refusal := invalid_spec(cluster, events):
+    if waited_s > _REFUSAL_S and (refusal := invalid_spec(cluster, events)):
         raise SpecError(f"KubeRay refuses {name}: {refusal}; mend the RayCluster")
     if reason := head_problem(cluster, pods, events):
         is_alone = "status" not in cluster and waited_s > _OPERATOR_S

@@ -104,8 +104,8 @@ def _startup(pod: Object, events: Iterable[Object]) -> str:
 def invalid_spec(cluster: Object, events: Iterable[Object]) -> str | None:
     """Return the operator's refusal of the RayCluster's spec as it stands; None if there is none.
 
-    KubeRay says so in an event alone, and then does not act on the spec, nor on later ones that
-    are no better.
+    KubeRay says so in an event alone, anew for each version that it refuses, and then does not act
+    on the spec. Of one that it takes it says nothing where no count in the status moves.
     """
     metadata, status = cluster["metadata"], cluster.get("status") or {}
     if status.get("observedGeneration", 0) >= metadata.get("generation", 0):
@@ -115,8 +115,16 @@ def invalid_spec(cluster: Object, events: Iterable[Object]) -> str | None:
         for event in events
         if str(event.get("reason", "")).startswith("InvalidRayCluster")
         and _object(event).get("name") == metadata["name"]
+        and event_time(event) >= _changed_at(metadata)
     ]
     return _short(_message(max(refusals, key=event_time))) if refusals else None
+
+
+def _changed_at(metadata: Object) -> float:
+    """Return when the spec was last written; 0 if nobody knows."""
+    writes = metadata.get("managedFields") or ()
+    times = (time_of(w.get("time")) for w in writes if "f:spec" in (w.get("fieldsV1") or {}))
+    return max(times, default=0.0)
 
 
 def creation_problems(

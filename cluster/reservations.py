@@ -7,7 +7,6 @@ again after a restart. Until they had the time for it, nobody's worker goes.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -17,7 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rayml.cluster.answers import Conflict, Refused
+from rayml.cluster.book import is_written, write_book
 from rayml.cluster.demand import Demand
+from rayml.cluster.fit import check_fit
 from rayml.cluster.grants import SILENCE_S, Grant
 from rayml.cluster.observation import Observation
 from rayml.cluster.patch import patch_ops, trial_ops
@@ -26,7 +27,7 @@ from rayml.cluster.pool import is_just_left
 from rayml.cluster.reasons import ends_of
 from rayml.cluster.settings import PREFIX, Settings, check_resizable
 from rayml.cluster.shape import GROUP_PREFIX, Base, Shape, shape_key, shape_of
-from rayml.errors import NotFound, RaymlError, SpecError
+from rayml.errors import CapacityError, NotFound, RaymlError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,10 +38,8 @@ if TYPE_CHECKING:
     from rayml.cluster.observation import Worker
 
 RUN_LABEL = f"{PREFIX}run"
-BOOK = f"{PREFIX}reservations"
 # After a start: two heartbeats of every driver that already holds workers.
 SETTLE_S = 25.0
-_SHOWN = 100
 _logger = logging.getLogger("rayml.cluster")
 
 
@@ -62,6 +61,8 @@ class _Held:
         self.until = now
         self.grant = Grant(version=1, is_ready=bool(wish.holding))
         self.shape: Shape | None = None
+        self.base: Base | None = None
+        self.is_checked = self.grant.is_ready
         self.since = wish.since
         self.workers = frozenset(wish.holding)
         self.held_at = time.time()
@@ -167,6 +168,7 @@ class Reservations:
         pods = self._client.pods(self._name)
         events = self._client.events(self._name.namespace) if is_growing else ()
         seen = self._observe(cluster, pods, events, quotas, held)
+        self._check_fit(held, seen, settings)
         demands = self._demands(held)
         decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
@@ -197,7 +199,9 @@ class Reservations:
             if one.grant.problem is not None or (one.shape is not None and one.grant.is_ready):
                 continue  # what it holds does not change with the cluster's settings
             try:
-                one.shape = shape_of(one.wish.resources, one.wish.image, base)
+                if one.shape is None or one.base != base:  # its hash takes a while
+                    one.shape = shape_of(one.wish.resources, one.wish.image, base)
+                    one.base = base
                 if (refusal := self._refused.get(one.shape.key)) is not None:
                     raise refusal
             except RaymlError as exc:
@@ -218,6 +222,22 @@ class Reservations:
         self._seen = seen.after(self._seen, workers, time.time())
         self._drained &= {worker.name for worker in seen.workers}
         return self._seen
+
+    def _check_fit(self, held: Mapping[str, _Held], seen: Observation, settings: Settings) -> None:
+        """Refuse what is beyond a limit even alone; one that is lowered later may be raised again.
+
+        Whoever submits from outside is told at once; here the nodes are nobody's to see.
+        """
+        for demand in self._demands(held):
+            one = held[demand.run]
+            if one.is_checked:
+                continue
+            one.is_checked = True
+            try:
+                check_fit(demand, settings, seen.quotas, None, seen.groups)
+            except CapacityError as exc:
+                one.shape = None
+                one.tell(problem=exc)
 
     def _demands(self, held: Mapping[str, _Held]) -> list[Demand]:
         return [
@@ -304,11 +324,10 @@ class Reservations:
 
     def _publish(self, cluster: Mapping[str, Any], held: Mapping[str, _Held]) -> None:
         """Let whoever may read the RayCluster see its reservations."""
-        book = json.dumps([_line(one) for one in list(held.values())[:_SHOWN]])
-        written = (cluster["metadata"].get("annotations") or {}).get(BOOK, "[]")
-        if book != written:
+        book = write_book([_line(one) for one in held.values()])
+        if not is_written(book, cluster):
             with suppress(Conflict):
-                changes = {"metadata": {"annotations": {BOOK: book}}}
+                changes = {"metadata": {"annotations": book}}
                 self._client.patch_ray_cluster(self._name, changes)
 
     def _label(self, pods: Iterable[Mapping[str, Any]], held: Mapping[str, _Held]) -> None:

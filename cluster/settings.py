@@ -31,6 +31,8 @@ class Settings:
         store_secret: The Secret whose keys all pods get as environment variables.
         version: The version of the rayml whose code is mounted.
         code: Its ConfigMaps; None where the image has rayml.
+        nodes_grow: Nodes can come to those that there are, so that these are no limit: for who
+            cannot be seen to add any.
         managed: Whether `up` made the cluster, adopted it, or it is none of ours (None).
     """
 
@@ -40,6 +42,7 @@ class Settings:
     store_secret: str | None = None
     version: str | None = None
     code: Code | None = None
+    nodes_grow: bool = False
     managed: Managed | None = None
 
     @classmethod
@@ -61,6 +64,7 @@ class Settings:
             store_secret=found.get(f"{PREFIX}store-secret") or None,
             version=found.get(f"{PREFIX}version") or None,
             code=_parse(found, "code", Code.parse, "twelve digits and a count, as `up` writes it"),
+            nodes_grow=_parse(found, "nodes-grow", _truth, "'true' or 'false'", default=False),
             managed=cast("Managed | None", managed),
         )
 
@@ -73,6 +77,7 @@ class Settings:
             "store-secret": self.store_secret,
             "version": self.version,
             "code": self.code,
+            "nodes-grow": "true" if self.nodes_grow else None,
         }
         return {f"{PREFIX}{k}": str(v) for k, v in written.items() if v is not None}
 
@@ -117,7 +122,7 @@ def _parse(
         return cast("_Value", default)
     try:
         return convert(text)
-    except ValueError as exc:
+    except (KeyError, ValueError) as exc:
         raise _wrong("annotation", f"{PREFIX}{name}", text, form) from exc
 
 
@@ -127,6 +132,10 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     return _at_least_zero(float(text))
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text]
 
 
 def _at_least_zero(number: _Value) -> _Value:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rayml.cluster.liveness import reservations_of
+from rayml.cluster.book import left_out, reservations_of
 from rayml.cluster.observation import Observation
 from rayml.cluster.readiness import head_of, head_problem, is_ready
 from rayml.cluster.reasons import time_of
@@ -41,6 +41,9 @@ class Summary:
             `reason`.
         reservations: Each with `run`, `owner`, `experiment`, `shape`, `workers`, `state`
             (`held` or `waiting`), and the `reason` to wait; `worker_s` where it is known.
+        more: How many reservations there are besides.
+        ended: The last runs that have ended, as far as the store can be read, each with `run`,
+            `state`, `owner`, `experiment`, `ended_at`, `worker_s`.
         problems: What stands in the way of more workers, and workers that nobody will delete.
     """
 
@@ -53,6 +56,8 @@ class Summary:
     settings: dict[str, object]
     workers: list[dict[str, object]] = field(default_factory=list)
     reservations: list[dict[str, Any]] = field(default_factory=list)
+    more: int = 0
+    ended: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -101,6 +106,7 @@ def summarise(
         settings=_plain(settings, is_autoscaling=seen.is_autoscaling),
         workers=[_worker(one, by_name[one.name], now) for one in workers],
         reservations=reservations_of(cluster),
+        more=left_out(cluster),
         problems=list(_problems(seen)),
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
+from rayml.cluster.bundle import machine_of
+from rayml.cluster.choices import ray_of
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from rayml.cluster.door import Door
     from rayml.cluster.settings import Settings
 
+# Whoever numbers an image of another name need not mean Ray.
+_OF_RAY: Final = re.compile(r"([^:@]*[-_.])?ray[-_.:@]")
 _LIVE: Final = frozenset({"PENDING", "RUNNING"})
 
 
@@ -78,6 +83,25 @@ def check_versions(name: ClusterName, settings: Settings, door: Door) -> Version
             "cluster up again, or install the cluster's version here"
         )
     return there
+
+
+def check_image(image: str, there: Versions) -> None:
+    """Check that a job's own image has the head's Ray and Python, as far as its tag says.
+
+    Args:
+        image: Its name.
+        there: The versions of the cluster that it is for, which are this process's.
+
+    Raises:
+        SpecError: It has others; names both sides.
+    """
+    python = machine_of(image).python
+    ray = ray_of(image) if _OF_RAY.match(image.rpartition("/")[2]) else there.ray
+    if ray != there.ray or python.split(".") != _minor(there.python):
+        raise SpecError(
+            f"image {image!r} has Ray {ray} on Python {python} by its tag and the cluster's head "
+            f"has Ray {there.ray} on Python {there.python}; give the job an image with the same"
+        )
 
 
 def is_answering(door: Door) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from rayml.cluster.plan import plan
 from rayml.cluster.reservations import RUN_LABEL
 from rayml.cluster.settings import Settings, check_resizable
 from rayml.cluster.shape import Base, shape_of
-from rayml.cluster.versions import check_versions
+from rayml.cluster.versions import check_image, check_versions
 from rayml.errors import RaymlError, SpecError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class KubeCluster:
 
         Raises:
             SpecError: The cluster cannot be resized, or what it asks for is nothing that pods
-                have, or Kubernetes refuses.
+                have, or Kubernetes refuses, or its image has another Ray or Python.
             CapacityError: What it asks for is more than the cluster can ever have.
             ClusterUnreachable: Kubernetes does not answer, or refuses us.
         """
@@ -73,15 +74,18 @@ class KubeCluster:
             )
         check_resizable(self._cluster)
         shape, seen = self._shape(spec), Observation.read(self._cluster, ())
-        _, priority, quotas, nodes, refusal = _at_once(
+        versions, priority, quotas, nodes, can_grow, refusal = _at_once(
             lambda: check_versions(name, self._settings, open_door(name, client)),
             lambda: _priority(client, spec),
             lambda: client.quotas(name.namespace),
             client.nodes,
+            client.has_autoscaler,
             lambda: self._try(shape, seen),
         )
+        if spec.image is not None:
+            check_image(spec.image, versions)
         demand = Demand(run=spec.run, shape=shape, workers=spec.resources.workers)
-        check_fit(demand, self._settings, quotas, nodes, seen.groups)
+        check_fit(demand, self._settings, quotas, None if can_grow else nodes, seen.groups)
         if refusal is not None:
             raise refusal
         return msgspec.structs.replace(spec, priority=priority)
@@ -159,5 +163,10 @@ def _priority(client: KubeClient, spec: Spec) -> int:
         return 0
     try:
         return int(client.get("priorityclasses", chosen)["value"])
-    except RightMissing:
+    except RightMissing as exc:
+        print(  # noqa: T201 - it would wait behind others without a word
+            f"rayml: priority class {chosen!r} counts as 0 in the queue, as it cannot be seen: "
+            f"{exc}",
+            file=sys.stderr,
+        )
         return 0

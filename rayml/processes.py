@@ -26,6 +26,8 @@ LENDER_VARIABLE = "RAYML_LENDER_ID"
 # What the runner turns into KeyboardInterrupt.
 INTERRUPT = signal.SIGUSR2
 _GRACE_S = 2.0
+# The kernel tells when a process began by a clock that goes in whole seconds, and may be set.
+_CLOCK_S = 5.0
 
 
 def kill_children() -> int:
@@ -98,12 +100,17 @@ def _set(given: Mapping[str, str | None]) -> None:
             os.environ[name] = text
 
 
-def kill_run(run: str, pid: int) -> int:
+def kill_run(run: str, pid: int, at: float) -> int:
     """End a run's process, its descendants, and whatever else carries the run's mark.
 
     Return how many there were.
+
+    Args:
+        run: Its id.
+        pid: Of the process.
+        at: When that was alive, in seconds of Unix time: its number may be another's by now.
     """
-    return end([*_tree(pid), *_marked(run)])
+    return end([*_tree(pid, at), *_marked(run)])
 
 
 def _has_children() -> bool:
@@ -115,9 +122,11 @@ def _has_children() -> bool:
         return True
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _tree(pid: int, at: float) -> list[psutil.Process]:
     try:
         root = psutil.Process(pid)
+        if root.create_time() > at + _CLOCK_S:
+            return []
         return [*root.children(recursive=True), root]
     except psutil.NoSuchProcess:
         return []

@@ -21,7 +21,7 @@ from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.kuberay import reach
 from rayml.spec import has_jobs_api
 from rayml.supervisor import request_cancel
-from rayml.tracker.abandoned import end_unstarted
+from rayml.tracker.abandoned import HEAD_LOST, close_abandoned, end_unstarted
 from rayml.tracker.live import LiveMark
 from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Problem, Submission
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _AGENT_WAIT_S = 30.0
 # A tracker that knows the run ends it or starts it again within half a minute.
 _LOST_AFTER_S = {False: 10.0, True: 90.0}
+# For which Ray may know no job of a run: its tracker starts one again, or its client asks for it.
+_UNKNOWN_AFTER_S = 60.0
 _POLL_S = 0.5
 _JOB_POLL_S = 3.0
 # For which a cluster may be away, its head or the way to it, before waiting for a run is given up.
@@ -144,6 +146,7 @@ class JobDriver:
         self._spec = spec
         self._store = store
         self._lost_since: float | None = None
+        self._unknown_since: float | None = None
         self._silent_since: float | None = None
         self.failure: RaymlError | None = None
 
@@ -165,15 +168,19 @@ class JobDriver:
             if _is_ended(self._store, self._spec.run) or self.failure is not None:
                 return
             if now >= next_look:
-                self._look(now)
+                self.look(now)
                 next_look = now + _JOB_POLL_S
 
     def is_alive(self) -> bool:
         """Tell whether the run goes on."""
         return self.failure is None and not _is_ended(self._store, self._spec.run)
 
-    def _look(self, now: float) -> None:
-        """Notice a driver that has ended without recording the run's end."""
+    def look(self, now: float) -> None:
+        """Notice a driver that has ended, or is gone, without recording the run's end.
+
+        Raises:
+            ClusterUnreachable: The cluster has been away for long.
+        """
         try:
             with _calling(self._client.get_address()):
                 info = self._find_job()
@@ -183,7 +190,30 @@ class JobDriver:
                 raise
             return
         self._silent_since = None
-        if info is None or not JobStatus(info.status).is_terminal():
+        if info is None:
+            self._lost_since = None
+            self._miss(now)
+        else:
+            self._unknown_since = None
+            self._heed(info, now)
+
+    def _miss(self, now: float) -> None:
+        """End a run of which Ray knows no job: its driver went with a head that was replaced."""
+        self._unknown_since = self._unknown_since or now
+        if now - self._unknown_since < _UNKNOWN_AFTER_S:
+            return
+        if self._spec.run in read_runs(self._store).shard_of:
+            close_abandoned(self._store)  # a tracker that lives sees to it itself
+        elif self._store.create(claim_key(self._spec.run), b"{}"):
+            end_unstarted(self._store, self._spec, "failed", HEAD_LOST)
+        else:
+            self.failure = ClusterError(
+                f"the driver of run {self._spec.run} is gone and has recorded nothing, and Ray "
+                "knows no such job: was its head replaced? Submit it again"
+            )
+
+    def _heed(self, info: JobDetails, now: float) -> None:
+        if not JobStatus(info.status).is_terminal():
             self._lost_since = None
             return
         self._lost_since = self._lost_since or now

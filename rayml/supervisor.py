@@ -172,6 +172,8 @@ class Supervisor(threading.Thread):
             self._end_without_ray(Problem(kind="lost", message=f"rayml itself failed: {exc!r}"))
 
     def _execute(self) -> Ended:
+        if self._first_attempt > 1:
+            self._end_remains()
         attempt = self._first_attempt
         while True:
             outcome = self._attempt(attempt)
@@ -189,6 +191,12 @@ class Supervisor(threading.Thread):
                 cancelled = Problem(kind="cancelled", message="it was cancelled between attempts")
                 return self._ended("cancelled", attempt, runner.Outcome(problem=cancelled))
             attempt += 1
+
+    def _end_remains(self) -> None:
+        """End what the attempt has left whose supervisor died: Ray ends only its own processes."""
+        status = cast("Status", ray.get(self._actor.watch.remote(self._spec.run, 0)))
+        for rank in status.ranks:
+            self._on_node_of(rank, end_rank, self._store, rank, self._redactor)
 
     def _ended(self, state: str, attempt: int, outcome: Outcome) -> Ended:
         return Ended(
@@ -463,7 +471,7 @@ def _cancelled_by(name: str) -> Problem:
 
 def end_rank(store: Store, rank: Started, redactor: Redactor) -> None:
     """On the machine of a rank: end its processes and store the rest of what it printed."""
-    processes.kill_run(rank.run, rank.pid)
+    processes.kill_run(rank.run, rank.pid, rank.time)
     logs.ship_rest(store, rank.run, rank.attempt, redactor, rank.rank)
 
 

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rayml.cluster.reservations import BOOK
+from rayml.cluster.book import BOOK
 from tests.kube.clusters import JobCluster, ray_cluster, wait_for
 from tests.kube.images import ray_image
 from tests.kube.plane import Plane

@@ -17,7 +17,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.experimental import internal_kv
 
 from rayml.errors import ClusterUnreachable
-from rayml.tracker.abandoned import end_unstarted
+from rayml.tracker.abandoned import HEAD_LOST, end_unstarted
 from rayml.tracker.catalog import open_catalog
 from rayml.tracker.lost import DriverState, obstacle
 from rayml.tracker.reader import read_runs
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 # For which a client that has recorded a submission may need to ask for its driver.
 _CLIENT_PATIENCE_S = 120.0
-_HEAD_LOST = Problem(
-    kind="node_lost", message="the cluster's head was replaced before its driver had begun"
-)
 
 
 class RayJobs:
@@ -156,7 +153,7 @@ def _begin(client: JobSubmissionClient, spec: Spec, store: Store) -> None:
     if not is_claimed and not obstacle(spec):
         _submit(client, spec, store, 1)
     elif is_claimed or store.create(claim, b"{}"):
-        end_unstarted(store, spec, "failed", _HEAD_LOST)
+        end_unstarted(store, spec, "failed", HEAD_LOST)
 
 
 def _submit(client: JobSubmissionClient, spec: Spec, store: Store, attempt: int) -> None:

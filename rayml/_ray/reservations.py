@@ -16,7 +16,7 @@ from ray.experimental import internal_kv
 
 from rayml._ray.connection import HEAD_ACTOR, first_line
 from rayml._ray.nodes import RayNodes, addresses_of, live_ids
-from rayml.cluster.address import ClusterName
+from rayml.cluster.address import SCHEME, ClusterName
 from rayml.cluster.answers import RightMissing
 from rayml.cluster.grants import EARLY_S, SILENCE_S, WISH, Grant, Wish, wish_of
 from rayml.config import setting
@@ -114,10 +114,13 @@ def find_reservation(spec: Spec) -> Reservation | None:
     """Return the way to a run's workers, or None on a cluster whose size is not ours to change.
 
     Raises:
-        ClusterUnreachable: The cluster's reservations do not answer.
+        ClusterUnreachable: The cluster's reservations do not answer, or may not see the cluster
+            that the run was sent to.
     """
     actor = _find_actor()
-    return None if actor is None else Reservation(actor, spec)
+    if isinstance(actor, RightMissing) and spec.cluster.startswith(SCHEME):
+        raise actor
+    return None if _is_foreign(actor) else Reservation(actor, spec)
 
 
 def is_resized() -> bool:
@@ -126,10 +129,15 @@ def is_resized() -> bool:
     Raises:
         ClusterUnreachable: Its reservations do not answer.
     """
-    return _find_actor() is not None
+    return not _is_foreign(_find_actor())
 
 
-def _find_actor() -> Any:  # noqa: ANN401 - Ray has no type for a handle
+def _is_foreign(actor: Any) -> bool:  # noqa: ANN401 - Ray has no type for a handle
+    # A cluster that we may not even see is none of ours, unless somebody says that it is.
+    return actor is None or isinstance(actor, RightMissing)
+
+
+def _find_actor() -> Any:  # noqa: ANN401 - as above
     name = own_cluster()
     return None if name is None else _actor_of(ray.get_runtime_context().gcs_address, name)
 
@@ -146,7 +154,7 @@ def _actor_of(address: str, name: ClusterName) -> Any:  # noqa: ANN401, ARG001 -
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         is_ours, problem = _standing(actor, name)
-        if problem is None:
+        if problem is None or isinstance(problem, RightMissing):
             break
         # A run must not fail because the kube-apiserver is away for a minute.
         if not isinstance(problem, ClusterUnreachable) or time.monotonic() > deadline:
@@ -154,7 +162,7 @@ def _actor_of(address: str, name: ClusterName) -> Any:  # noqa: ANN401, ARG001 -
         time.sleep(_PAUSE_S)
     if not is_ours:
         ray.kill(actor)
-        return None
+        return problem
     return actor
 
 
@@ -219,8 +227,6 @@ class ReservationsActor:
         """Return whether the cluster's size is ours to change, or why nobody knows."""
         try:
             self._is_ours = self._is_ours or await asyncio.to_thread(self._reservations.is_ours)
-        except RightMissing:  # what we resize, we have the right to see
-            return False, None
         except RaymlError as exc:
             return False, exc
         return self._is_ours, None

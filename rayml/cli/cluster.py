@@ -13,7 +13,9 @@ from rayml.errors import RaymlError
 
 if TYPE_CHECKING:
     from rayml.cluster.summary import Summary
+    from rayml.tracker.runs import RunRecord
 
+_ENDED_SHOWN = 10
 ClusterArgument = Annotated[
     str, typer.Argument(metavar="CLUSTER", help="kuberay://namespace/name.")
 ]
@@ -190,12 +192,11 @@ def down(
 
 
 def _add_costs(found: Summary) -> None:
-    """Add to reservations for how long their runs have held workers, as the store's journal says.
+    """Add for how long runs have held workers, as the store's journal says; the ended ones too.
 
-    Where the store cannot be read from here, they stay without.
+    Where the store cannot be read from here, nobody knows.
     """
-    location = found.settings["store"]
-    if not location or not found.reservations:
+    if not (location := found.settings["store"]):
         return
     from rayml.store import open_store  # noqa: PLC0415 - not for --help
     from rayml.tracker.reader import read_runs  # noqa: PLC0415
@@ -208,6 +209,15 @@ def _add_costs(found: Summary) -> None:
     for line in found.reservations:
         if (run := runs.get(str(line.get("run")))) is not None:
             line["worker_s"] = run.attribute("worker_s")
+    ended = [run for run in runs.values() if run.is_terminal and run.spec.cluster == found.cluster]
+    ended.sort(key=lambda run: run.ended_at or 0.0, reverse=True)
+    found.ended.extend(map(_cost, ended[:_ENDED_SHOWN]))
+
+
+def _cost(run: RunRecord) -> dict[str, object]:
+    names = ("id", "state", "experiment", "ended_at", "worker_s")
+    found = {name: run.attribute(name) for name in names}
+    return {"run": found.pop("id"), "owner": run.spec.origin.user, **found}
 
 
 def _show(found: Summary) -> None:
@@ -233,6 +243,9 @@ def _show(found: Summary) -> None:
         found.reservations,
         ("run", "state", "workers", "shape", "owner", "experiment", "worker-hours", "reason"),
     )
+    if found.more:
+        print(f"and {found.more} more")
+    _print_rows(found.ended, ("run", "state", "owner", "experiment", "worker-hours"))
 
 
 def _print_rows(rows: list[dict[str, object]], columns: tuple[str, ...]) -> None:

@@ -61,7 +61,10 @@ def run(  # noqa: PLR0913 - one for each option
     cpus: Annotated[float, typer.Option(help="CPU cores of each worker.")] = 1,
     memory: Annotated[str | None, typer.Option(help="Memory of each worker: 4Gi.")] = None,
     gpus: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
-    gpu_type: Annotated[str | None, typer.Option(help="Ray's accelerator type: A100.")] = None,
+    gpu_type: Annotated[
+        str | None,
+        typer.Option(help="A100: Ray's accelerator type. On KubeRay, what the nodes' label says."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="torch, horovod, dask or spark.")

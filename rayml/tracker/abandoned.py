@@ -27,6 +27,9 @@ LOST = Problem(
     kind="node_lost",
     message="the process or Ray that it ran in went away without recording its end",
 )
+HEAD_LOST = Problem(
+    kind="node_lost", message="the cluster's head was replaced before its driver had begun"
+)
 
 
 def close_abandoned(store: Store) -> list[str]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from rayml.cluster.reservations import BOOK
+from rayml.cluster.book import BOOK, MORE
 from rayml.cluster.settings import PREFIX
 from rayml.store.folder import Folder
 from rayml.tracker.records import Released, Reserved
 from rayml.tracker.tracker import Tracker
 from tests.kube import fake_head
-from tests.unit.journals import OWNER, encode, started, submitted
+from tests.unit.journals import OWNER, encode, ended, started, submitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,11 @@ class TestStatus:
             "reason": "position 1 in the queue",
         }
         book = [{"run": "r1", "owner": "ada", "state": "held", "workers": 2, "reason": ""}, waits]
-        annotations = {BOOK: json.dumps(book), f"{PREFIX}store": str(tmp_path / "store")}
+        annotations = {
+            BOOK: json.dumps(book),
+            MORE: "3",
+            f"{PREFIX}store": str(tmp_path / "store"),
+        }
         cluster["metadata"]["annotations"] |= annotations
         plane.api.create(f"/apis/ray.io/v1/namespaces/{namespace}/rayclusters", cluster)
         records = (
@@ -144,6 +148,8 @@ class TestStatus:
         )
         tracker = Tracker(Folder(tmp_path / "store"), "s", OWNER)
         asyncio.run(tracker.append(encode(submitted(), started(), *records)))
+        over = submitted("r0", cluster=f"kuberay://{namespace}/one")
+        asyncio.run(tracker.append(encode(over, ended(run="r0"), producer="b")))
         return f"kuberay://{namespace}/one"
 
     def test_runs_are_shown_with_what_they_wait_for_and_have_cost(self, address: str) -> None:
@@ -152,10 +158,14 @@ class TestStatus:
         rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
         assert rows["r1"].split() == ["r1", "held", "2", "ada", "1.000"]
         assert "position 1 in the queue" in rows["r2"]
+        assert rows["and"] == "and 3 more"
+        assert rows["r0"].split() == ["r0", "succeeded", "ada", "default", "0.000"]
 
     def test_json_has_the_same(self, address: str) -> None:
-        first, second = json.loads(rayml("status", address, "--json").stdout)["reservations"]
+        found = json.loads(rayml("status", address, "--json").stdout)
+        first, second = found["reservations"]
 
+        assert (found["more"], [one["run"] for one in found["ended"]]) == (3, ["r0"])
         assert (first["run"], first["worker_s"]) == ("r1", 3600)
         assert (second["run"], second["state"]) == ("r2", "waiting")
 

@@ -13,7 +13,8 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 import rayml
-from rayml.cluster.reservations import BOOK
+from rayml.cluster.book import BOOK
+from rayml.cluster.manifest import account_name
 from rayml.spec import Spec
 from rayml.store import open_store
 from rayml.tracker.records import Submission
@@ -77,6 +78,12 @@ def kill_driver(train: JobCluster, run: rayml.Run) -> None:
     assert code == 0, text
 
 
+def kill_reservations(train: JobCluster) -> None:
+    words = ["pkill", "-9", "-f", "ray::ReservationsActor"]
+    code, text = train.plane.exec(train.name.namespace, train.head(), words)
+    assert code == 0, text
+
+
 def test_a_client_that_is_killed_leaves_its_run_alone(train: JobCluster, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "import time\ndef train():\n    time.sleep(4)\n    return 'done'\n"
@@ -108,9 +115,7 @@ def test_an_actor_of_reservations_that_is_killed_takes_no_worker(train: JobClust
     run = train.submit(nap_for, params={"seconds": 45}, resources=ONE)
     wait_for_state(run, "running", patience_s=180)
     (pod,) = wait_for(lambda: train.pods_of(run), "the pod's label")
-    words = ["pkill", "-9", "-f", "ray::ReservationsActor"]
-    code, text = train.plane.exec(train.name.namespace, train.head(), words)
-    assert code == 0, text
+    kill_reservations(train)
     seen = set()
     while run.state == "running":
         seen |= set(train.pods())
@@ -277,3 +282,21 @@ def test_a_new_head_goes_on_with_the_runs_of_the_old_one(train: JobCluster) -> N
     assert (run.state, run.attempt) == ("succeeded", 2), run.error
     wait_for_state(alone, "failed", patience_s=120)
     assert_nothing_is_held(train)
+
+
+def test_a_head_that_has_lost_its_rights_says_which(train: JobCluster) -> None:
+    api = train.plane.api
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{train.name.namespace}/rolebindings"
+    title = account_name(train.name)
+    found = api.get(f"{path}/{title}")
+    binding = {key: found[key] for key in ("apiVersion", "kind", "subjects", "roleRef")}
+    binding["metadata"] = {"name": title, "labels": found["metadata"]["labels"]}
+    api.delete(f"{path}/{title}")
+    try:
+        kill_reservations(train)
+        run = train.submit(nap, resources=ONE)
+        wait_for_state(run, "failed", patience_s=180)
+    finally:
+        api.create(path, binding)
+    assert "may not get rayclusters" in str(run.error)
+    wait_for_state(train.submit(nap, resources=ONE), "succeeded", "failed", patience_s=240)

@@ -141,14 +141,18 @@ def test_what_others_change_while_a_job_comes_and_goes_stays(train: JobCluster) 
     assert listed[0] == {**theirs, "maxReplicas": changes}
 
 
+def preview(train: JobCluster, resources: rayml.Resources) -> Spec:
+    place = {"cluster": str(train.name), "store": train.store}
+    spec = rayml.submit(where, resources=resources, dry_run=True, **place)  # type: ignore[arg-type]
+    assert isinstance(spec, Spec)
+    return spec
+
+
 def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
     # A pod that is still going would count: KubeRay makes no other before it has gone.
     wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
     before = train.client.ray_cluster(train.name)["spec"]
-    spec = rayml.submit(
-        where, cluster=str(train.name), store=train.store, resources=PAIR, dry_run=True
-    )
-    assert isinstance(spec, Spec)
+    spec = preview(train, PAIR)
     resized = [op["value"] for op in spec.changes if op["path"].endswith("/replicas")]
     # A job of this shape may have been here before, whose group is kept.
     added = [op["value"]["replicas"] for op in spec.changes if op["path"].endswith("/-")]
@@ -165,6 +169,18 @@ def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:
     with pytest.raises(SpecError, match=r"gpus=0\.5"):
         train.submit(where, resources=rayml.Resources(gpus=0.5))
     assert set(train.pods()) <= before
+
+
+def test_nodes_are_no_limit_where_an_autoscaler_adds_some(train: JobCluster) -> None:
+    maps = "/api/v1/namespaces/kube-system/configmaps"
+    large, status = rayml.Resources(cpus=64), {"metadata": {"name": "cluster-autoscaler-status"}}
+    train.plane.api.create(maps, status)
+    try:
+        preview(train, large)
+    finally:
+        train.plane.api.delete(f"{maps}/cluster-autoscaler-status")
+    with pytest.raises(CapacityError, match="CPU"):
+        preview(train, large)
 
 
 WRONG = {"name": "data", "mount_path": "/data", "persistentVolumeClaim": {"claim_name": "d"}}
@@ -306,6 +322,20 @@ def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Ru
         os.environ["KUBECONFIG"] = before
 
 
+def test_a_priority_that_may_not_be_seen_is_said_to_count_for_nothing(
+    train: JobCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    train.plane.api.create(classes, {"metadata": {"name": "rayml-high"}, "value": 7})
+    try:
+        run = _submit_unchecked(train, rayml.Resources(cpus=1, priority_class="rayml-high"))
+        wait_for_state(run, "succeeded", "failed", patience_s=180)
+    finally:
+        train.plane.api.delete(f"{classes}/rayml-high")
+    assert run.state == "succeeded", run.error
+    assert "priority class 'rayml-high' counts as 0 in the queue" in capsys.readouterr().err
+
+
 class TestRaysOwnTools:
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         ray = Path(sysconfig.get_path("scripts")) / "ray"
@@ -340,6 +370,24 @@ def test_a_job_that_is_submitted_inside_the_cluster_gets_workers_too(train: JobC
     run = train.submit(outer, params={"store": train.store}, resources=SMALL)
     wait_for_state(run, "succeeded", "failed", patience_s=180)
     assert str(run.result).startswith("train-rayml-")
+
+
+def test_what_can_never_fit_ends_when_it_is_submitted_inside_the_cluster(
+    train: JobCluster,
+) -> None:
+    def outer(store: str) -> str:
+        import rayml
+
+        inner: Any = rayml.submit(where, store=store, resources=rayml.Resources(workers=5))
+        try:
+            inner.wait(60)
+        except rayml.RaymlError as exc:
+            return str(exc)
+        return "it was not refused"
+
+    run = train.submit(outer, params={"store": train.store}, resources=SMALL)
+    wait_for_state(run, "succeeded", "failed", patience_s=180)
+    assert "asks for 5 workers and the cluster's limit is 4" in str(run.result)
 
 
 def test_the_command_line_runs_a_job_there(train: JobCluster, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 import requests
 
 from rayml.cluster.address import ClusterName
+from rayml.cluster.book import BOOK
 from rayml.cluster.choices import Choices
 from rayml.cluster.client import KubeClient
 from rayml.cluster.door import open_door
 from rayml.cluster.lifecycle import down, up
 from rayml.cluster.manifest import CODE
-from rayml.cluster.reservations import BOOK
 from rayml.cluster.settings import Settings
 from rayml.cluster.summary import read_summary
 from rayml.errors import ClusterError, NotFound, SpecError
@@ -213,7 +213,7 @@ class TestWhatIsWrong:
         with pytest.raises(ClusterError, match=r"unschedulable: 0/.* Insufficient cpu"):
             raise_it(head_cpus=1000, wait_s=4)
 
-    def test_what_kuberay_refuses_is_said_at_once(
+    def test_what_kuberay_refuses_is_said_until_it_is_mended(
         self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any]
     ) -> None:
         raise_it()
@@ -222,6 +222,10 @@ class TestWhatIsWrong:
 
         with pytest.raises(SpecError, match=r"KubeRay refuses .*labels"):
             raise_it()
+
+        mended = {"headGroupSpec": {"rayStartParams": {"labels": None}}}
+        client.patch_ray_cluster(name, {"spec": mended})
+        raise_it()
 
     def test_an_operator_that_is_down_is_suspected(
         self, plane: Plane, raise_it: Callable[..., Any]
@@ -409,6 +413,17 @@ class TestAdopted:
         assert (settings.managed, settings.max_workers) == ("adopted", 3)
         (subject,) = client.get("rolebindings", "one-rayml", name.namespace)["subjects"]
         assert subject["name"] == "default"
+
+    def test_a_grace_that_ray_s_autoscaler_does_not_keep_is_no_promise(
+        self, name: ClusterName, client: KubeClient, raise_it: Callable[..., Any], told: list[str]
+    ) -> None:
+        autoscaled = theirs()
+        autoscaled["spec"]["enableInTreeAutoscaling"] = True
+        client.create("rayclusters", autoscaled, name.namespace)
+        raise_it(adopt=True, wait_s=0)
+        assert "--grace-s does nothing here" not in str(told)
+        raise_it(adopt=True, wait_s=0, grace_s=9)
+        assert "--grace-s does nothing here" in str(told)
 
     def test_it_is_left_as_it_was_found(
         self,

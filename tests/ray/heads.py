@@ -48,8 +48,8 @@ def started_head(write: Callable[[Head], list[str]] = lambda _: [], **env: str) 
     words += [f"--dashboard-port={dashboard}", f"--temp-dir={temp}", *write(head)]
     # Two heads on one machine would both want the default.
     words += [f"--dashboard-agent-listen-port={free_port()}"]
-    subprocess.run(words, env=head.env, check=True, capture_output=True, cwd=temp)
-    try:
+    try:  # one that does not start in time leaves processes too
+        subprocess.run(words, env=head.env, check=True, capture_output=True, cwd=temp)
         yield head
     finally:
         _end_all_below(temp)

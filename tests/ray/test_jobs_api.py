@@ -16,13 +16,22 @@ import pytest
 import rayml
 from rayml import driver
 from rayml._ray.jobs_api import job_client
+from rayml.remote import JobDriver, find_driver
 from rayml.store import open_store
-from rayml.tracker.submissions import read_submission
+from rayml.tracker.journal import Journal
+from rayml.tracker.live import STALE_S, LiveMark
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Submission
+from rayml.tracker.shards import ShardFold
+from rayml.tracker.submissions import create_submission, read_submission
 from tests.ray.heads import BIN, Head, free_port, started_head
+from tests.unit.journals import OWNER, encode, make_spec, submitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from rayml.store import Store
 
 pytestmark = pytest.mark.ray
 
@@ -55,6 +64,23 @@ def show(context):
 
 def crash():
     os._exit(3)
+"""
+
+_SCRIPT = """
+import subprocess, sys
+
+subprocess.run([sys.executable, "child.py", *sys.argv[1:]], check=True)
+"""
+
+_CHILD = """
+import fcntl, pathlib, sys, time
+
+folder = pathlib.Path(sys.argv[1])
+lock = open(folder / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of two that live, the second one fails
+if not (folder / "first").exists():
+    (folder / "first").touch()
+    time.sleep(600)
 """
 
 
@@ -206,6 +232,23 @@ def test_a_run_whose_driver_was_killed_is_tried_again_if_its_policy_says_so(
     assert "this is attempt 2" in _ray(head, "logs", run.id)
 
 
+def test_a_script_whose_driver_was_killed_never_lives_beside_its_next_attempt(
+    head: Head, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (project / "script.py").write_text(_SCRIPT)
+    (project / "child.py").write_text(_CHILD)
+    folder = tmp_path_factory.mktemp("alive")
+    retry = rayml.Retry(attempts=2, backoff_s=0.1, on=("node_lost",))
+    run = _submit(head, "script.py", args=[str(folder)], retry=retry)
+    deadline = time.monotonic() + 60
+    while not (folder / "first").exists():
+        assert time.monotonic() < deadline, run.logs()
+        time.sleep(0.1)
+    _kill_driver(run.id)
+    run.wait(timeout_s=120)
+    assert run.attempt == 2
+
+
 def test_a_run_can_be_cancelled_while_its_driver_is_gone(head: Head, project: Path) -> None:
     retry = rayml.Retry(attempts=2, backoff_s=5)
     run = _submit(head, "train.py:hang", retry=retry)
@@ -223,6 +266,49 @@ def _kill_driver(run: str) -> None:
     assert drivers
     for process in drivers:
         process.send_signal(signal.SIGKILL)
+
+
+def _job_driver(head: Head, store: Store, run: str) -> JobDriver:
+    found = find_driver(make_spec(run, cluster=head.jobs), store)
+    assert isinstance(found, JobDriver)
+    return found
+
+
+def test_a_run_that_a_new_head_knows_nothing_of_ends_with_its_tracker(
+    head: Head, project: Path
+) -> None:
+    store = open_store(project / "store")
+    journal = Journal(store, "s")
+    journal.open(OWNER, ShardFold())
+    journal.append([encode(submitted("unknown"))])
+    LiveMark(store, "s").set(OWNER)
+    driver = _job_driver(head, store, "unknown")
+    driver.look(1.0)
+    driver.look(100.0)
+    assert driver.is_alive()  # the tracker's mark is young
+
+    old = time.time() - STALE_S - 5
+    os.utime(project / "store" / "live" / "s.json", (old, old))
+    driver.look(101.0)
+    assert not driver.is_alive()
+    found = read_runs(store).find("unknown")
+    assert (found.state, getattr(found.problem, "kind", "")) == ("failed", "node_lost")
+
+
+def test_a_run_whose_driver_went_with_the_head_before_it_began_ends(
+    head: Head, project: Path
+) -> None:
+    store = open_store(project / "store")
+    spec = make_spec("unbegun", cluster=head.jobs)
+    assert create_submission(store, Submission(spec=spec, payload="", code=None))
+    driver = _job_driver(head, store, "unbegun")
+    driver.look(1.0)
+    driver.look(50.0)
+    assert driver.is_alive()
+    driver.look(61.0)
+    problem = read_runs(store).find("unbegun").problem
+    assert problem is not None
+    assert "head was replaced" in problem.message
 
 
 def test_a_submission_is_executed_once(head: Head, project: Path) -> None:

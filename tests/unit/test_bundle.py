@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ import pytest
 from rayml.cluster import bundle as bundles
 from rayml.cluster.bundle import Bundle, Machine, machine_of, make_bundle, this_machine
 from rayml.cluster.packages import fetch_packages, lacking_packages
+from rayml.cluster.versions import Versions, check_image
 from rayml.errors import ClusterUnreachable, SpecError
 
 if TYPE_CHECKING:
@@ -127,6 +130,23 @@ def test_it_has_no_traces_of_this_machine(bundle: Bundle) -> None:
 )
 def test_an_images_tag_says_for_what_it_is_made(image: str, python: str, arch: str) -> None:
     assert machine_of(image) == Machine(python, arch)
+
+
+def test_a_jobs_own_image_has_the_heads_ray_and_python_as_far_as_its_tag_says() -> None:
+    ray = metadata.version("ray")
+    there = Versions(ray, platform.python_version(), None)
+    tag = f"{ray}-py{MINOR.replace('.', '')}"
+    others = ("team/train:1.2.3", f"team/xray:1.2.3-py{MINOR.replace('.', '')}", "team/ray:latest")
+    for image in (f"ray:{tag}-gpu", f"team/train:{tag}", *others):
+        check_image(image, there)
+
+    words = rf"'ray:1\.9\.0' has Ray 1\.9\.0 .* the cluster's head has Ray {re.escape(ray)} on"
+    with pytest.raises(SpecError, match=words):
+        check_image("ray:1.9.0", there)
+    with pytest.raises(SpecError, match=r"on Python 3\.9 by its tag"):
+        check_image("team/train:1.2-py39", there)
+    with pytest.raises(SpecError, match=r"has Ray 1\.9\.0"):
+        check_image(f"team/our-ray-gpu:1.9.0-py{MINOR.replace('.', '')}", there)
 
 
 def test_what_is_said_counts_more_than_a_tag() -> None:

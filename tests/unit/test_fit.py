@@ -10,7 +10,7 @@ import pytest
 from rayml.cluster.fit import check_fit
 from rayml.cluster.observation import Group
 from rayml.cluster.settings import Settings
-from rayml.errors import CapacityError
+from rayml.errors import CapacityError, SpecError
 from tests.unit.small_cluster import make_demand, make_shape
 
 
@@ -123,10 +123,46 @@ class TestNodes:
 
     @pytest.mark.parametrize(
         "label",
-        ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup", "cloud.google.com/gke-nodepool"],
+        [
+            "karpenter.sh/nodepool",
+            "eks.amazonaws.com/nodegroup",
+            "cloud.google.com/gke-nodepool",
+            "doks.digitalocean.com/node-pool",
+            "k8s.scaleway.com/pool",
+            "kops.k8s.io/instancegroup",
+            "lke.linode.com/pool-id",
+            "magnum.openstack.org/nodegroup",
+        ],
     )
     def test_where_more_nodes_can_come_those_there_are_no_limit(self, label: str) -> None:
         check(1000, cpus=64, nodes=[node(labels={label: "x"})])
+
+    def test_nodes_are_no_limit_where_the_cluster_says_that_more_can_come(self) -> None:
+        demand = make_demand("r", 9, make_shape(cpus=64))
+        cluster = {"metadata": {"annotations": {"rayml.io/nodes-grow": "true"}}}
+        check_fit(demand, Settings.read(cluster), (), [node()])
+
+        cluster["metadata"]["annotations"]["rayml.io/nodes-grow"] = "yes"
+        with pytest.raises(SpecError, match="nodes-grow is 'yes'; it has to be 'true' or 'false'"):
+            Settings.read(cluster)
+
+    def test_a_kind_of_gpu_that_no_node_has_is_named(self) -> None:
+        label = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
+        nodes = [node(labels=label, resources={"nvidia.com/gpu": "1"}), node()]
+
+        check(gpus=1, gpu_type="NVIDIA-A100-SXM4-40GB", nodes=nodes)
+        assert refusal(gpus=1, gpu_type="A100", nodes=nodes).endswith(
+            "their labels name 'NVIDIA-A100-SXM4-40GB' and gpu_type is 'A100'; give one of theirs"
+        )
+        assert "labels name no GPU" in refusal(gpus=1, gpu_type="A100", nodes=[node()])
+
+    def test_spot_is_named_where_it_stands_in_the_way(self) -> None:
+        spot = node(labels={"cloud.google.com/gke-spot": "true"})
+
+        check(spot=True, nodes=[spot])
+        assert "spot is True and none of them is labelled" in refusal(spot=True, nodes=[node()])
+        check(spot=False, nodes=[node()])
+        assert "spot is False and all of them are" in refusal(spot=False, nodes=[spot])
 
     def test_a_node_that_the_selector_does_not_mean_does_not_count(self) -> None:
         nodes = [node("a", labels={"pool": "big"}), node("b")]

@@ -57,6 +57,7 @@ def test_the_head_may_change_its_own_cluster_and_no_other() -> None:
 
     assert rules["rayclusters",]["resourceNames"] == ["shared"]
     assert rules["rayclusters",]["verbs"] == ["get", "patch"]
+    assert rules["pods",]["verbs"] == ["list", "patch"]
     verbs = {verb for rule in role["rules"] for verb in rule["verbs"]}
     assert verbs == {"get", "list", "patch"}
     assert not [rule for rule in role["rules"] if "secrets" in rule["resources"]]

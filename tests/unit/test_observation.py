@@ -253,6 +253,18 @@ class TestProblems:
         assert read(cluster=cluster(observed=3), events=[refused]).invalid == REFUSAL
         assert read(cluster=cluster(observed=4), events=[refused]).invalid is None
 
+    def test_a_refusal_from_before_the_spec_was_mended_is_over(self) -> None:
+        refused = event("InvalidRayClusterSpec", REFUSAL, lastTimestamp="2026-11-25T01:00:10Z")
+        found = cluster(observed=3)
+        found["metadata"]["managedFields"] = [
+            {"time": "2026-11-25T01:00:10Z", "fieldsV1": {"f:spec": {}}},
+            {"time": LATER, "fieldsV1": {"f:status": {}}},
+        ]
+        assert read(cluster=found, events=[refused]).invalid == REFUSAL
+
+        found["metadata"]["managedFields"][0]["time"] = "2026-11-25T01:00:11Z"
+        assert read(cluster=found, events=[refused]).invalid is None
+
     def test_another_clusters_refusal_is_not_ours(self) -> None:
         refused = event("InvalidRayClusterSpec", REFUSAL, name="d")
 
