@@ -11,6 +11,7 @@ from rayml.cluster.book import BOOK, MORE
 from rayml.cluster.manifest import code_maps, rights
 from rayml.cluster.objects import change_cluster, create_objects, wait_until
 from rayml.cluster.readiness import head_of
+from rayml.cluster.reasons import DOUBTED
 from rayml.cluster.settings import MANAGED, Settings, check_resizable
 from rayml.cluster.shape import shape_key
 
@@ -70,7 +71,7 @@ def leave(name: ClusterName, client: KubeClient, tell: Tell) -> None:
         _end_workers(name, client, groups, tell)
 
     def change(seen: Item) -> Item:
-        written = dict.fromkeys([*Settings.read(seen).annotations(), BOOK, MORE])
+        written = dict.fromkeys([*Settings.read(seen).annotations(), BOOK, MORE, DOUBTED])
         return {"metadata": {"annotations": written, "labels": {MANAGED: None}}}
 
     change_cluster(client, name, change)

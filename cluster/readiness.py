@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from rayml.cluster.door import open_door
-from rayml.cluster.reasons import invalid_spec, pod_reason
+from rayml.cluster.reasons import DOUBTED, invalid_spec, pod_reason, refused_at
 from rayml.cluster.versions import is_answering
 from rayml.errors import ClusterError, RaymlError, SpecError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.5
 # By then a running operator has long made the head's pod.
 _OPERATOR_S: Final = 15.0
-# By then it has looked at a spec that was changed a moment ago.
+# By then it has looked at what was changed a moment ago.
 _REFUSAL_S: Final = 5.0
 
 
@@ -69,6 +69,7 @@ def wait_until_ready(
         SpecError: KubeRay refuses the RayCluster.
         ClusterError: It was not ready in time; says what it waits for.
     """
+    _doubt_refusal(name, client)
     began, told = time.monotonic(), ""
     while True:
         waited_s = time.monotonic() - began
@@ -86,10 +87,19 @@ def wait_until_ready(
         time.sleep(_POLL_S)
 
 
+def _doubt_refusal(name: ClusterName, client: KubeClient) -> None:
+    """Have the operator look again at a spec that it has refused, as that may have been mended."""
+    refused = refused_at(client.ray_cluster(name), client.events(name.namespace))
+    if refused is not None:
+        changes = {"metadata": {"annotations": {DOUBTED: repr(refused)}}}
+        client.patch_ray_cluster(name, changes)
+        time.sleep(_REFUSAL_S)
+
+
 def _look(name: ClusterName, client: KubeClient, waited_s: float) -> str:
     cluster = client.ray_cluster(name)
     pods, events = client.pods(name), client.events(name.namespace)
-    if waited_s > _REFUSAL_S and (refusal := invalid_spec(cluster, events)):
+    if refusal := invalid_spec(cluster, events):
         raise SpecError(f"KubeRay refuses {name}: {refusal}; mend the RayCluster")
     if reason := head_problem(cluster, pods, events):
         is_alone = "status" not in cluster and waited_s > _OPERATOR_S

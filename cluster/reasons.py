@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     Object = Mapping[str, Any]
 
+# Up to when refusals may be of an earlier spec: the operator was made to look again after that.
+DOUBTED = "rayml.io/refusal-doubted"
 # What a container waits for when nothing is wrong.
 _USUAL = {"ContainerCreating", "PodInitializing"}
 _MAX_SHOWN = 400
@@ -107,21 +110,40 @@ def invalid_spec(cluster: Object, events: Iterable[Object]) -> str | None:
     KubeRay says so in an event alone, anew for each version that it refuses, and then does not act
     on the spec. Of one that it takes it says nothing where no count in the status moves.
     """
+    refusal = _last_refusal(cluster, events)
+    return _short(_message(refusal)) if refusal is not None else None
+
+
+def refused_at(cluster: Object, events: Iterable[Object]) -> float | None:
+    """Return when the operator refused the spec last, as the value that `DOUBTED` takes."""
+    refusal = _last_refusal(cluster, events)
+    return event_time(refusal) if refusal is not None else None
+
+
+def _last_refusal(cluster: Object, events: Iterable[Object]) -> Object | None:
     metadata, status = cluster["metadata"], cluster.get("status") or {}
     if status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return None
+    doubted = _doubted(metadata)
     refusals = [
         event
         for event in events
         if str(event.get("reason", "")).startswith("InvalidRayCluster")
         and _object(event).get("name") == metadata["name"]
         and event_time(event) >= _changed_at(metadata)
+        and event_time(event) > doubted
     ]
-    return _short(_message(max(refusals, key=event_time))) if refusals else None
+    return max(refusals, key=event_time, default=None)
+
+
+def _doubted(metadata: Object) -> float:
+    with suppress(ValueError):
+        return float((metadata.get("annotations") or {}).get(DOUBTED, 0))
+    return 0.0
 
 
 def _changed_at(metadata: Object) -> float:
-    """Return when the spec was last written; 0 if nobody knows."""
+    """Return when something was last written into the spec; nobody notes what is taken out."""
     writes = metadata.get("managedFields") or ()
     times = (time_of(w.get("time")) for w in writes if "f:spec" in (w.get("fieldsV1") or {}))
     return max(times, default=0.0)

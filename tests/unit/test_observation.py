@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rayml.cluster.observation import Observation, Worker
-from rayml.cluster.reasons import ends_of, time_of
+from rayml.cluster.reasons import DOUBTED, ends_of, refused_at, time_of
 from tests.unit.small_cluster import Node, make_shape
 
 SHAPE = make_shape(1)
@@ -264,6 +264,16 @@ class TestProblems:
 
         found["metadata"]["managedFields"][0]["time"] = "2026-11-25T01:00:11Z"
         assert read(cluster=found, events=[refused]).invalid is None
+
+    def test_a_refusal_that_was_doubted_counts_if_it_comes_again(self) -> None:
+        refused = event("InvalidRayClusterSpec", REFUSAL, lastTimestamp="2026-11-25T01:00:10Z")
+        found, again = cluster(observed=3), {**refused, "lastTimestamp": "2026-11-25T01:00:11Z"}
+        found["metadata"]["annotations"] = {DOUBTED: repr(refused_at(found, [refused]))}
+
+        assert read(cluster=found, events=[refused]).invalid is None
+        assert read(cluster=found, events=[again]).invalid == REFUSAL
+        found["metadata"]["annotations"] = {DOUBTED: "yesterday"}
+        assert read(cluster=found, events=[refused]).invalid == REFUSAL
 
     def test_another_clusters_refusal_is_not_ours(self) -> None:
         refused = event("InvalidRayClusterSpec", REFUSAL, name="d")
