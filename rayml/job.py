@@ -161,6 +161,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     )
     if dry_run:
         return _previewed(job.spec)
+    _note_idle_workers(job.spec)
     job = _keep_long_params(job)
     address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
     if has_jobs_api(address) and not borrow:
@@ -368,6 +369,17 @@ def _announce(place: str) -> None:
     if place not in _announced:
         _announced.add(place)
         print(f"rayml: using {place}", file=sys.stderr)  # noqa: T201 - nothing runs unseen elsewhere
+
+
+def _note_idle_workers(spec: Spec) -> None:
+    """Say what a script does with several workers when no engine spreads it over them."""
+    if spec.target.kind == "script" and spec.engine is None and spec.resources.workers > 1:
+        print(  # noqa: T201 - the others would be paid for and idle
+            f"rayml: a script without an engine runs on the first of its {spec.resources.workers} "
+            "workers, and what it starts on Ray itself runs on none of them; give it an engine, "
+            "or submit a function",
+            file=sys.stderr,
+        )
 
 
 def _await_at_exit(run: Run) -> None:

@@ -190,6 +190,15 @@ class TestWhatCanBeSubmitted:
         assert ray_address in printed
         assert "42\n" in printed
 
+    def test_a_script_that_leaves_workers_idle_is_told_so(
+        self, submit: Submit, work: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (work / "one.py").write_text("print(1)")
+        submit("one.py", resources=rayml.Resources(cpus=0.5, workers=2)).wait()
+        assert "runs on the first of its 2 workers" in capsys.readouterr().err
+        submit("one.py").wait()
+        assert "runs on the first" not in capsys.readouterr().err
+
     def test_a_generator_of_metrics_may_be_decorated(self, submit: Submit, work: Path) -> None:
         (work / "decorated.py").write_text(
             dedent("""
