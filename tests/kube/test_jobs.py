@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -314,7 +315,8 @@ def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Ru
         {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["*"]},
     ]
     namespace, before = train.name.namespace, os.environ["KUBECONFIG"]
-    token = train.plane.service_account_token(namespace, "submitter", rules)
+    account = f"submitter-{uuid.uuid4().hex[:8]}"
+    token = train.plane.service_account_token(namespace, account, rules)
     os.environ["KUBECONFIG"] = str(train.plane.token_kubeconfig(token, namespace))
     try:
         return train.submit(where, resources=resources)
