@@ -390,11 +390,11 @@ def test_the_shard_is_left_in_good_order(store: Folder) -> None:
 
     producer.record(ended())
     started = set(threading.enumerate()) - before
-    assert "rayml-tracker" in {thread.name for thread in started}
+    (tracker,) = (thread for thread in started if thread.name == "rayml-tracker")
 
     loop.close()
     assert live_shards(store) == []
-    assert not any(thread.is_alive() for thread in started)
+    assert not tracker.is_alive()
 
 
 def test_random_values_come_back_bit_by_bit(store: Folder, transport: LoopTransport) -> None:
