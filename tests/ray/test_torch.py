@@ -74,22 +74,36 @@ def train(context: rayml.Context, steps: int = 3) -> list[float]:
         first = saved.meta["step"] + 1
     row = torch.tensor([[1.0, float(context.rank)]])
     for step in range(first, steps):
-        loss = (model(row) - context.rank).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        context.log_metric("loss", loss.item(), step)
+        learn(model, optimizer, row, step, context)
         context.log_metric("rows", 1, step, reduce="sum")
-        if context.rank == 0:
-            buffer = io.BytesIO()
-            torch.save(model.state_dict(), buffer)
-            context.checkpoint(buffer.getvalue(), step, sync=True)
-        torch.distributed.barrier()
-        if (context.attempt, context.rank, step) == (1, 1, steps - 3):
-            context.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+        keep(model.state_dict(), step, context, dies=step == steps - 3)
     print("rank", context.rank, "of", context.world_size, "local", context.local_rank)
     return [number.item() for part in model.parameters() for number in part.flatten()]
+
+
+def learn(model: Any, optimizer: Any, row: Any, step: int, context: rayml.Context) -> None:
+    """Do one step towards what this rank's row is."""
+    loss = (model(row) - context.rank).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    context.log_metric("loss", loss.item(), step)
+
+
+def keep(state: Any, step: int, context: rayml.Context, *, dies: bool) -> None:
+    """Checkpoint what all ranks have reached; one that dies does so in the first attempt."""
+    import io
+
+    import torch
+
+    if context.rank == 0:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        context.checkpoint(buffer.getvalue(), step, sync=True)
+    torch.distributed.barrier()
+    if dies and (context.attempt, context.rank) == (1, 1):
+        context.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_alone(steps: int) -> list[float]:
@@ -144,20 +158,9 @@ def train_sharded(steps: int, *, context: rayml.Context) -> list[float]:
         first = saved.meta["step"] + 1
     row = torch.tensor([[1.0, float(context.rank)]])
     for step in range(first, steps):
-        loss = (model(row) - context.rank).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        context.log_metric("loss", loss.item(), step)
+        learn(model, optimizer, row, step, context)
         state = state_dict.get_model_state_dict(model, options=whole)  # all ranks gather it
-        if context.rank == 0:
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            context.checkpoint(buffer.getvalue(), step, sync=True)
-        torch.distributed.barrier()
-        if (context.attempt, context.rank, step) == (1, 1, steps - 2):
-            context.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+        keep(state, step, context, dies=step == steps - 2)
     parts = [part.full_tensor().flatten() for part in model.parameters()]
     return [number.item() for part in parts for number in part]
 
@@ -351,8 +354,19 @@ def test_more_workers_than_fit_are_refused_at_once(submit: Submit) -> None:
         submit(train, engine=rayml.Torch(workers=500), resources=HALF)
 
 
+# Ends the processes of ranks, and is PyTorch to the one that directs them.
+BROKEN = """
+import os, pathlib, sys
+if b"RayTrain" in pathlib.Path("/proc/self/cmdline").read_bytes():
+    os._exit(1)
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["torch"]
+import torch
+"""
+
+
 def test_ranks_that_end_before_they_begin_end_the_run(submit: Submit, work: Path) -> None:
-    (work / "torch.py").write_text("import os\n\nos._exit(1)\n")
+    (work / "torch.py").write_text(BROKEN)
     run = submit(train, engine=PAIR, resources=HALF, env={"PYTHONPATH": str(work)})
     with pytest.raises(rayml.JobFailed, match="ended before the function returned") as caught:
         run.wait(timeout_s=150)
