@@ -110,7 +110,7 @@ class _Director(TrainController):
     ) -> bytes | Problem:
         """See the ranks through to their end; return what the first one returned.
 
-        Or why they did not start, where a rank's process ended then.
+        Or why they did not start; told here, because an error's cause does not travel.
         """
         before = oom_kills()
         with tempfile.TemporaryDirectory(prefix="rayml-train-") as folder:
@@ -135,10 +135,7 @@ class _Director(TrainController):
             await self.run()  # type: ignore[no-untyped-call]
             result = self.get_result()
         if isinstance(result.error, ControllerError):
-            # Here, because an error's cause does not travel.
-            cause = result.error.controller_failure.__cause__
-            if isinstance(cause, RayError):
-                return explain_death(cause, 0, before)
+            return _not_started(result.error.controller_failure, before)
         if result.error is not None:
             raise result.error
         return cast("bytes", result.return_value)
@@ -159,8 +156,6 @@ def fit(
         found = ray.get(actor.fit.remote(main, world_size, dict(share), group))
     except WorkerGroupError as exc:
         return _problems(exc.worker_failures, before)
-    except ControllerError as exc:
-        raise RankFailed(_not_started(exc.controller_failure)) from exc
     if isinstance(found, Problem):
         raise RankFailed(found)
     return cast("bytes", found)
@@ -240,7 +235,9 @@ def _this_rank() -> Rank:
     )
 
 
-def _not_started(exc: Exception) -> Problem:
+def _not_started(exc: Exception, oom_kills_before: int) -> Problem:
+    if isinstance(exc.__cause__, RayError):  # a rank's process has ended
+        return explain_death(exc.__cause__, 0, oom_kills_before)
     text = _COLORS.sub("", str(exc)).strip()
     last = text.rpartition("\n")[2]
     return Problem(kind="engine", message=f"Ray Train could not start: {last}", traceback=text)

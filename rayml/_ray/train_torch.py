@@ -29,10 +29,10 @@ class TorchGroup(TorchConfig):
 
 class _LoadedBackend(_TorchBackend):
     def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:  # type: ignore[override]
-        worker_group.execute(limit_waiting, backend_config.timeout_s)
-        worker_group.execute(_load)
+        worker_group.execute(_load, backend_config.timeout_s)
         super().on_start(worker_group, backend_config)
 
 
-def _load() -> None:
+def _load(timeout_s: int) -> None:
     importlib.import_module("ray.train.torch.config")
+    limit_waiting(timeout_s)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rayml.culprit import Signs, find_culprit
+from rayml.launch import ImportWatch
 from rayml.ranks import RankFailed
-from rayml.torch_timeouts import limit_waiting
+from rayml.torch_timeouts import CONSTANTS, limit_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,5 +55,8 @@ def run(
 
 
 def prepare_script(settings: Torch, rank: int) -> None:  # noqa: ARG001 - as all engines'
-    """Let ranks wait no longer for each other where the script does not say how long."""
-    limit_waiting(settings.timeout_s)
+    """Let ranks wait no longer for each other where the script does not say how long.
+
+    PyTorch is not loaded for that: a script may set variables before it loads it.
+    """
+    ImportWatch(CONSTANTS, partial(limit_waiting, settings.timeout_s))
