@@ -29,7 +29,7 @@ def write_book(lines: Sequence[Mapping[str, object]]) -> dict[str, str | None]:
 
 def is_written(book: Mapping[str, str | None], cluster: Mapping[str, Any]) -> bool:
     """Tell whether a RayCluster shows these reservations already."""
-    found = {BOOK: "[]"} | (cluster["metadata"].get("annotations") or {})
+    found = {BOOK: "[]"} | _annotations(cluster)
     return all(found.get(name) == text for name, text in book.items())
 
 
@@ -39,7 +39,7 @@ def reservations_of(cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
     >>> reservations_of({"metadata": {}})
     []
     """
-    text = (cluster["metadata"].get("annotations") or {}).get(BOOK) or "[]"
+    text = _annotations(cluster).get(BOOK) or "[]"
     try:
         found = json.loads(text)
     except ValueError:
@@ -53,5 +53,9 @@ def left_out(cluster: Mapping[str, Any]) -> int:
     >>> left_out({"metadata": {"annotations": {"rayml.io/reservations-more": "3"}}})
     3
     """
-    text = (cluster["metadata"].get("annotations") or {}).get(MORE, "")
+    text = _annotations(cluster).get(MORE, "")
     return int(text) if text.isdecimal() else 0
+
+
+def _annotations(cluster: Mapping[str, Any]) -> dict[str, str]:
+    return cluster["metadata"].get("annotations") or {}

@@ -7,13 +7,15 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rayml.cluster.settings import PREFIX
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     Object = Mapping[str, Any]
 
 # Up to when refusals may be of an earlier spec: the operator was made to look again after that.
-DOUBTED = "rayml.io/refusal-doubted"
+DOUBTED = f"{PREFIX}refusal-doubted"
 # What a container waits for when nothing is wrong.
 _USUAL = {"ContainerCreating", "PodInitializing"}
 _MAX_SHOWN = 400
@@ -124,16 +126,16 @@ def _last_refusal(cluster: Object, events: Iterable[Object]) -> Object | None:
     metadata, status = cluster["metadata"], cluster.get("status") or {}
     if status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return None
-    doubted = _doubted(metadata)
-    refusals = [
+    refusals = (
         event
         for event in events
         if str(event.get("reason", "")).startswith("InvalidRayCluster")
         and _object(event).get("name") == metadata["name"]
-        and event_time(event) >= _changed_at(metadata)
-        and event_time(event) > doubted
-    ]
-    return max(refusals, key=event_time, default=None)
+    )
+    last = max(refusals, key=event_time, default=None)
+    if last is None or event_time(last) <= _doubted(metadata):
+        return None
+    return last if event_time(last) >= _changed_at(metadata) else None
 
 
 def _doubted(metadata: Object) -> float:

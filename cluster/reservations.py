@@ -168,8 +168,11 @@ class Reservations:
         pods = self._client.pods(self._name)
         events = self._client.events(self._name.namespace) if is_growing else ()
         seen = self._observe(cluster, pods, events, quotas, held)
-        self._check_fit(held, seen, settings)
-        demands = self._demands(held)
+        demands = [
+            demand
+            for demand in self._demands(held)
+            if self._fits(held[demand.run], demand, seen, settings)
+        ]
         decided = plan(demands, seen, settings, _granted(held), time.time(), self._drained)
         self._tell(held, decided)
         self._change(self._drain(self._spare(decided, seen), seen), seen, demands)
@@ -223,21 +226,21 @@ class Reservations:
         self._drained &= {worker.name for worker in seen.workers}
         return self._seen
 
-    def _check_fit(self, held: Mapping[str, _Held], seen: Observation, settings: Settings) -> None:
+    def _fits(self, one: _Held, demand: Demand, seen: Observation, settings: Settings) -> bool:
         """Refuse what is beyond a limit even alone; one that is lowered later may be raised again.
 
         Whoever submits from outside is told at once; here the nodes are nobody's to see.
         """
-        for demand in self._demands(held):
-            one = held[demand.run]
-            if one.is_checked:
-                continue
-            one.is_checked = True
-            try:
-                check_fit(demand, settings, seen.quotas, None, seen.groups)
-            except CapacityError as exc:
-                one.shape = None
-                one.tell(problem=exc)
+        if one.is_checked:
+            return True
+        one.is_checked = True
+        try:
+            check_fit(demand, settings, seen.quotas, None, seen.groups)
+        except CapacityError as exc:
+            one.shape = None
+            one.tell(problem=exc)
+            return False
+        return True
 
     def _demands(self, held: Mapping[str, _Held]) -> list[Demand]:
         return [

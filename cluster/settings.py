@@ -122,7 +122,7 @@ def _parse(
         return cast("_Value", default)
     try:
         return convert(text)
-    except (KeyError, ValueError) as exc:
+    except ValueError as exc:
         raise _wrong("annotation", f"{PREFIX}{name}", text, form) from exc
 
 
@@ -135,7 +135,9 @@ def _seconds(text: str) -> float:
 
 
 def _truth(text: str) -> bool:
-    return {"true": True, "false": False}[text]
+    if text not in {"true", "false"}:
+        raise ValueError(text)
+    return text == "true"
 
 
 def _at_least_zero(number: _Value) -> _Value:

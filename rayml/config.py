@@ -223,9 +223,7 @@ def setting(name: str, argument: str | None = None) -> str | None:
     """Return a setting: the argument, else `RAYML_<NAME>`, else the project's file, else None."""
     if argument is not None:
         return argument
-    if from_environment := os.environ.get(f"RAYML_{name.upper()}"):
-        return from_environment
-    value = _project_settings(project_root()).get(name)
+    value = _find_setting(name)
     if value is not None and not isinstance(value, str):
         raise SpecError(
             f"setting {name!r} is {value!r} in the project's file; write it as a string"
@@ -239,16 +237,20 @@ def switch(name: str, argument: bool | None, *, default: bool) -> bool:  # noqa:
     Raises:
         SpecError: It is neither; the words are true, on, yes, 1 and false, off, no, 0.
     """
-    value: object = argument
+    value = _find_setting(name) if argument is None else argument
     if value is None:
-        value = os.environ.get(f"RAYML_{name.upper()}") or None
-    if value is None:
-        value = _project_settings(project_root()).get(name, default)
+        return default
     if isinstance(value, bool):
         return value
     if (word := str(value).lower()) in _WORDS:
         return _WORDS[word]
     raise SpecError(f"setting {name!r} is {value!r}, neither on nor off; give true or false")
+
+
+def _find_setting(name: str) -> object:
+    if from_environment := os.environ.get(f"RAYML_{name.upper()}"):
+        return from_environment
+    return _project_settings(project_root()).get(name)
 
 
 def settings_files() -> list[Path]:

@@ -41,7 +41,7 @@ from rayml.tracker.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Future
 
     from rayml.runner import Outcome
@@ -195,8 +195,7 @@ class Supervisor(threading.Thread):
     def _end_remains(self) -> None:
         """End what the attempt has left whose supervisor died: Ray ends only its own processes."""
         status = cast("Status", ray.get(self._actor.watch.remote(self._spec.run, 0)))
-        for rank in status.ranks:
-            self._on_node_of(rank, end_rank, self._store, rank, self._redactor)
+        self._end_ranks(status.ranks)
 
     def _ended(self, state: str, attempt: int, outcome: Outcome) -> Ended:
         return Ended(
@@ -405,7 +404,10 @@ class Supervisor(threading.Thread):
         """End what an attempt has left running, and store what it had printed."""
         if self._spec.engine is not None:  # the task that waits for the ranks
             ray.cancel(running.task, force=True)
-        for rank in running.ranks:
+        self._end_ranks(running.ranks)
+
+    def _end_ranks(self, ranks: Iterable[Started]) -> None:
+        for rank in ranks:
             self._on_node_of(rank, end_rank, self._store, rank, self._redactor)
 
     def _on_node_of(self, rank: Started, function: Callable[..., object], *args: object) -> None:

@@ -49,8 +49,7 @@ def start_run(
 
     Inside a run that was submitted, it gives that run's context and ends nothing: the same script
     works both ways; with a `parent`, it is always a run of its own. So are blocks of several
-    threads beside each other. An exception fails the run and
-    goes on its way.
+    threads beside each other. An exception fails the run and goes on its way.
 
     Args:
         name: What people call the run.

@@ -3,8 +3,8 @@
 The first fit of a run is called `model` and its group of scores `train`; the second one `model-2`
 and `train-2`, and so on. Transformers, which predict nothing, are no fits of their own.
 
-Nothing here goes to the store before the run ends, and what a fit waits for has a limit: about a
-fiftieth of its own time, or tens of milliseconds.
+Nothing here goes to the store before the run ends, and what a fit waits for has a limit: each
+part may compute for a hundredth of the fit's own time, or some tenths of a second; see `Fit`.
 """
 
 from __future__ import annotations

@@ -181,8 +181,9 @@ def _borrowers_end() -> Iterator[None]:
         yield
         _join_borrowers()
     except BaseException:
-        for borrower in [each for each in _borrowers if each.is_alive()]:
-            borrower.cancel(_BORROWER_GRACE_S, "the run around it, which has ended")
+        for borrower in _borrowers:
+            if borrower.is_alive():
+                borrower.cancel(_BORROWER_GRACE_S, "the run around it, which has ended")
         _join_borrowers()
         raise
 
