@@ -84,6 +84,12 @@ def _write_program(folder: Path) -> None:
     program.chmod(0o700)
 
 
+def driver_option() -> str:
+    """Return where Java logs: else through a link to Ray's newest session, which may be gone."""
+    node: Any = ray_worker.global_worker.node
+    return f"-Dray.logging.dir={node.get_logs_dir_path()}"
+
+
 def executor_option(folder: Path) -> str:
     """Return by which option Java notes that its heap has run out: Spark may not hear of it."""
     return f"-XX:OnOutOfMemoryError={folder / _PROGRAM}"

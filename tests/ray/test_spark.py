@@ -149,6 +149,25 @@ def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     assert 1001_000 - 2 * 1000 <= total <= 1001_000  # one row is left out, which one is open
 
 
+@pytest.fixture
+def link_to_nothing(ray_address: str) -> Iterator[None]:
+    """What is called Ray's newest session is gone, as after one that was killed and cleared."""
+    link = Path("/tmp/ray/session_latest")  # noqa: S108 - where Ray and RayDP look
+    before = link.readlink()
+    point(link, link.with_name("gone"))
+    yield
+    if link.readlink().name == "gone":
+        point(link, before)
+
+
+def point(link: Path, target: Path) -> None:
+    """Let a link lead elsewhere; it is there at every moment."""
+    other = link.with_name(f"link-{os.getpid()}")
+    other.symlink_to(target)
+    other.replace(link)
+
+
+@pytest.mark.usefixtures("link_to_nothing")
 def test_two_jobs_at_once_do_not_meet(submit: Submit) -> None:
     runs = [submit(count, params={"rows": rows}, engine=ONE, resources=HALF) for rows in (3, 100)]
     assert [run.wait(120).result for run in runs] == [3, 7]
