@@ -1,7 +1,7 @@
 # Every target works in a fresh clone on a machine with make and python3 >= 3.11: uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean sync
+.PHONY: help demo test test-all check bench clean sync
 
 # A `uv` on PATH may be a shim that leads nowhere, so it has to answer before it is used.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstrap/bin/uv)
@@ -18,7 +18,7 @@ GREEDY := tests/ray/test_kills.py
 KUBE_TESTS := tests/kube
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 # The tools are called by their path, not through `uv run`: Ray notices a `uv run` above it and would
 # start its workers through uv as well.
@@ -27,11 +27,15 @@ demo: $(UV)  ## train on 336,776 flights, then load the model back and predict
 	$(BIN)/rayml run examples/flight_delays.py:train
 	$(BIN)/python examples/predict_delays.py
 
-test: check  ## all checks, then all tests
-	$(BIN)/pytest $(SIDE_BY_SIDE) $(FAST_TESTS)
-	$(BIN)/pytest $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)
-	$(BIN)/pytest $(GREEDY)
-	$(BIN)/pytest $(KUBE_TESTS)
+test: WHICH := not thorough
+test: check  ## all checks, then the tests
+test-all: WHICH :=
+test-all: check  ## the same, with what takes long and is one more case of what others cover
+test test-all:
+	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(FAST_TESTS)
+	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)
+	$(BIN)/pytest -m "$(WHICH)" $(GREEDY)
+	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(KUBE_TESTS)
 
 check: sync  ## ruff, mypy and import-linter
 	$(BIN)/ruff check

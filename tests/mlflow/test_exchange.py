@@ -273,6 +273,7 @@ def test_models_come_in_and_go_out_with_versions_and_aliases(
     assert "versions" not in told
 
 
+@pytest.mark.thorough
 def test_a_server_is_a_source_and_a_target(store: Store, tmp_path: Path) -> None:
     source = new_database(tmp_path / "source")
     fill(source, tmp_path / "source")
@@ -290,6 +291,7 @@ def test_a_server_is_a_source_and_a_target(store: Store, tmp_path: Path) -> None
         assert Path(client.download_artifacts(run, "notes")).read_bytes() == b"hello"
 
 
+@pytest.mark.thorough
 def test_a_folder_of_an_older_mlflow_is_a_source(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_script_that_turns_it_on_itself(submit: Submit, work: Path) -> None:
     assert submit("train.py").wait().params["model/C"] == 0.5
 
 
+@pytest.mark.thorough
 def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
     pytest.importorskip("torch")
     half = rayml.Resources(cpus=0.5)

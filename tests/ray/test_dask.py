@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAIR = rayml.Dask(workers=2)
 CLIENT = rayml.Dask(workers=2, client=True)
+MOSTLY_TASKS = [PAIR, pytest.param(CLIENT, marks=pytest.mark.thorough)]
 HALF = rayml.Resources(cpus=0.5)
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -81,7 +82,7 @@ def _pid(_: int) -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+@pytest.mark.parametrize("engine", MOSTLY_TASKS, ids=["tasks", "client"])
 def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: rayml.Dask) -> None:
     def job() -> list[tuple[int, int]]:
         import os
@@ -197,6 +198,7 @@ def test_xgboost_trains_on_the_workers_through_a_client(submit: Submit) -> None:
     assert own == pytest.approx(last, rel=0.01)
 
 
+@pytest.mark.thorough
 def test_dask_ml_searches_on_the_workers_through_a_client(submit: Submit) -> None:
     def search() -> list[Any]:
         import numpy as np
@@ -219,7 +221,7 @@ def test_dask_ml_searches_on_the_workers_through_a_client(submit: Submit) -> Non
     assert run.result == [{"alpha": 0.01}, True]
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+@pytest.mark.parametrize("engine", MOSTLY_TASKS, ids=["tasks", "client"])
 def test_a_worker_that_dies_is_made_up_for(submit: Submit, work: Path, engine: rayml.Dask) -> None:
     def compute() -> int:
         import dask
@@ -275,7 +277,7 @@ def test_progress_is_shown_and_a_cancel_leaves_nothing(
     eventually(lambda: not _folders())
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+@pytest.mark.parametrize("engine", MOSTLY_TASKS, ids=["tasks", "client"])
 def test_tasks_end_when_the_job_s_time_is_over(
     submit: Submit, work: Path, engine: rayml.Dask
 ) -> None:
@@ -369,6 +371,7 @@ def add_up(table: rayml.Input, *, context: rayml.Context) -> float:
     return total.item()
 
 
+@pytest.mark.thorough
 def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     # All CPUs are the job's: nothing may be asked of Ray beside them.
     one = rayml.Resources(cpus=1)
@@ -395,7 +398,10 @@ def stay(begun: str, for_s: float) -> None:
     time.sleep(for_s)
 
 
-@pytest.mark.parametrize(("fails", "state"), [(True, "cancelled"), (False, "succeeded")])
+@pytest.mark.parametrize(
+    ("fails", "state"),
+    [pytest.param(True, "cancelled", marks=pytest.mark.thorough), (False, "succeeded")],
+)
 def test_what_borrows_the_workers_is_over_before_they_go(
     submit: Submit, work: Path, fails: bool, state: str
 ) -> None:
@@ -436,6 +442,7 @@ def test_an_example_works(
     assert result.items() <= run.result.items()
 
 
+@pytest.mark.thorough
 def test_no_worker_holds_the_example_s_table(submit: Submit) -> None:
     def measure(context: rayml.Context, copies: int) -> list[int]:
         import dask

@@ -104,7 +104,7 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
     assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
 
 
-@pytest.mark.parametrize("elastic", [None, (1, 2)])
+@pytest.mark.parametrize("elastic", [None, pytest.param((1, 2), marks=pytest.mark.thorough)])
 def test_a_rank_that_never_comes_to_init_is_named(
     submit: Submit, elastic: tuple[int, int] | None
 ) -> None:
@@ -165,7 +165,7 @@ print("rank", hvd.rank(), "of", hvd.size(), "sees", total.item())
 """
 
 
-@pytest.mark.parametrize("elastic", [None, (1, 2)])
+@pytest.mark.parametrize("elastic", [None, pytest.param((1, 2), marks=pytest.mark.thorough)])
 def test_a_script_for_horovodrun_runs_unchanged(
     submit: Submit, tmp_path: Path, elastic: tuple[int, int] | None
 ) -> None:
@@ -239,6 +239,7 @@ def test_an_elastic_script_s_rank_that_hangs_is_replaced(
     assert mark.exists()
 
 
+@pytest.mark.thorough
 def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(ABSENT)
     run = submit("train.py", engine=PAIR, resources=HALF, env={"FAILS": "1"})
@@ -257,7 +258,9 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("engine", [PAIR, rayml.Torch(workers=2)])
+@pytest.mark.parametrize(
+    "engine", [PAIR, pytest.param(rayml.Torch(workers=2), marks=pytest.mark.thorough)]
+)
 def test_a_failed_rank_s_end_ends_the_others_scripts_too(
     submit: Submit, tmp_path: Path, engine: rayml.Horovod | rayml.Torch
 ) -> None:
@@ -268,7 +271,7 @@ def test_a_failed_rank_s_end_ends_the_others_scripts_too(
     eventually(lambda: not marked(run.id), 10)
 
 
-@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+@pytest.mark.parametrize("engine", [PAIR, pytest.param(ELASTIC, marks=pytest.mark.thorough)])
 def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, engine: rayml.Horovod) -> None:
     params = {"gate": str(gate), "stubborn": False}
     run = submit(stand, params=params, engine=engine, resources=HALF)
@@ -281,7 +284,7 @@ def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, engine: rayml.Horovod
     eventually(lambda: not marked(run.id), 20)
 
 
-@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+@pytest.mark.parametrize("engine", [PAIR, pytest.param(ELASTIC, marks=pytest.mark.thorough)])
 def test_a_timeout_ends_all_ranks(submit: Submit, tmp_path: Path, engine: rayml.Horovod) -> None:
     def job(folder: str) -> None:
         Path(folder, f"rank-{os.getpid()}").touch()
@@ -296,7 +299,7 @@ def test_a_timeout_ends_all_ranks(submit: Submit, tmp_path: Path, engine: rayml.
     eventually(lambda: not marked(run.id), 20)
 
 
-@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
+@pytest.mark.parametrize("engine", [PAIR, pytest.param(ELASTIC, marks=pytest.mark.thorough)])
 def test_a_rank_that_exits_ends_the_job(
     submit: Submit, tmp_path: Path, engine: rayml.Horovod
 ) -> None:
@@ -313,6 +316,7 @@ def test_a_rank_that_exits_ends_the_job(
     assert len(list(tmp_path.glob("rank-*"))) == 2
 
 
+@pytest.mark.thorough
 def test_a_retry_starts_all_ranks_of_an_elastic_job_again(submit: Submit) -> None:
     def job(context: rayml.Context) -> float:
         import horovod.torch as hvd
@@ -375,7 +379,7 @@ def train_elastically(context: rayml.Context, folder: str, steps: int, lost: int
     return [state.sizes, weights]
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_an_elastic_job_goes_on_from_the_last_commit(
     submit: Submit, tmp_path: Path, lost: int
 ) -> None:
@@ -446,7 +450,9 @@ finally:
 
 
 # The ranks' meeting place is on the first worker's machine.
-@pytest.mark.parametrize(("lost", "attempts"), [(0, 2), (1, 1)])
+@pytest.mark.parametrize(
+    ("lost", "attempts"), [pytest.param(0, 2, marks=pytest.mark.thorough), (1, 1)]
+)
 def test_a_lost_machine_is_made_up_for(tmp_path: Path, lost: int, attempts: int) -> None:
     with started_script(tmp_path, MACHINES, tmp_path, lost) as process:
         out, _ = finish(process, 240)
@@ -480,6 +486,7 @@ def test_an_elastic_job_shrinks_and_grows(submit: Submit, tmp_path: Path) -> Non
     assert (sizes[0], sizes[-1]) == (2, 2)
 
 
+@pytest.mark.thorough
 def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None:
     def job() -> list[int]:
         import horovod.torch as hvd
@@ -528,6 +535,7 @@ def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) ->
         run.wait()
 
 
+@pytest.mark.thorough
 def test_a_loss_ends_an_elastic_job_whose_code_is_not(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
@@ -543,6 +551,7 @@ def test_a_loss_ends_an_elastic_job_whose_code_is_not(submit: Submit) -> None:
         run.wait()
 
 
+@pytest.mark.thorough
 def test_an_elastic_rank_that_raises_ends_the_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
@@ -588,6 +597,7 @@ def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) 
     assert run.result == 5
 
 
+@pytest.mark.thorough
 def test_elastic_ranks_that_all_wait_for_something_else_end_the_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
@@ -607,6 +617,7 @@ def test_elastic_ranks_that_all_wait_for_something_else_end_the_job(submit: Subm
         run.wait(120)
 
 
+@pytest.mark.thorough
 def test_a_rank_that_hangs_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd
@@ -624,9 +635,9 @@ def test_a_rank_that_hangs_over_and_over_ends_an_elastic_job(submit: Submit) -> 
 
         go_on(hvd.elastic.TorchState(step=0))
 
-    engine = rayml.Horovod(elastic=(1, 2), timeout_s=4)
+    engine = rayml.Horovod(elastic=(1, 2), timeout_s=15)
     run = submit(job, engine=engine, resources=HALF)
-    with pytest.raises(rayml.JobFailed, match="rank 1: it did not come for 4 s") as caught:
+    with pytest.raises(rayml.JobFailed, match="rank 1: it did not come for 15 s") as caught:
         run.wait(240)
     assert caught.value.rank == 1
     assert str(run.logs()).count("[rank 1] hangs") == 3

@@ -249,6 +249,7 @@ def test_a_script_whose_driver_was_killed_never_lives_beside_its_next_attempt(
     assert run.attempt == 2
 
 
+@pytest.mark.thorough
 def test_a_run_can_be_cancelled_while_its_driver_is_gone(head: Head, project: Path) -> None:
     retry = rayml.Retry(attempts=2, backoff_s=5)
     run = _submit(head, "train.py:hang", retry=retry)

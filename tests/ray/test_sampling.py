@@ -68,6 +68,7 @@ def test_every_kind_of_job_is_sampled(submit: Submit, store: Store, work: Path) 
     assert both > on_ranks.history("system/memory", rank=0).value.max()
 
 
+@pytest.mark.thorough
 def test_a_later_attempt_goes_on_with_the_samples(submit: Submit, store: Store) -> None:
     again = rayml.Retry(attempts=2, backoff_s=0.01)
     run = submit(take, params={"attempts": 2}, resources=HALF, retry=again)

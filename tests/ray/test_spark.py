@@ -249,6 +249,7 @@ def test_a_lost_executor_is_replaced_and_a_lost_driver_is_tried_again(
     assert (run.attempt, run.history("rows").value.tolist()) == (2, [10])
 
 
+@pytest.mark.thorough
 def test_all_is_over_when_the_job_s_time_is(submit: Submit, gate: Gate) -> None:
     job = submit(stand, params={"gate": str(gate)}, engine=ONE, resources=HALF, timeout_s=40)
     gate.open(40)  # its session is up long before
@@ -257,6 +258,7 @@ def test_all_is_over_when_the_job_s_time_is(submit: Submit, gate: Gate) -> None:
         job.wait(120)
 
 
+@pytest.mark.thorough
 def test_files_lie_in_the_folders_named_and_go_with_a_job_that_is_killed(
     submit: Submit, tmp_path: Path
 ) -> None:
@@ -285,6 +287,7 @@ def test_a_folder_that_cannot_be_made_is_named(submit: Submit) -> None:
         run.wait()
 
 
+@pytest.mark.thorough
 def test_executors_come_with_the_load_and_go_with_it(submit: Submit, tmp_path: Path) -> None:
     def job(context: rayml.Context) -> int:
         from rayml._ray.spark import count_executors
@@ -309,6 +312,7 @@ POM = """
 """
 
 
+@pytest.mark.thorough
 def test_packages_are_loaded(submit: Submit, tmp_path: Path) -> None:
     def job(context: rayml.Context) -> list[Any]:
         spark: Any = context.spark.sparkContext
@@ -376,6 +380,7 @@ def test_what_is_without_memory_is_named(submit: Submit, last: str, words: str) 
     assert caught.value.kind == "oom"
 
 
+@pytest.mark.thorough
 def test_a_script_without_memory_is_known_as_such(submit: Submit, work: Path) -> None:
     (work / "big.py").write_text(
         "import rayml\n"

@@ -165,6 +165,7 @@ def train_sharded(steps: int, *, context: rayml.Context) -> list[float]:
     return [number.item() for part in parts for number in part]
 
 
+@pytest.mark.thorough
 def test_a_sharded_model_trains_as_a_whole_one_does_through_a_restart(submit: Submit) -> None:
     params = {"steps": 4}
     run = submit(train_sharded, params=params, engine=PAIR, resources=HALF, retry=AGAIN).wait()
@@ -201,7 +202,7 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
     assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}-*"))
 
 
-@pytest.mark.parametrize("is_subgroup", [False, True])
+@pytest.mark.parametrize("is_subgroup", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_rank_that_hangs_is_named(submit: Submit, is_subgroup: bool) -> None:
     def job(is_subgroup: bool, *, context: rayml.Context) -> None:
         import torch
@@ -233,7 +234,7 @@ def stand(context: rayml.Context, gate: str, stubborn: bool) -> None:
         raise
 
 
-@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("stubborn", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, stubborn: bool) -> None:
     params = {"gate": str(gate), "stubborn": stubborn}
     run = submit(stand, params=params, engine=PAIR, resources=HALF)
@@ -312,7 +313,11 @@ dist.all_reduce(torch.ones(1))
 
 
 @pytest.mark.parametrize(
-    ("comes", "where"), [("never", "init_process_group"), ("once", "all_reduce(torch.ones(1))")]
+    ("comes", "where"),
+    [
+        pytest.param("never", "init_process_group", marks=pytest.mark.thorough),
+        ("once", "all_reduce(torch.ones(1))"),
+    ],
 )
 def test_a_script_s_rank_that_hangs_is_named(
     submit: Submit, work: Path, comes: str, where: str
@@ -326,6 +331,7 @@ def test_a_script_s_rank_that_hangs_is_named(
     assert where in caught.value.traceback
 
 
+@pytest.mark.thorough
 def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(ABSENT)
     run = submit("train.py", engine=PAIR, resources=HALF, env={"COMES": "fails"})
@@ -335,6 +341,7 @@ def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, wor
     assert caught.value.traceback.startswith("Traceback (most recent call last):")
 
 
+@pytest.mark.thorough
 def test_ray_train_s_own_helpers_work(submit: Submit) -> None:
     def job(context: rayml.Context) -> tuple[str, int]:
         import ray.train.torch
