@@ -32,6 +32,8 @@ _FRAMEWORKS = {
         "sklearn.base": "rayml.autologging.sklearn_hooks",
         "sklearn.metrics": "rayml.autologging.sklearn_metrics",
     },
+    "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
+    "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
@@ -45,7 +47,7 @@ def autolog(*frameworks: str) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`; all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`; all of them by default.
 
     Raises:
         SpecError: There is no such framework.

@@ -33,7 +33,7 @@ _process = 0
 _warned: WeakKeyDictionary[Context, set[str]] = WeakKeyDictionary()
 _lock = threading.RLock()
 # A call below one of these is part of another call. MLflow's own autologging calls from within.
-_INSIDERS = frozenset(["sklearn", "mlflow"])
+_INSIDERS = frozenset(["sklearn", "xgboost", "lightgbm", "mlflow"])
 _INSIDER_MODULES = ("rayml.autologging.", "joblib.parallel")
 # Python's warnings pass over frames of files with these two words in their names.
 _UNSEEN_FILE = "<rayml's hook, unseen by warnings as importlib._bootstrap is>"

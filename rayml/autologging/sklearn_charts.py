@@ -1,42 +1,37 @@
-"""Tables and plots of a fit: confusion matrix, curves, importances of features, trials.
-
-A plot shows its table; without matplotlib there are the tables alone.
-"""
+"""Tables of a fit of scikit-learn: confusion matrix, curves, importances of features, trials."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import json_safe
-from rayml.autologging.ending import Task
-from rayml.autologging.sklearn_params import is_secret
+from rayml.autologging.boosting import importances
+from rayml.autologging.charts import IMPORTANCES, draw_importances, log_charts_at_end
+from rayml.autologging.params import is_secret
 from rayml.redaction import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from rayml.autologging.sklearn_copies import Snapshot
+    from rayml.autologging.charts import Chart
+    from rayml.autologging.copies import Snapshot
     from rayml.autologging.sklearn_scores import Evaluation
     from rayml.run_context import Context
 
 _CLASSES = 100  # of a confusion matrix
 _CURVES = 20
 _POINTS = 500
-_IMPORTANCES = 1000
-_DRAWN_IMPORTANCES = 30
 
 
-def charts_of(
+def log_model_charts(
     context: Context, group: str, taken: Snapshot, evaluation: Evaluation | None
-) -> Iterator[Task]:
-    """Return what is to be done at the run's end for each table that applies to the model."""
-    tables: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], None]]] = {}
+) -> None:
+    """Log each table that applies to the model, and its plot, when the run ends."""
+    tables: dict[str, Chart] = {}
     if not taken.has_own_code:
-        tables["feature_importance"] = (lambda: _importances(taken.restore()), _draw_importances)
+        tables["feature_importance"] = (lambda: _importances(taken.restore()), draw_importances)
     if evaluation is not None and 2 <= len(evaluation.classes) <= _CLASSES:
         tables["confusion_matrix"] = (lambda: _confusion(evaluation), _draw_confusion)
         if evaluation.certainty is not None and len(evaluation.classes) <= _CURVES:
@@ -45,39 +40,7 @@ def charts_of(
                 lambda: _curves(evaluation, _precision),
                 _draw_curves,
             )
-    for name, (compute, draw) in tables.items():
-        chart = _Chart(context, group, name)
-        yield Task(f"the table {group}/{name}", partial(chart.log, compute))
-        yield Task(f"the plot {group}/{name}", partial(chart.plot, draw), is_plot=True)
-
-
-class _Chart:
-    """A table, and its plot if there is one."""
-
-    def __init__(self, context: Context, group: str, name: str) -> None:
-        self._context = context
-        self._group = group
-        self._name = name
-        self._table: dict[str, Any] | None = None
-
-    def log(self, compute: Callable[[], Any]) -> None:
-        """Log the table."""
-        if (table := compute()) is not None:
-            self._context.log_table(f"{self._group}/{self._name}", table)
-            self._table = table
-
-    def plot(self, draw: Callable[[Any, Any], None]) -> None:
-        """Draw what was logged."""
-        if self._table is None or find_spec("matplotlib") is None:
-            return
-        # Not pyplot, which has state that belongs to the user.
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(f"{self._group}: {self._name.replace('_', ' ')}")
-        draw(axes, self._table)
-        self._context.log_plot(f"{self._group}/plots/{self._name}", figure)
+    log_charts_at_end(context, group, tables)
 
 
 def trials_of(search: Any) -> dict[str, list[Any]]:  # noqa: ANN401
@@ -188,8 +151,24 @@ def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
             return None
         values = np.abs(np.atleast_2d(values)).mean(axis=0)
     names = _feature_names(model, final, len(values))
-    order = np.argsort(-values, kind="stable")[:_IMPORTANCES]
-    return {"feature": [names[place] for place in order], "importance": values[order]}
+    order = np.argsort(-values, kind="stable")[:IMPORTANCES]
+    kinds = {kind: np.asarray(more)[order] for kind, more in _kinds(final).items()}
+    return {"feature": [names[place] for place in order], "importance": values[order], **kinds}
+
+
+def _kinds(estimator: Any) -> dict[str, list[float]]:  # noqa: ANN401
+    """Return all kinds of importance that a booster tells apart; of others, none."""
+    match type(estimator).__module__.partition(".")[0]:
+        case "xgboost":
+            from rayml.autologging import xgboost_hooks  # noqa: PLC0415 - it has the library
+
+            return importances(xgboost_hooks.LIBRARY, estimator.get_booster())
+        case "lightgbm":
+            from rayml.autologging import lightgbm_hooks  # noqa: PLC0415
+
+            return importances(lightgbm_hooks.LIBRARY, estimator.booster_)
+        case _:
+            return {}
 
 
 def _feature_names(model: Any, final: Any, features: int) -> list[str]:  # noqa: ANN401
@@ -200,10 +179,3 @@ def _feature_names(model: Any, final: Any, features: int) -> list[str]:  # noqa:
     if names is None or len(names) != features:
         return [f"x{place}" for place in range(features)]
     return [str(name) for name in names]
-
-
-def _draw_importances(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
-    names, values = table["feature"][:_DRAWN_IMPORTANCES], table["importance"]
-    axes.barh(range(len(names)), values[: len(names)][::-1])
-    axes.set_yticks(range(len(names)), names[::-1])
-    axes.set(xlabel="importance")

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import argument_name, caller, spared, unseen, user_run
-from rayml.autologging.sklearn_fits import fit_of_prediction
+from rayml.autologging.fits import fit_of_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

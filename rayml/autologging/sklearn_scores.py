@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import first_line
 from rayml.autologging.calls import pass_on
-from rayml.autologging.sklearn_data import row_bytes, shape_of, some_rows
+from rayml.autologging.data import row_bytes, shape_of, some_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

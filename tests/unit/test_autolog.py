@@ -62,8 +62,9 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
 from sklearn.svm import SVC, LinearSVC  # noqa: E402
 
-from rayml.autologging.sklearn_copies import NotCopied, snapshot  # noqa: E402
-from rayml.autologging.sklearn_data import digest_of  # noqa: E402
+from rayml.autologging.copies import NotCopied, snapshot  # noqa: E402
+from rayml.autologging.data import digest_of  # noqa: E402
+from rayml.autologging.fits import Training  # noqa: E402
 from rayml.autologging.sklearn_fits import log_fit  # noqa: E402
 from rayml.autologging.sklearn_scores import predict_in_time  # noqa: E402
 
@@ -645,7 +646,7 @@ def test_a_large_model_is_not_copied(track: Any, caplog: pytest.LogCaptureFixtur
         model = KNeighborsClassifier().fit(big, np.arange(40_000) % 2)
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        log_fit(rayml.context(), model, big, None, 0.001)
+        log_fit(Training(rayml.context()), model, big, None, 0.001)
         peaks.append(tracemalloc.get_traced_memory()[1] - before)
         tracemalloc.stop()
 
@@ -901,19 +902,32 @@ def test_plots_are_not_drawn_after_an_error(tmp_path: Path) -> None:
     assert not [name for name in run.artifacts if "plots" in name]
 
 
+def compute(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.mark.parametrize(("spend", "seconds"), [(compute, 0.11), (time.sleep, 0.33)])
 def test_plots_that_take_too_long_are_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    spend: Callable[[float], None],
+    seconds: float,
 ) -> None:
+    """A busy machine gives them more time, but no more than three times as much."""
+    monkeypatch.setattr("rayml.autologging.ending._MOST_S", 0.5)
     drawn: list[int] = []
 
     def draw() -> None:
         drawn.append(1)
-        time.sleep(1.1)
+        spend(seconds)
 
     with rayml.start_run(store=tmp_path) as context:
         for _ in range(10):
             at_end(context, Task("a plot", draw, is_plot=True))
-    assert 5 <= len(drawn) <= 6
+    assert 4 <= len(drawn) <= 6
     assert any("the time is short" in r.getMessage() for r in caplog.records)
 
 

@@ -1,13 +1,16 @@
-"""An estimator's parameters as a run records them: short, and without secrets."""
+"""The parameters of a training as a run records them: short, and without secrets."""
 
 from __future__ import annotations
 
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import type_name
 from rayml.redaction import MASK, is_secret_name
 from rayml.spec import is_long, is_numpy_scalar, plain_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PLAIN = (bool, int, float, str)
 _ITEMS = 100  # of a list; a longer one is data
@@ -21,7 +24,12 @@ def params_of(estimator: Any) -> dict[str, object]:  # noqa: ANN401
         params = estimator.best_params_
     else:
         params = (estimator if best is None else best).get_params(deep=True)
-    return {name: _shown(name, value) for name, value in params.items()}
+    return shown(params)
+
+
+def shown(params: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters as they are recorded."""
+    return {str(name): _shown(str(name), value) for name, value in params.items()}
 
 
 def holds_secret(estimator: Any) -> bool:  # noqa: ANN401

@@ -1,0 +1,64 @@
+"""Tables and the plots that show them; without matplotlib there are the tables alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rayml.autologging.ending import Task, at_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rayml.run_context import Context
+
+# What computes a table, or None, and what draws one on axes.
+Chart: TypeAlias = "tuple[Callable[[], Any], Callable[[Any, Any], None]]"
+IMPORTANCES = 1000  # of features
+_DRAWN_IMPORTANCES = 30
+
+
+def log_charts_at_end(context: Context, group: str, charts: Mapping[str, Chart]) -> None:
+    """Log tables by their names, and their plots, when the run ends."""
+    for name, (compute, draw) in charts.items():
+        table = _Table(context, group, name)
+        at_end(context, Task(f"the table {group}/{name}", partial(table.log, compute)))
+        at_end(context, Task(f"the plot {group}/{name}", partial(table.plot, draw), is_plot=True))
+
+
+def draw_importances(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    """Draw the first features of a table as bars."""
+    names, values = table["feature"][:_DRAWN_IMPORTANCES], table["importance"]
+    axes.barh(range(len(names)), values[: len(names)][::-1])
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set(xlabel="importance")
+
+
+class _Table:
+    """A table, and its plot if there is one."""
+
+    def __init__(self, context: Context, group: str, name: str) -> None:
+        self._context = context
+        self._group = group
+        self._name = name
+        self._table: dict[str, Any] | None = None
+
+    def log(self, compute: Callable[[], Any]) -> None:
+        """Log the table."""
+        if (table := compute()) is not None:
+            self._context.log_table(f"{self._group}/{self._name}", table)
+            self._table = table
+
+    def plot(self, draw: Callable[[Any, Any], None]) -> None:
+        """Draw what was logged."""
+        if self._table is None or find_spec("matplotlib") is None:
+            return
+        # Not pyplot, which has state that belongs to the user.
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(f"{self._group}: {self._name.replace('_', ' ')}")
+        draw(axes, self._table)
+        self._context.log_plot(f"{self._group}/plots/{self._name}", figure)
