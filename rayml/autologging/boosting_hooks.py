@@ -34,7 +34,7 @@ class BoostingHooks:
         self._methods = MethodHooks(("predict",), _log_prediction)
 
     def install(self) -> None:
-        """Replace the functions and hook the boosters.
+        """Replace the functions and hook the boosters, once the library is there.
 
         Raises:
             TypeError: The library has them no more, or not as they were.
@@ -42,6 +42,9 @@ class BoostingHooks:
         if self._undo:
             return
         package: Any = sys.modules[self._library.name]
+        is_begun = getattr(package.__spec__, "_initializing", False)
+        if is_begun and not hasattr(package, "train"):
+            return  # its import has led to another framework's, and will tell when it is over
         if moved := list(self._moved(package)):
             version = getattr(package, "__version__", "of this version")
             raise TypeError(

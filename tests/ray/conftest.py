@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,12 @@ def ray_address() -> Iterator[str]:
     )
     yield ray.get_runtime_context().gcs_address
     _ray.leave()
-    ray.shutdown()
-    gc.collect()  # Ray leaves open sockets to the collector, which would warn in another test
+    # Ray leaves open sockets to the collector, which would warn in another test, and on a busy
+    # machine processes that it has killed and not seen end.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture

@@ -57,6 +57,27 @@ def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
     assert run.artifact("model").load().C == 0.5
 
 
+BOOSTING = """
+    import xgboost
+    import numpy as np
+
+    rows = np.arange(40.0).reshape(-1, 1)
+    matrix = xgboost.DMatrix(rows, label=(rows[:, 0] > 20).astype(int))
+    xgboost.train({"objective": "binary:logistic"}, matrix, 3)
+"""
+
+
+def test_a_script_of_a_library_that_imports_scikit_learn_itself(
+    submit: Submit, work: Path
+) -> None:
+    pytest.importorskip("xgboost")
+    (work / "train.py").write_text(textwrap.dedent(BOOSTING))
+    run = submit("train.py", autolog=True).wait()
+    assert run.params["model/class"] == "xgboost.Booster"
+    assert run.metrics["train/iterations"] == 3
+    assert "left out" not in str(run.logs())
+
+
 def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
     pytest.importorskip("matplotlib")
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
