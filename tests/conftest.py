@@ -26,6 +26,13 @@ settings.load_profile("rayml")
 
 # The files that take longest, the longest first.
 _LONG = (
+    "kube/test_jobs.py",
+    "kube/test_faults.py",
+    "kube/test_engines.py",
+    "kube/test_lifecycle.py",
+    "ray/test_torch.py",
+    "ray/test_spark.py",
+    "ray/test_dask.py",
     "ray/test_jobs_api.py",
     "ray/test_failures.py",
     "ray/test_horovod.py",

@@ -226,11 +226,12 @@ def log_validation(context: Context, bound: BoundArguments, result: Any) -> None
 
 
 def params_of(bound: BoundArguments) -> dict[str, object]:
-    """Return the parameters of a training that a call gives it, defaults of `train` included."""
+    """Return the parameters that a call gives a training, defaults of the function included."""
     params = dict(bound.arguments["params"] or {})
-    bound.apply_defaults()
     for name in _SETTINGS:
-        if (value := bound.arguments.get(name)) not in (None, ()):
+        parameter = bound.signature.parameters.get(name)
+        value = bound.arguments.get(name, parameter and parameter.default)
+        if value not in (None, ()):
             params.setdefault(name, value)
     for callback in bound.arguments.get("callbacks") or ():
         patience = getattr(callback, "stopping_rounds", None) or getattr(callback, "rounds", None)

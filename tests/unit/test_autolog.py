@@ -32,7 +32,7 @@ from rayml.config import switch
 from rayml.errors import SpecError, StoreUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from rayml import Run
@@ -68,6 +68,7 @@ from rayml.autologging.fits import Training  # noqa: E402
 from rayml.autologging.sklearn_fits import log_fit  # noqa: E402
 from rayml.autologging.sklearn_scores import predict_in_time  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("autolog")
 X = np.random.default_rng(0).random((120, 4))
 TWO = (X[:, 0] + X[:, 1] > 1).astype(int)
 THREE = np.array(["low", "middle", "high"])[(X[:, 0] * 2.99).astype(int)]
@@ -95,25 +96,6 @@ class Reader(Ridge):  # type: ignore[misc]
         self.rows_ = (row for row in X)
         super().fit(X, y)
         return self
-
-
-@pytest.fixture(autouse=True)
-def _autolog() -> Iterator[None]:
-    rayml.autolog()
-    yield
-    autologging.stop()
-
-
-@pytest.fixture
-def track(tmp_path: Path) -> Callable[[Callable[[], object]], Run]:
-    """Return what makes a run of a function."""
-
-    def track(function: Callable[[], object]) -> Run:
-        with rayml.start_run(store=tmp_path / "store") as context:
-            function()
-        return rayml.get_run(context.run_id, store=tmp_path / "store")
-
-    return track
 
 
 def names(run: Run) -> set[str]:

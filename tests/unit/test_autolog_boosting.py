@@ -17,9 +17,6 @@ import rayml
 from rayml import autologging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from rayml import Run
 
 pytest.importorskip("sklearn")
@@ -32,6 +29,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from xgboost.callback import TrainingCallback  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("autolog")
 RANDOM = np.random.default_rng(0)
 X = RANDOM.random((400, 3))
 Y = (X[:, 0] + 0.5 * X[:, 1] + 0.3 * RANDOM.random(400) > 0.9).astype(int)
@@ -44,25 +42,6 @@ XGB = {
 }
 LGB = {"objective": "binary", "metric": ["auc", "binary_logloss"], "num_leaves": 7, "verbose": -1}
 LGB |= {"num_threads": 1, "deterministic": True}
-
-
-@pytest.fixture(autouse=True)
-def _autolog() -> Iterator[None]:
-    rayml.autolog()
-    yield
-    autologging.stop()
-
-
-@pytest.fixture
-def track(tmp_path: Path) -> Callable[[Callable[[], object]], Run]:
-    """Return what makes a run of a function."""
-
-    def track(function: Callable[[], object]) -> Run:
-        with rayml.start_run(store=tmp_path / "store") as context:
-            function()
-        return rayml.get_run(context.run_id, store=tmp_path / "store")
-
-    return track
 
 
 def boost(rounds: int = 12, **options: Any) -> Any:
