@@ -16,6 +16,8 @@ RAY_TESTS := tests/cli tests/mlflow tests/ray
 # What takes all CPUs for minutes: nothing else would be in time beside it.
 GREEDY := tests/ray/test_kills.py
 KUBE_TESTS := tests/kube
+# Of these each has a whole Ray on a whole Kubernetes: two of them are more than two CPUs take.
+HEAVY_KUBE_TESTS := $(KUBE_TESTS)/test_jobs.py $(KUBE_TESTS)/test_faults.py $(KUBE_TESTS)/test_engines.py
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,7 +37,8 @@ test test-all:
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(FAST_TESTS)
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)
 	$(BIN)/pytest -m "$(WHICH)" $(GREEDY)
-	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(KUBE_TESTS)
+	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(KUBE_TESTS) $(HEAVY_KUBE_TESTS:%=--ignore=%)
+	$(BIN)/pytest -m "$(WHICH)" $(HEAVY_KUBE_TESTS)
 
 check: sync  ## ruff, mypy and import-linter
 	$(BIN)/ruff check

@@ -26,9 +26,6 @@ settings.load_profile("rayml")
 
 # The files that take longest, the longest first.
 _LONG = (
-    "kube/test_jobs.py",
-    "kube/test_faults.py",
-    "kube/test_engines.py",
     "kube/test_lifecycle.py",
     "ray/test_torch.py",
     "ray/test_spark.py",

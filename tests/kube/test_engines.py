@@ -64,7 +64,11 @@ def add_with_horovod(context: rayml.Context) -> float:
     ("function", "engine"),
     [
         (add_with_torch, rayml.Torch(workers=2, timeout_s=120)),
-        (add_with_horovod, rayml.Horovod(workers=2, timeout_s=120)),
+        pytest.param(
+            add_with_horovod,
+            rayml.Horovod(workers=2, timeout_s=120),
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_ranks_in_different_pods_find_each_other(
@@ -170,7 +174,13 @@ def group_with_dask(gate: str) -> dict[str, Any]:
     return {"sizes": shuffled.to_dict(), "hosts": sorted(set(hosts))}
 
 
-@pytest.mark.parametrize("engine", [rayml.Dask(workers=2), rayml.Dask(workers=2, client=True)])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        rayml.Dask(workers=2),
+        pytest.param(rayml.Dask(workers=2, client=True), marks=pytest.mark.thorough),
+    ],
+)
 def test_dask_computes_in_all_pods(train: JobCluster, engine: rayml.Dask) -> None:
     run = train.submit(
         group_with_dask,

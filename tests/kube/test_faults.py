@@ -156,7 +156,11 @@ def fill_memory(*, is_ray_awake: bool) -> None:
     ("is_ray_awake", "words"),
     [
         (False, "OOMKilled, exit code 137; it may use 512Mi: give the job more memory"),
-        (True, "for memory: its machine, or its container, had no more"),
+        pytest.param(
+            True,
+            "for memory: its machine, or its container, had no more",
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["by-the-kernel", "by-ray"],
 )
@@ -171,7 +175,11 @@ def test_a_worker_that_uses_too_much_memory_says_so(
     assert_nothing_is_held(train)
 
 
-@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "still-listed"])
+@pytest.mark.parametrize(
+    "is_removed",
+    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    ids=["removed", "still-listed"],
+)
 def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: bool) -> None:
     train.plane.add_node("node-lost", cpu=4, memory="8Gi", labels={"disk": "here"})
     there = rayml.Resources(cpus=1, memory="512Mi", node_selector={"disk": "here"})
@@ -201,7 +209,9 @@ def bury(train: JobCluster, node: str, pods: Iterable[str]) -> None:
         train.plane.api.delete(path, {"gracePeriodSeconds": 0})
 
 
-@pytest.mark.parametrize("component", ["operator", "kube-apiserver"])
+@pytest.mark.parametrize(
+    "component", [pytest.param("operator", marks=pytest.mark.thorough), "kube-apiserver"]
+)
 def test_a_component_that_is_away_only_delays(train: JobCluster, component: str) -> None:
     run = train.submit(nap, resources=ONE)
     train.plane.stop(component)
@@ -220,6 +230,7 @@ def nap() -> str:
     return "slept"
 
 
+@pytest.mark.thorough
 def test_what_others_change_in_the_cluster_stays(train: JobCluster) -> None:
     mine = {"metadata": {"annotations": {"team/owner": "ada"}}}
     train.client.patch_ray_cluster(train.name, mine)
@@ -233,6 +244,7 @@ def test_what_others_change_in_the_cluster_stays(train: JobCluster) -> None:
     assert (found["team/owner"], found["team/number"]) == ("ada", "19")
 
 
+@pytest.mark.thorough
 def test_a_head_whose_container_restarts_goes_on_with_its_runs(train: JobCluster) -> None:
     run = begin(train, "container")
     train.plane.signal(train.name.namespace, train.head(), signal.SIGKILL)
@@ -243,6 +255,7 @@ def test_a_head_whose_container_restarts_goes_on_with_its_runs(train: JobCluster
     assert_nothing_is_held(train)
 
 
+@pytest.mark.thorough
 def test_a_head_that_is_lost_before_a_job_s_driver_began_starts_it(train: JobCluster) -> None:
     run = train.submit(nap, resources=ONE)
     hidden = train.submit(nap, resources=ONE, secrets={"TOKEN": "not-for-others"})

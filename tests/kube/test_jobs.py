@@ -420,6 +420,7 @@ def test_a_cluster_that_somebody_else_made_serves_jobs_once_it_is_adopted(
         assert after["workerGroupSpecs"][0] == before["workerGroupSpecs"][0]
 
 
+@pytest.mark.thorough
 def test_in_a_cluster_that_is_not_ours_jobs_run_as_on_any_ray(
     plane: Plane, environment: dict[str, str]
 ) -> None:
