@@ -150,21 +150,19 @@ def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
 
 
 @pytest.fixture
-def link_to_nothing(ray_address: str) -> Iterator[None]:
+def link_to_nothing() -> Iterator[None]:
     """What is called Ray's newest session is gone, as after one that was killed and cleared."""
-    link = Path("/tmp/ray/session_latest")  # noqa: S108 - where Ray and RayDP look
-    before = link.readlink()
-    point(link, link.with_name("gone"))
+    link = Path("/tmp/ray/session_latest")  # noqa: S108 - where RayDP looks, whatever Ray was told
+    aside = link.with_name(f"aside-{os.getpid()}")
+    link.parent.mkdir(exist_ok=True)
+    if os.path.lexists(link):
+        link.rename(aside)
+    link.symlink_to(link.with_name("gone"))
     yield
-    if link.readlink().name == "gone":
-        point(link, before)
-
-
-def point(link: Path, target: Path) -> None:
-    """Let a link lead elsewhere; it is there at every moment."""
-    other = link.with_name(f"link-{os.getpid()}")
-    other.symlink_to(target)
-    other.replace(link)
+    if link.is_symlink() and link.readlink().name == "gone":
+        link.unlink()
+        if os.path.lexists(aside):
+            aside.rename(link)
 
 
 @pytest.mark.usefixtures("link_to_nothing")
