@@ -31,7 +31,7 @@ class BoostingHooks:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._undo: list[Callable[[], None]] = []
-        self._methods = MethodHooks(("predict",), _log_prediction)
+        self._methods = MethodHooks(("predict", "inplace_predict"), _log_prediction)
 
     def install(self) -> None:
         """Replace the functions and hook the boosters, once the library is there.

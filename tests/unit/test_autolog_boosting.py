@@ -217,6 +217,14 @@ def test_scores_of_what_a_booster_predicts(track: Any, train: Any) -> None:
     assert run.metrics["valid/roc_auc_score"] == score["auc"]
 
 
+def test_scores_of_what_xgboost_predicts_without_a_matrix(track: Any) -> None:
+    def job() -> None:
+        valid = Y[300:]
+        roc_auc_score(valid, boost().inplace_predict(FRAME[300:]))
+
+    assert "valid/roc_auc_score" in track(job).metrics
+
+
 def test_several_trainings_have_names_of_their_own(track: Any) -> None:
     run = track(lambda: [boost(3), boost_light(4)])
     assert len(values(run, "valid/auc")) == 3
