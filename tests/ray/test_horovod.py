@@ -592,7 +592,7 @@ def test_an_elastic_rank_that_hangs_is_replaced(submit: Submit, tmp_path: Path) 
         go_on(state)
         return int(state.step)
 
-    engine = rayml.Horovod(elastic=(2, 2), timeout_s=4)
+    engine = rayml.Horovod(elastic=(2, 2), timeout_s=20)
     run = submit(job, params={"folder": str(tmp_path)}, engine=engine, resources=HALF).wait()
     assert run.result == 5
 
@@ -611,9 +611,9 @@ def test_elastic_ranks_that_all_wait_for_something_else_end_the_job(submit: Subm
 
         go_on(hvd.elastic.TorchState(step=0))
 
-    engine = rayml.Horovod(elastic=(1, 2), timeout_s=4)
+    engine = rayml.Horovod(elastic=(1, 2), timeout_s=20)
     run = submit(job, engine=engine, resources=HALF)
-    with pytest.raises(rayml.JobFailed, match="rank 0, 1 waited for 4 s in vain"):
+    with pytest.raises(rayml.JobFailed, match="rank 0, 1 waited for 20 s in vain"):
         run.wait(120)
 
 
