@@ -123,7 +123,12 @@ def train_until_one_is_lost(gate: str) -> list[int]:
 @pytest.mark.parametrize(
     ("function", "engine", "attempts"),
     [
-        (begin_and_wait, rayml.Torch(workers=2, timeout_s=60), 2),
+        pytest.param(
+            begin_and_wait,
+            rayml.Torch(workers=2, timeout_s=60),
+            2,
+            marks=pytest.mark.thorough,
+        ),
         (train_until_one_is_lost, rayml.Horovod(elastic=(1, 2), timeout_s=60), 1),
     ],
     ids=["begun-anew", "elastic"],
@@ -240,6 +245,7 @@ def where_masters_are() -> set[str]:
     }
 
 
+@pytest.mark.thorough
 def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> None:
     engine = rayml.Spark(executors=2, memory="3Gi", timeout_s=100)
     run = train.submit(prepare_with_spark, engine=engine, image=FULL_IMAGE).wait(400)

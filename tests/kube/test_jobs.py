@@ -440,6 +440,7 @@ print(run.wait().result)
         assert (code, said.split()[-1:]) == (0, [cluster.head()]), said
 
 
+@pytest.mark.thorough
 def test_beside_ray_s_own_autoscaler_workers_come_and_go_too(
     plane: Plane, ray_image: str, environment: dict[str, str]
 ) -> None:

@@ -223,6 +223,7 @@ def test_a_run_of_rayml_shows_the_same_in_mlflow(store: Store, tmp_path: Path) -
     ]
 
 
+@pytest.mark.thorough
 def test_models_come_in_and_go_out_with_versions_and_aliases(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

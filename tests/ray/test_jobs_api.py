@@ -217,6 +217,7 @@ def test_a_run_whose_driver_was_killed_is_lost(head: Head, project: Path) -> Non
     assert getattr(run.error, "kind", "") == "lost"
 
 
+@pytest.mark.thorough
 def test_a_run_whose_driver_was_killed_is_tried_again_if_its_policy_says_so(
     head: Head, project: Path
 ) -> None:

@@ -223,6 +223,7 @@ def test_cancel_leaves_nothing_of_a_job_that_does_not_listen(submit: Submit, gat
         run.wait(60)
 
 
+@pytest.mark.thorough
 def test_a_lost_executor_is_replaced_and_a_lost_driver_is_tried_again(
     submit: Submit, gate: Gate
 ) -> None:

@@ -253,6 +253,7 @@ def _pids(gate: Gate) -> list[int]:
     return [int(text) for text in texts] if len(texts) == 2 and all(texts) else []
 
 
+@pytest.mark.thorough
 def test_a_timeout_ends_all_ranks(submit: Submit) -> None:
     def job() -> None:
         while True:
