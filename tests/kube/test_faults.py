@@ -192,7 +192,7 @@ def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: boo
         train.plane.lose_node("node-lost", remove=is_removed)
     train.plane.add_node("node-new", cpu=4, memory="8Gi", labels={"disk": "here"})
     try:
-        wait_for_state(run, "succeeded", "failed", patience_s=240)
+        wait_for_state(run, "succeeded", "failed", patience_s=360)
         assert (run.state, run.attempt) == ("succeeded", 2)
         if not is_removed:
             bury(train, "node-lost", lost)
