@@ -32,7 +32,7 @@ demo: $(UV)  ## train on 336,776 flights, then load the model back and predict
 test: WHICH := not thorough
 test: check  ## all checks, then the tests
 test-all: WHICH :=
-test-all: check  ## the same, with what takes long and is one more case of what others cover
+test-all: check  ## the same, with what takes long, mostly for one more case of what others cover
 test test-all:
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(FAST_TESTS)
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rayml.autologging.calls import spared, warn
-from rayml.autologging.charts import IMPORTANCES, draw_importances, log_charts_at_end
+from rayml.autologging.charts import draw_importances, importance_table, log_charts_at_end
 from rayml.autologging.copies import NotCopied, Snapshot, snapshot
 from rayml.autologging.fits import (
     KEPT_BYTES,
@@ -192,14 +192,9 @@ def _importances(library: Library, taken: Snapshot) -> dict[str, Any] | None:
     booster = taken.restore()
     if not (kinds := importances(library, booster)):
         return None
-    names, main = library.features(booster), next(iter(kinds.values()))
-    order = sorted(range(len(main)), key=lambda place: -abs(main[place]))[:IMPORTANCES]
-    main_name = next(iter(kinds))
-    columns = {"importance" if kind == main_name else kind: kinds[kind] for kind in kinds}
-    return {
-        "feature": [names[place] for place in order],
-        **{name: [values[place] for place in order] for name, values in columns.items()},
-    }
+    (_, main), *others = kinds.items()
+    columns = {"importance": main, **dict(others)}
+    return importance_table(library.features(booster), list(map(abs, main)), columns)
 
 
 def importances(library: Library, booster: Any) -> dict[str, list[float]]:  # noqa: ANN401

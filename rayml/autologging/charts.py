@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rayml.autologging.ending import Task, at_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rayml.run_context import Context
 
 # What computes a table, or None, and what draws one on axes.
 Chart: TypeAlias = "tuple[Callable[[], Any], Callable[[Any, Any], None]]"
-IMPORTANCES = 1000  # of features
+_IMPORTANCES = 1000  # of features
 _DRAWN_IMPORTANCES = 30
 
 
@@ -25,6 +25,17 @@ def log_charts_at_end(context: Context, group: str, charts: Mapping[str, Chart])
         table = _Table(context, group, name)
         at_end(context, Task(f"the table {group}/{name}", partial(table.log, compute)))
         at_end(context, Task(f"the plot {group}/{name}", partial(table.plot, draw), is_plot=True))
+
+
+def importance_table(
+    names: Sequence[str], sizes: Sequence[float], columns: Mapping[str, Sequence[float]]
+) -> dict[str, list[Any]]:
+    """Return the features of the largest sizes, the largest first, with their other columns."""
+    import numpy as np  # noqa: PLC0415 - whatever has importances has it
+
+    order = np.argsort(-np.asarray(sizes), kind="stable")[:_IMPORTANCES]
+    kept = {"feature": names, **columns}
+    return {name: [values[place] for place in order] for name, values in kept.items()}
 
 
 def draw_importances(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401

@@ -18,7 +18,7 @@ _SPARSE = ("scipy.sparse.spmatrix", "scipy.sparse.sparray")
 _LIBRARIES = frozenset(["numpy", "pandas", "scipy"])
 _NUMBERS = "biufcmM"  # kinds of dtypes that are bytes, and no references to objects
 _SHOWN_COLUMNS = 1000
-_EXAMPLE_ROWS = 5
+EXAMPLE_ROWS = 5
 _HASHED_ROWS = 65_536
 
 
@@ -117,7 +117,7 @@ def example_of(data: Any) -> Any:  # noqa: ANN401
     import numpy as np  # noqa: PLC0415 - scikit-learn has it
 
     if is_a(data, "pandas.DataFrame"):
-        return data.iloc[:_EXAMPLE_ROWS].copy()
+        return data.iloc[:EXAMPLE_ROWS].copy()
     if isinstance(data, list | tuple):
-        return np.asarray(data[:_EXAMPLE_ROWS])
-    return data[:_EXAMPLE_ROWS].copy() if is_a(data, "numpy.ndarray") else None
+        return np.asarray(data[:EXAMPLE_ROWS])
+    return data[:EXAMPLE_ROWS].copy() if is_a(data, "numpy.ndarray") else None

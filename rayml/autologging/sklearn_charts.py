@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import json_safe
 from rayml.autologging.boosting import importances
-from rayml.autologging.charts import IMPORTANCES, draw_importances, log_charts_at_end
+from rayml.autologging.charts import draw_importances, importance_table, log_charts_at_end
 from rayml.autologging.params import is_secret
 from rayml.redaction import MASK
 
@@ -151,9 +151,7 @@ def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
             return None
         values = np.abs(np.atleast_2d(values)).mean(axis=0)
     names = _feature_names(model, final, len(values))
-    order = np.argsort(-values, kind="stable")[:IMPORTANCES]
-    kinds = {kind: np.asarray(more)[order] for kind, more in _kinds(final).items()}
-    return {"feature": [names[place] for place in order], "importance": values[order], **kinds}
+    return importance_table(names, values, {"importance": values, **_kinds(final)})
 
 
 def _kinds(estimator: Any) -> dict[str, list[float]]:  # noqa: ANN401

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.boosting import Library, Rows
 from rayml.autologging.boosting_hooks import BoostingHooks
+from rayml.autologging.data import EXAMPLE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rayml.autologging.boosting import Curves
-
-_EXAMPLE_ROWS = 5
 
 
 class XGBoost(Library):
@@ -82,7 +81,7 @@ def _example(data: Any, names: list[str] | None) -> Any:  # noqa: ANN401
     """Return some rows as they were given: what a matrix does not have is missing."""
     import numpy as np  # noqa: PLC0415 - XGBoost has it
 
-    sparse = data.slice(list(range(min(_EXAMPLE_ROWS, data.num_row())))).get_data().tocoo()
+    sparse = data.slice(list(range(min(EXAMPLE_ROWS, data.num_row())))).get_data().tocoo()
     rows = np.full(sparse.shape, np.nan, dtype=np.float32)
     rows[sparse.row, sparse.col] = sparse.data
     if names is None:
