@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
-import tempfile
 import threading
 import time
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 ANSWER_S = 30.0
 START_S = 15.0
@@ -35,19 +33,16 @@ class Sandbox:
         self._running: dict[str, threading.Event] = {}
         self._last_id = 0
         self._errors = (folder / "sandbox.log").open("wb")
-        # Two that look for a network at the same time would find the same one.
-        with Path(tempfile.gettempdir(), "rayml-planes.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            self._process = subprocess.Popen(
-                [program, "plane", folder],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,
-            )
-            self._listener = threading.Thread(target=self._listen, name="sandbox", daemon=True)
-            self._listener.start()
-            self.address, self.host_address = self._addresses(folder)
+        self._process = subprocess.Popen(
+            [program, "plane", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        self._listener = threading.Thread(target=self._listen, name="sandbox", daemon=True)
+        self._listener.start()
+        self.address, self.host_address = self._addresses(folder)
         self.order("prepare", {"hostname": "plane", "address": self.address})
 
     def _addresses(self, folder: Path) -> tuple[str, str]:

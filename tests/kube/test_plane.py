@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import requests
 import yaml
 
 from tests.kube.access import Api, ApiError
+from tests.kube.building import programs
 from tests.kube.pods import Pods, condition, is_gone, is_ready, restarted
 
 if TYPE_CHECKING:
@@ -153,6 +155,24 @@ class TestIdentities:
         api.close()
 
 
+def test_planes_of_sessions_that_start_at_once_have_networks_of_their_own(
+    plane: Plane, tmp_path: Path
+) -> None:
+    folders = [tmp_path / str(number) for number in range(12)]
+    with ExitStack() as holders:
+        for folder in folders:
+            folder.mkdir()
+            holder = subprocess.Popen(
+                [programs() / "sandbox", "plane", folder],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env={"TMPDIR": str(folder)},  # each session of tests has one of its own
+            )
+            holders.enter_context(holder)  # whose input is closed in the end, and it ends with it
+        addresses = [_bridge(folder) for folder in folders]
+    assert len(set(addresses)) == len(folders)
+
+
 def test_a_killed_session_leaves_nothing(pods: Pods) -> None:
     stale = Path(tempfile.mkdtemp(prefix="rayml-plane-"))  # as if its sandbox was killed as well
     os.utime(stale, (0, 0))
@@ -187,3 +207,11 @@ def test_a_killed_session_leaves_nothing(pods: Pods) -> None:
 
 def _addresses() -> str:
     return subprocess.run(["ip", "addr"], capture_output=True, check=True, text=True).stdout
+
+
+def _bridge(folder: Path) -> str:
+    deadline, file = time.monotonic() + 30, folder / "addresses"
+    while not file.exists() or len(file.read_text().split()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return file.read_text().split()[0]

@@ -169,13 +169,14 @@ func lockFolder(folder string) (*os.File, error) {
 	return lockFile(filepath.Join(folder, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
-// lockNetworks keeps two planes from choosing the same network; a lock of the folder leaves no file.
+// lockNetworks keeps two planes from choosing the same network, whoever has started them: the lock is
+// one of the namespace that holds the networks, for each session has a folder for its files of its own.
 func lockNetworks() (*os.File, error) {
-	folder, err := os.Open(os.TempDir())
+	namespace, err := os.Open("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
 	}
-	return locked(folder, syscall.LOCK_EX)
+	return locked(namespace, syscall.LOCK_EX)
 }
 
 func lockFile(path string, how int) (*os.File, error) {
