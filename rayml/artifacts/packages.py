@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+    version,
+)
 
 
 def requirements(*modules: str) -> list[str]:
@@ -12,9 +17,19 @@ def requirements(*modules: str) -> list[str]:
     >>> [one.partition("==")[0] for one in requirements("msgspec", "json")]
     ['msgspec']
     """
-    packages = {package for module in modules for package in _packages().get(module, ())}
+    packages = {package for module in modules for package in _packages_of(module)}
     # What is behind the + tells builds apart, which are on no public index.
     return [f"{name}=={version(name).partition('+')[0]}" for name in sorted(packages)]
+
+
+def _packages_of(module: str) -> list[str]:
+    """Return the package of that name if the module is in it: to look at all takes a second."""
+    try:
+        listed = distribution(module).read_text("RECORD") or ""
+    except PackageNotFoundError:
+        listed = ""
+    is_own = f"\n{module}/__init__.py," in f"\n{listed}"
+    return [module] if is_own else _packages().get(module, [])
 
 
 @lru_cache(maxsize=1)
