@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WEIGHTS = "weights.safetensors"
 _PROGRAM = "program.pt2"
 _WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
 }
@@ -36,7 +37,7 @@ def save(model: Any, folder: Path, example: Any) -> dict[str, object]:  # noqa: 
     """Write the weights, and the program if there is an example and the model can be exported."""
     from safetensors.torch import save_model  # noqa: PLC0415 - an extra
 
-    inner = _unwrap(model)
+    inner = unwrap(model)
     save_model(inner, str(folder / _WEIGHTS))
     needed = requirements("safetensors", "torch")
     meta: dict[str, object] = {"class": type_name(inner), "requirements": needed}
@@ -73,16 +74,16 @@ def predict(model: Any, data: Any) -> Any:  # noqa: ANN401
     """Return what the module does, as if evaluated: no dropout, no gradients, no changed state."""
     import torch  # noqa: PLC0415 - an extra
 
-    module = _evaluated(_unwrap(model))
+    module = _evaluated(unwrap(model))
     with torch.no_grad():
         return _arrays(module(_tensor(module, data)))
 
 
-def _unwrap(model: Any) -> Any:  # noqa: ANN401
+def unwrap(model: Any) -> Any:  # noqa: ANN401
     """Return the user's own module, whose weights have the names that the user knows."""
     for wrapper, inner in _WRAPPERS.items():
         if is_a(model, wrapper):
-            return _unwrap(getattr(model, inner))
+            return unwrap(getattr(model, inner))
     return model
 
 
