@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
 AUTOLOG = "RAYML_AUTOLOG"
-_FRAMEWORKS = ("sklearn.base", "xgboost", "lightgbm")
+_FRAMEWORKS = ("sklearn.base", "xgboost", "lightgbm", "torch")
 
 
 class ImportWatch:

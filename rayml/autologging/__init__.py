@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rayml.autologging.calls import in_own_process, spared
+from rayml.autologging.options import ask_for, forget_all
 from rayml.errors import SpecError, suggestion
 from rayml.launch import ImportWatch
 
@@ -34,20 +35,22 @@ _FRAMEWORKS = {
     },
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
+    "torch": {"torch": "rayml.autologging.torch_hooks"},
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
 _hooked: dict[str, str] = {}
 
 
-def autolog(*frameworks: str) -> None:
+def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     """Log from now on what training code does inside of runs; outside of one, nothing is logged.
 
     Submitted jobs do so with `submit(..., autolog=True)`. Calling it again only finds classes
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`; all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"torch"`; all of them by default.
+        gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:
         SpecError: There is no such framework.
@@ -58,6 +61,8 @@ def autolog(*frameworks: str) -> None:
             raise SpecError(f"autolog got the framework {name!r}, which it does not know; {known}")
     with _lock:
         in_own_process()
+        if gradient_norm:
+            ask_for("gradient_norm")
         for name in frameworks or _FRAMEWORKS:
             for module, hooks in _FRAMEWORKS[name].items():
                 _watch(module, hooks)
@@ -72,6 +77,7 @@ def stop() -> None:
         for hooks in _hooked.values():
             importlib.import_module(hooks).uninstall()
         _hooked.clear()
+        forget_all()
 
 
 @contextmanager

@@ -35,8 +35,9 @@ _lock = threading.RLock()
 # A call below one of these is part of another call. MLflow's own autologging calls from within.
 _INSIDERS = frozenset(["sklearn", "xgboost", "lightgbm", "mlflow"])
 _INSIDER_MODULES = ("rayml.autologging.", "joblib.parallel")
-# Python's warnings pass over frames of files with these two words in their names.
-_UNSEEN_FILE = "<rayml's hook, unseen by warnings as importlib._bootstrap is>"
+# Python's warnings pass over frames of files with `importlib` and `_bootstrap` in their names, and
+# PyTorch's compiler over those whose names begin like this.
+_UNSEEN_FILE = "<frozen importlib._bootstrap, for which a hook of rayml's is taken>"
 
 
 def in_own_process() -> None:
@@ -50,10 +51,18 @@ def user_run(caller: FrameType | None) -> Context | None:
 
     Ranks above 0, forked processes and joblib's workers log nothing: whoever started them does.
     """
-    if os.getpid() != _process or _is_inside(caller):
-        return None
-    context = find_context()
+    context = user_run_of_rank(caller)
     return context if context is not None and context.rank == 0 else None
+
+
+def user_run_of_rank(caller: FrameType | None) -> Context | None:
+    """Return the same for what each rank logs itself, whichever this is."""
+    return find_context() if is_own_process() and not _is_inside(caller) else None
+
+
+def is_own_process() -> bool:
+    """Tell whether this is the process that logs, and no fork of it."""
+    return os.getpid() == _process
 
 
 def _is_inside(frame: FrameType | None) -> bool:
@@ -66,7 +75,10 @@ def _is_inside(frame: FrameType | None) -> bool:
 
 
 def unseen(function: F) -> F:
-    """Let warnings be attributed as if the function were not between a call and what it calls."""
+    """Let warnings be attributed as if the function were not between a call and what it calls.
+
+    PyTorch does not compile it.
+    """
     function.__code__ = function.__code__.replace(co_filename=_UNSEEN_FILE)
     return function
 

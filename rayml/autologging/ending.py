@@ -36,6 +36,7 @@ class Task(NamedTuple):
     what: str
     do: Callable[[], object]
     is_plot: bool = False
+    is_brief: bool = False
 
 
 _waiting: defaultdict[Context, list[Task]] = defaultdict(list)
@@ -55,11 +56,16 @@ def at_end(context: Context, task: Task) -> None:
 def finish(context: Context, *, failed: bool) -> None:
     """Do what waits for the end of a run; it raises nothing. Nobody waits for plots of a failure.
 
-    What does not fit in the time is left out; so is the rest once the store refuses something.
+    First comes what is brief, which has no need of the store. Of the rest, what does not fit in
+    the time is left out; so are all others once the store refuses something.
     """
     with _lock:
         tasks = _waiting.pop(context, [])
-    artifacts = [task for task in tasks if not task.is_plot]
+    for task in tasks:
+        if task.is_brief:
+            with spared(task.what, context):
+                task.do()
+    artifacts = [task for task in tasks if not task.is_plot and not task.is_brief]
     plots = [task for task in tasks if task.is_plot and not failed]
     with spared("what the store refuses", context):
         if left := _do(context, iter([*artifacts, *plots])):

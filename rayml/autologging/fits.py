@@ -188,15 +188,20 @@ def log_table_at_end(context: Context, name: str, table: dict[str, Any]) -> None
 
 def keep_model(context: Context, fit: Fit, kind: str, taken: Snapshot, example: Any) -> None:  # noqa: ANN401
     """Store a copy of a model when the run ends, if there is room for it among those kept."""
-    seen = _seen(context)
-    with _lock:
-        is_small = taken.size <= seen.left_bytes
-        seen.left_bytes -= taken.size if is_small else 0
-    if not is_small:
+    if not has_room(context, taken.size):
         warn(f"keeps {KEPT_BYTES // _MIB} MiB of models, and not this {kind}", context)
         return
     store = partial(_store_model, context, f"model{fit.suffix}", taken, example)
     at_end(context, Task(f"{kind}'s model", store))
+
+
+def has_room(context: Context, size: int) -> bool:
+    """Take so many bytes of those that a run may keep of models, if as many are left."""
+    seen = _seen(context)
+    with _lock:
+        is_small = size <= seen.left_bytes
+        seen.left_bytes -= size if is_small else 0
+    return is_small
 
 
 def _store_model(context: Context, name: str, taken: Snapshot, example: Any) -> None:  # noqa: ANN401

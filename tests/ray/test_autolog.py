@@ -139,3 +139,67 @@ def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
     run = submit(train, params={"c": 0.5}, **options).wait()
     assert len(run.history("train/accuracy")) == 1
     assert "model-2" not in run.artifacts
+
+
+LOOP = """
+    import sys
+    import torch
+    from torch import nn
+
+    assert "rayml" not in vars()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows = torch.rand(16, 3)
+    for step in range(5):
+        optimizer.zero_grad()
+        loss = model(rows).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        print("loss", step, loss.item())
+"""
+
+
+def test_a_loop_of_pytorch_in_a_script(submit: Submit, work: Path) -> None:
+    pytest.importorskip("safetensors")
+    (work / "train.py").write_text(textwrap.dedent(LOOP))
+    run = submit("train.py", autolog=True).wait()
+    said = [float(line.split()[2]) for line in str(run.logs()).splitlines() if "loss" in line]
+    assert list(run.history("train/loss")["value"]) == said
+    assert run.params["optimizer/lr"] == 0.1
+    assert set(run.artifact("model").load()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert "left out" not in str(run.logs())
+
+
+@pytest.mark.thorough
+def test_each_rank_has_the_losses_of_its_own(submit: Submit) -> None:
+    pytest.importorskip("safetensors")
+
+    def train_part() -> list[float]:
+        import torch
+        from torch import nn
+
+        rank = rayml.context().rank
+        torch.manual_seed(rank)
+        model = nn.parallel.DistributedDataParallel(nn.Linear(3, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        losses = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(torch.rand(8, 3)).pow(2).mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        rayml.context().log_table(f"losses-{rank}", {"loss": losses})
+        return losses
+
+    half = rayml.Resources(cpus=0.5)
+    run = submit(train_part, engine=rayml.Torch(workers=2), resources=half, autolog=True).wait()
+    told = [run.artifact(f"losses-{rank}").to_pandas()["loss"].tolist() for rank in range(2)]
+    for rank in range(2):
+        assert list(run.history("train/loss", rank=rank)["value"]) == told[rank]
+    means = [sum(pair) / 2 for pair in zip(*told, strict=True)]
+    assert list(run.history("train/loss")["value"]) == pytest.approx(means)
+    assert run.params["model/class"] == "Linear"
+    assert "model-2" not in run.artifacts
+    assert set(run.artifact("model").load()) == {"weight", "bias"}
