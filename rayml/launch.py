@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 # What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
 AUTOLOG = "RAYML_AUTOLOG"
-_FRAMEWORKS = ("sklearn.base", "xgboost", "lightgbm", "torch")
+_FRAMEWORKS = (
+    *("sklearn.base", "xgboost", "lightgbm", "torch"),
+    *("lightning.pytorch", "pytorch_lightning"),
+)
 
 
 class ImportWatch:

@@ -36,6 +36,10 @@ _FRAMEWORKS = {
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
     "torch": {"torch": "rayml.autologging.torch_hooks"},
+    "lightning": {
+        "lightning.pytorch": "rayml.autologging.lightning_hooks",
+        "pytorch_lightning": "rayml.autologging.lightning_hooks",
+    },
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
@@ -49,7 +53,8 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"torch"`; all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"torch"`, `"lightning"`; all of them
+            by default.
         gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:

@@ -51,6 +51,18 @@ class Call:
         return self.training.context
 
 
+def replace(owner: Any, name: str, hook: Any) -> Callable[[], None]:  # noqa: ANN401
+    """Replace a function of a class or module; return what puts it back, if no other has come."""
+    before = getattr(owner, name)
+    setattr(owner, name, hook)
+
+    def put_back() -> None:
+        if getattr(owner, name) is hook:
+            setattr(owner, name, before)
+
+    return put_back
+
+
 class MethodHooks:
     """Hooks on methods of some names, whichever classes define them.
 

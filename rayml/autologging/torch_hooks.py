@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import caller, spared, unseen
+from rayml.autologging.methods import replace
 from rayml.autologging.torch_examples import close_all
 from rayml.autologging.torch_loops import stepped
 from rayml.autologging.torch_losses import notice, notice_scaled
@@ -47,8 +48,8 @@ def install() -> None:
         modules.register_module_module_registration_hook(note),
     ]
     _undo.extend(handle.remove for handle in handles)
-    _replace(torch.autograd, "backward", _seen_backward(backward, is_compiling))
-    _replace(scaler, "scale", _seen_scale(scaler.scale, is_compiling))
+    _undo.append(replace(torch.autograd, "backward", _seen_backward(backward, is_compiling)))
+    _undo.append(replace(scaler, "scale", _seen_scale(scaler.scale, is_compiling)))
     if "__del__" not in vars(torch.nn.Module):
         torch.nn.Module.__del__ = look_at_last
         _undo.append(functools.partial(delattr, torch.nn.Module, "__del__"))
@@ -59,17 +60,6 @@ def uninstall() -> None:
     close_all()
     while _undo:
         _undo.pop()()
-
-
-def _replace(owner: Any, name: str, hook: Any) -> None:  # noqa: ANN401
-    before = getattr(owner, name)
-    setattr(owner, name, hook)
-
-    def put_back() -> None:
-        if getattr(owner, name) is hook:  # else replaced by another
-            setattr(owner, name, before)
-
-    _undo.append(put_back)
 
 
 # Of the hooks, those that PyTorch may read to compile them do nothing then.

@@ -22,7 +22,7 @@ from rayml.autologging.params import shown
 from rayml.autologging.torch_examples import Window
 from rayml.autologging.torch_losses import take, value_of
 from rayml.autologging.torch_models import keep_model, log_structure
-from rayml.autologging.torch_modules import is_any_compiled, models_of, scheduler_of
+from rayml.autologging.torch_modules import is_any_compiled, model_of, scheduler_of
 from rayml.run_context import find_context
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Loop:
                 self._log_scheduler(context, optimizer)
         if self._fit.is_kept:
             with spared("the model of an optimizer", context):
-                self._watch_model(context, self._fit, models_of(optimizer))
+                self._watch_model(context, self._fit, *model_of(optimizer))
 
     def step(self, optimizer: Any, losses: list[Any]) -> None:  # noqa: ANN401
         """Keep what a step has shown, and log it with others now and then."""
@@ -156,16 +156,16 @@ class Loop:
             prefix = f"scheduler{self._fit.suffix}"
             context.log_params(_scheduler_settings(prefix, scheduler))
 
-    def _watch_model(self, context: Context, fit: Fit, models: list[Any]) -> None:
-        if not models:
+    def _watch_model(self, context: Context, fit: Fit, outer: Any, others: bool) -> None:  # noqa: ANN401, FBT001 - as `model_of` tells
+        if outer is None:
             return
-        if len(models) > 1:
-            warn(f"keeps one of the {len(models)} models that an optimizer has", context)
-        model = unwrap(models[0])
+        if others:
+            warn("keeps one model of an optimizer that has several; log others yourself", context)
+        model = unwrap(outer)
         log_structure(context, fit, model)
         self._model = keep_model(context, fit, model)
         if self._model is not None and not is_any_compiled():
-            self._window = Window(models[0], self._tell_example)
+            self._window = Window(outer, self._tell_example)
 
     def _tell_example(self, shape: list[int], rows: Any) -> None:  # noqa: ANN401
         context = self._context()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -29,19 +29,25 @@ def _forget(key: int, _: object) -> None:
     _known.pop(key, None)
 
 
-def models_of(optimizer: Any) -> list[Any]:  # noqa: ANN401
-    """Return the outermost modules that have parameters of an optimizer, the most of them first.
+def model_of(optimizer: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """Return the outermost module with the most of an optimizer's parameters; None if none has.
 
     Modules that have come as copies, by pickle or before there were hooks, are not known: they are
-    looked for among all objects, which takes a tenth of a second.
+    looked for among all objects, which takes a tenth of a second. Told, too, is whether some
+    parameters are in other modules alone.
     """
     wanted = {id(one) for group in optimizer.param_groups for one in group["params"]}
     known = [module for watched in list(_known.values()) if (module := watched()) is not None]
     owners = _owners(wanted, known)
-    if sum(owners.values()) < len(wanted):
+    if len(set().union(*owners.values())) < len(wanted):
         known = _living(sys.modules["torch"].nn.Module)
         owners = _owners(wanted, known)
-    return _outermost(owners, known)
+    outermost = _outermost(owners, known)
+    if not outermost:
+        return None, False
+    # Modules that replace others, as for quantisation, may share their parameters with them.
+    model, has = max(outermost, key=lambda one: (len(one[1]), len(list(one[0].modules()))))
+    return model, len(has) < len(set().union(*owners.values()))
 
 
 def is_any_compiled() -> bool:
@@ -65,27 +71,27 @@ def scheduler_of(optimizer: Any) -> Any:  # noqa: ANN401
     return next((one for one in found if id(one) not in parts), None)
 
 
-def _owners(wanted: set[int], modules: Iterable[Any]) -> Counter[int]:
-    """Return how many of these parameters each module has itself, by the modules' identity."""
-    counts: Counter[int] = Counter()
+def _owners(wanted: set[int], modules: Iterable[Any]) -> dict[int, set[int]]:
+    """Return which of these parameters each module has itself, all by their identity."""
+    owners = {}
     for module in modules:
-        if found := sum(id(one) in wanted for one in _parts(module, "_parameters")):
-            counts[id(module)] = found
-    return counts
+        if own := wanted & set(map(id, _parts(module, "_parameters"))):
+            owners[id(module)] = own
+    return owners
 
 
-def _outermost(owners: Counter[int], modules: Iterable[Any]) -> list[Any]:
-    """Return the modules that are in no other and have one of these in them."""
+def _outermost(owners: dict[int, set[int]], modules: Iterable[Any]) -> list[tuple[Any, set[int]]]:
+    """Return the modules that are in no other, each with the parameters of what is in it."""
     by_id, parents = {}, defaultdict(set)
     for module in modules:
         by_id[id(module)] = module
         for part in _parts(module, "_modules"):
             parents[id(part)].add(id(module))
-    counts: Counter[int] = Counter()
-    for owner, count in owners.items():
-        for outer in _tops(owner, parents):
-            counts[outer] += count
-    return [by_id[key] for key, _ in counts.most_common()]
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for owner, own in owners.items():
+        for top in _tops(owner, parents):
+            found[top] |= own
+    return [(by_id[key], own) for key, own in found.items()]
 
 
 def _tops(key: int, parents: dict[int, set[int]]) -> Iterator[int]:

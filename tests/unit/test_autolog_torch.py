@@ -360,6 +360,16 @@ def test_the_speed_of_a_training_of_seconds(track: Any, monkeypatch: pytest.Monk
     assert min(values(run, "train/steps_per_s")) > 0
 
 
+def test_values_of_another_device_are_read_later(track: Any) -> None:
+    def job() -> None:
+        curve = Curve("c")
+        curve.add(0, 1.0, [torch.tensor(1.0), 2.0, torch.tensor(6.0, dtype=torch.float64)])
+        curve.add(1, 2.0, [torch.tensor(4.0)])
+        curve.log(rayml.context())
+
+    assert values(track(job), "c") == [3.0, 4.0]
+
+
 def test_a_long_curve_has_means(track: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rayml.autologging.curves._POINTS", 4)
 
@@ -453,7 +463,18 @@ def test_of_several_models_of_one_optimizer_the_largest_is_kept(
         optimizer.step()
 
     assert same(track(job).artifact("model").load(), large.state_dict())
-    assert "keeps one of the 2 models" in caplog.text
+    assert "keeps one model of an optimizer" in caplog.text
+
+
+def test_a_module_that_replaces_another_with_the_same_parameters(
+    track: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = nn.Linear(3, 1)
+    other = nn.Linear(3, 1)
+    other.weight, other.bias = inner.weight, inner.bias
+    loop = Loop(nn.Sequential(other))
+    assert track(loop.train).params["model/class"] == "Sequential"
+    assert not said(caplog)
 
 
 def test_wrappers_are_taken_off(track: Any) -> None:
