@@ -203,3 +203,37 @@ def test_each_rank_has_the_losses_of_its_own(submit: Submit) -> None:
     assert run.params["model/class"] == "Linear"
     assert "model-2" not in run.artifacts
     assert set(run.artifact("model").load()) == {"weight", "bias"}
+
+
+LIGHTNING = """
+    import lightning
+    import torch
+
+    class Net(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def training_step(self, batch, place):
+            loss = self.layer(batch).pow(2).mean()
+            self.log("seen", loss)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    quiet = {"enable_progress_bar": False, "logger": False}
+    trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=1, **quiet)
+    trainer.fit(Net(), torch.utils.data.DataLoader(torch.rand(8, 3), batch_size=4))
+"""
+
+
+def test_a_script_of_lightning(submit: Submit, work: Path) -> None:
+    pytest.importorskip("lightning")
+    (work / "train.py").write_text(textwrap.dedent(LIGHTNING))
+    run = submit("train.py", autolog=True).wait()
+    assert run.metrics["train/steps"] == 4
+    assert list(run.history("seen")["step"]) == [1, 3]
+    assert run.params["trainer/max_epochs"] == 2
+    assert {"model", "best_checkpoint"} <= set(run.artifacts)
+    assert "left out" not in str(run.logs())
