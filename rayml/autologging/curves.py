@@ -22,6 +22,7 @@ class Curve:
         self._waiting: list[tuple[int, float, Sequence[Any]]] = []
         self._merged: list[float] = []
         self._last = (0, 0.0)
+        self._next_step: int | None = None
         self._steps_each = 1
         self._points = 0
 
@@ -30,8 +31,13 @@ class Curve:
         self._waiting.append((step, at, values))
 
     def log(self, context: Context) -> None:
-        """Log what waits, but for what would be a point of fewer steps than others."""
+        """Log what waits, but for what would be a point of fewer steps than others.
+
+        Nothing is logged once the user's code logs a metric of that name.
+        """
         waiting, self._waiting = self._waiting, []
+        if context.client.next_step(self._name) != self._next_step:
+            return
         numbers = _read([value for _, _, values in waiting for value in values])
         for step, at, values in waiting:
             self._merged.append(sum(next(numbers) for _ in values) / len(values))
@@ -42,12 +48,13 @@ class Curve:
     def end(self, context: Context) -> None:
         """Log all that waits."""
         self.log(context)
-        if self._merged:
+        if self._merged and context.client.next_step(self._name) == self._next_step:
             self._log_point(context)
 
     def _log_point(self, context: Context) -> None:
         # By the client, which takes the time of the measurement as well.
         context.client.point(self._name, sum(self._merged) / len(self._merged), *self._last)
+        self._next_step = context.client.next_step(self._name)
         self._merged.clear()
         self._points += 1
         if self._points % _POINTS == 0:

@@ -102,10 +102,12 @@ class Training:
         """Log what has another value than before, at the last step that was done."""
         step = max(0, trainer.global_step - 1)
         for name, value in trainer.callback_metrics.items():
-            number = float(value)
-            if self._known.get(name, math.nan) != number:
+            number, called = float(value), f"{name}{self._suffix}"
+            # What was there before is the user's own, or a loop's.
+            is_own = name in self._known or self.context.client.next_step(called) is None
+            if is_own and self._known.get(name, math.nan) != number:
                 self._known[name] = number
-                self.context.log_metric(f"{name}{self._suffix}", number, step)
+                self.context.log_metric(called, number, step)
 
     def add_epoch(self, trainer: Any) -> None:  # noqa: ANN401
         """Log which epoch begins, after what the one before has come to."""

@@ -74,10 +74,9 @@ def _before_registration(is_compiling: Callable[[], bool]) -> Callable[..., None
 
 
 def _after_step(is_compiling: Callable[[], bool]) -> Callable[..., None]:
-    def log(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ANN401
+    def log(optimizer: Any, _args: object, _kwargs: object) -> None:  # noqa: ANN401
         if not is_compiling():
-            closure = args[1] if len(args) > 1 else kwargs.get("closure")
-            stepped(optimizer, caller(1), is_closure=closure is not None)
+            stepped(optimizer, caller(1))
 
     return log
 

@@ -113,6 +113,7 @@ class Loop:
             self._window.close()
         if self._model is not None:
             self._model.seconds = self._stepped - self._began
+            self._model = None
         if context is None or fit is None:
             return
         for curve in self._curves.values():
@@ -141,7 +142,7 @@ class Loop:
     def _add_rate(self, context: Context, optimizer: Any, place: int) -> None:  # noqa: ANN401
         """Keep a learning rate that has changed, or may have: one that is in a tensor."""
         known, rate = self._rates[place], optimizer.param_groups[place].get("lr")
-        if _is_same(rate, known):
+        if not _is_tensor(rate) and _is_same(rate, known):
             return
         if known is not None and not self._knows_scheduler and context.rank == 0:
             self._log_scheduler(context, optimizer)
@@ -177,20 +178,19 @@ class Loop:
 _loops: WeakKeyDictionary[Any, Loop] = WeakKeyDictionary()
 
 
-def stepped(optimizer: Any, frame: FrameType | None, *, is_closure: bool) -> None:  # noqa: ANN401
+def stepped(optimizer: Any, frame: FrameType | None) -> None:  # noqa: ANN401
     """Log a step that an optimizer has done in a run, where user code makes it do so."""
-    context = find_context()
-    if context is None or frame is None or not is_own_process():
-        return
-    loop = _loops.get(optimizer)
+    context = loop = None
     try:
-        if _is_part(frame, loop):
+        context, loop = find_context(), _loops.get(optimizer)
+        if context is None or frame is None or not is_own_process() or _is_part(frame, loop):
             return
         losses = take(context)
         if loop is None or not loop.is_of(context):
             loop = _loops[optimizer] = _begin(context, optimizer, frame)
-        # What calls a closure often, as LBFGS does, has made its step from the first loss on.
-        loop.step(optimizer, losses[:1] if is_closure else losses)
+        # This one's steps have several, of which the first is what a step begins with.
+        is_search = isinstance(optimizer, sys.modules["torch"].optim.LBFGS)
+        loop.step(optimizer, losses[:1] if is_search else losses)
     except Exception as exc:
         with spared("the steps of an optimizer", context):
             if loop is not None:

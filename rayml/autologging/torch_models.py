@@ -84,6 +84,7 @@ class KeptModel:
         if self._copy is not None:
             with _own_random_numbers():
                 _log_copy(context, self._name, self._copy, self._shown_example(self._copy))
+            self._copy = None
 
     def _shown_example(self, copy: Copy) -> Any:  # noqa: ANN401
         """Return the example if the model can be run, and there is time for its program."""

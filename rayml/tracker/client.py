@@ -260,6 +260,10 @@ class Client:
             self._wake.set()
             self._relieve_memory()
 
+    def next_step(self, name: str) -> int | None:
+        """Return the step after a metric's last; None if it has no point from this process."""
+        return self._next_step.get(name)
+
     def add(self, record: Record, *, urgent: bool = False) -> None:
         """Buffer a record; an urgent one is sent at once, still without waiting for it.
 

@@ -95,6 +95,26 @@ def test_a_training(track: Any, trainer: Any) -> None:
     assert set(run.artifact("model").load()) == set(model.state_dict())
 
 
+def test_a_name_that_the_loop_has_too(track: Any, trainer: Any) -> None:
+    class Named(Net):
+        def training_step(self, batch: Any, place: int) -> Any:
+            loss = super().training_step(batch, place)
+            self.log("train/loss", loss)
+            return loss
+
+    model = Named()
+    run = track(lambda: fit(trainer(), model))
+    assert values(run, "train/loss") in (model.losses, values(run, "train_loss"))
+
+
+def test_gradients_of_several_batches(track: Any, trainer: Any) -> None:
+    model = Net()
+    run = track(lambda: fit(trainer(max_epochs=1, accumulate_grad_batches=2), model))
+    parts = [loss / 2 for loss in model.losses]  # so Lightning does
+    means = [sum(parts[place : place + 2]) / 2 for place in (0, 2)]
+    assert values(run, "train/loss") == pytest.approx(means)
+
+
 def test_two_trainings(track: Any, trainer: Any) -> None:
     first, second = Net(), Net(2)
     run = track(lambda: (fit(trainer(), first), fit(trainer(max_epochs=2), second)))

@@ -360,6 +360,43 @@ def test_the_speed_of_a_training_of_seconds(track: Any, monkeypatch: pytest.Monk
     assert min(values(run, "train/steps_per_s")) > 0
 
 
+def test_a_metric_of_the_users_own_stays_theirs(track: Any) -> None:
+    loop = Loop()
+
+    def job() -> None:
+        for epoch in range(2):
+            loop.train(3)
+            rayml.context().log_metric("train/loss", 7.0, epoch)
+
+    run = track(job)
+    assert values(run, "train/loss") == [7.0, 7.0]
+    assert values(run, "train/lr") == [0.1]
+
+
+def test_a_learning_rate_in_a_tensor(track: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayml.autologging.torch_loops._EVERY_S", 0.0)
+    loop = Loop()
+    loop.optimizer = torch.optim.Adam(loop.model.parameters(), lr=torch.tensor(0.5))
+    scheduler = StepLR(loop.optimizer, 1, gamma=0.5)
+
+    def job() -> None:
+        for _ in range(3):
+            loop.step()
+            scheduler.step()
+
+    assert values(track(job), "train/lr") == [0.5, 0.25, 0.125]
+
+
+def test_an_optimizer_that_has_no_hash(track: Any) -> None:
+    class Odd(torch.optim.SGD):  # type: ignore[misc, name-defined]
+        __hash__ = None  # type: ignore[assignment]
+
+    loop = Loop()
+    loop.optimizer = Odd(loop.model.parameters(), lr=0.1)
+    assert "train/loss" not in track(loop.train).metrics
+    assert len(loop.losses) == 5
+
+
 def test_values_of_another_device_are_read_later(track: Any) -> None:
     def job() -> None:
         curve = Curve("c")
@@ -697,7 +734,7 @@ def test_a_fork_logs_nothing(track: Any) -> None:
     def job() -> None:
         loop.train(2)
         if (child := os.fork()) == 0:
-            loop.optimizer.zero_grad()
+            loop.optimizer.step()
             os._exit(0)
         os.waitpid(child, 0)
 
