@@ -137,6 +137,8 @@ def tensors_of(model: Any) -> Iterator[Any]:  # noqa: ANN401
     for tensor in (*model.parameters(), *model.buffers()):
         if type(tensor) not in plain or tensor.device.type == "meta":
             raise NotCopied(f"it has a {type(tensor).__qualname__} on {tensor.device} in it")
+        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise NotCopied("it was let go while a graph was being captured")
         yield tensor
 
 

@@ -36,11 +36,8 @@ def install() -> None:
     if _undo or (is_begun and not hasattr(torch, "compiler")):
         return  # its import has led to another framework's, and will tell when it is over
     modules, optimizers = torch.nn.modules.module, sys.modules["torch.optim.optimizer"]
-    backward, scaler, is_compiling = (
-        torch.autograd.backward,
-        torch.amp.GradScaler,
-        torch.compiler.is_compiling,
-    )
+    scaler, is_compiling = torch.amp.GradScaler, torch.compiler.is_compiling
+    backward = _seen_backward(torch.autograd.backward, is_compiling)
     note = _before_registration(is_compiling)
     handles = [
         optimizers.register_optimizer_step_post_hook(_after_step(is_compiling)),
@@ -48,7 +45,7 @@ def install() -> None:
         modules.register_module_module_registration_hook(note),
     ]
     _undo.extend(handle.remove for handle in handles)
-    _undo.append(replace(torch.autograd, "backward", _seen_backward(backward, is_compiling)))
+    _undo.append(replace(torch.autograd, "backward", backward))
     _undo.append(replace(scaler, "scale", _seen_scale(scaler.scale, is_compiling)))
     if "__del__" not in vars(torch.nn.Module):
         torch.nn.Module.__del__ = look_at_last

@@ -69,22 +69,22 @@ class Loop:
         """Tell whether it belongs to a run."""
         return self._context() is context
 
-    def begin(self, context: Context, optimizer: Any) -> None:  # noqa: ANN401
+    def begin(self, context: Context, fit: Fit, optimizer: Any) -> None:  # noqa: ANN401
         """Log what is known before the first step is; each part that fails is one warning."""
         for place, group in enumerate(optimizer.param_groups[:_GROUPS]):
             if not any(_is_same(group.get("lr"), rate) for rate in self._rates.values()):
                 self._rates[place] = group.get("lr")
         self._rates = dict.fromkeys(self._rates)
         at_end(context, Task("the curves of a training", self.end, is_brief=True))
-        if context.rank > 0 or self._fit is None:
+        if context.rank > 0:
             return
         with spared("the settings of an optimizer", context):
-            context.log_params(_settings(f"optimizer{self._fit.suffix}", optimizer))
+            context.log_params(_settings(f"optimizer{fit.suffix}", optimizer))
             if any("initial_lr" in group for group in optimizer.param_groups):
                 self._log_scheduler(context, optimizer)
-        if self._fit.is_kept:
+        if fit.is_kept:
             with spared("the model of an optimizer", context):
-                self._watch_model(context, self._fit, *model_of(optimizer))
+                self._watch_model(context, fit, *model_of(optimizer))
 
     def step(self, optimizer: Any, losses: list[Any]) -> None:  # noqa: ANN401
         """Keep what a step has shown, and log it with others now and then."""
@@ -215,10 +215,10 @@ def _is_part(frame: FrameType, loop: Loop | None) -> bool:
 
 
 def _begin(context: Context, optimizer: Any, frame: FrameType | None) -> Loop:  # noqa: ANN401
-    is_users = user_run_of_rank(frame) is not None
-    loop = Loop(context, next_fit(context) if is_users else None)
-    if is_users:
-        loop.begin(context, optimizer)
+    fit = next_fit(context) if user_run_of_rank(frame) is not None else None
+    loop = Loop(context, fit)
+    if fit is not None:
+        loop.begin(context, fit, optimizer)
     return loop
 
 
