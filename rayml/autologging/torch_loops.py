@@ -49,9 +49,11 @@ class Loop:
 
     Attributes:
         caller: What has called for a step, and was no other step.
+        before: The same optimizer's in a run around this one.
     """
 
     caller: CodeType | None = None
+    before: Loop | None = None
 
     def __init__(self, context: Context, fit: Fit | None) -> None:
         self._context = ref(context)
@@ -65,9 +67,16 @@ class Loop:
         self._model: KeptModel | None = None
         self._window: Window | None = None
 
-    def is_of(self, context: Context) -> bool:
-        """Tell whether it belongs to a run."""
-        return self._context() is context
+    def of(self, context: Context) -> Loop | None:
+        """Return it if it belongs to a run, or the one before that does."""
+        if self._context() is context:
+            return self
+        return None if self.before is None else self.before.of(context)
+
+    @property
+    def is_over(self) -> bool:
+        """It logs nothing any more."""
+        return self._fit is None
 
     def begin(self, context: Context, fit: Fit, optimizer: Any) -> None:  # noqa: ANN401
         """Log what is known before the first step is; each part that fails is one warning."""
@@ -185,9 +194,11 @@ def stepped(optimizer: Any, frame: FrameType | None) -> None:  # noqa: ANN401
         context, loop = find_context(), _loops.get(optimizer)
         if context is None or frame is None or not is_own_process() or _is_part(frame, loop):
             return
-        losses = take(context)
-        if loop is None or not loop.is_of(context):
+        losses, last = take(context), loop
+        loop = None if last is None else last.of(context)
+        if loop is None:
             loop = _loops[optimizer] = _begin(context, optimizer, frame)
+            loop.before = None if last is None or last.is_over else last
         # This one's steps have several, of which the first is what a step begins with.
         is_search = isinstance(optimizer, sys.modules["torch"].optim.LBFGS)
         loop.step(optimizer, losses[:1] if is_search else losses)

@@ -696,6 +696,23 @@ def test_runs_one_after_the_other(track: Any) -> None:
     assert first.artifact("model").meta["class"] == second.artifact("model").meta["class"]
 
 
+def test_a_run_inside_of_another(track: Any) -> None:
+    loop, inside = Loop(), []
+
+    def job() -> None:
+        context = rayml.context()
+        loop.train(2)
+        with rayml.start_run(parent=context.run_id, store=context.store) as inner:
+            loop.train(3)
+        inside.append(rayml.get_run(inner.run_id, store=context.store))
+        loop.train(1)
+
+    run = track(job)
+    assert values(inside[0], "train/loss") == loop.losses[2:5]
+    assert values(run, "train/loss") == [*loop.losses[:2], *loop.losses[5:]]
+    assert run.metrics["train/steps"] == 3
+
+
 def test_runs_in_threads(tmp_path: Path) -> None:
     together = Barrier(2)
 
