@@ -52,6 +52,11 @@ class Place:
     group: PlacementGroup | None = None
     is_borrowed: bool = False
 
+    @property
+    def identity(self) -> str:
+        """By which any process of the job finds its group; empty without one."""
+        return "" if self.group is None else self.group.id.hex()
+
     def ready(self) -> Future[Any]:
         """Return what is done when all workers of its group are held."""
         return cast("Future[Any]", self.group.ready().future())  # type: ignore[union-attr]
@@ -169,6 +174,11 @@ def run_on_node(
 def this_node() -> str:
     """Return the id of the node that this process is on; empty outside Ray."""
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
+def this_cluster() -> str:
+    """Return the id of the Ray that this process is connected to."""
+    return str(ray_worker.global_worker.current_cluster_and_job[0].hex())
 
 
 def node_is_alive(node_id: str) -> bool:
