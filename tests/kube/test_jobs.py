@@ -195,15 +195,16 @@ def preview(train: JobCluster, resources: rayml.Resources) -> Spec:
 
 
 def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
-    # A pod that is still going would count: KubeRay makes no other before it has gone.
-    wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
-    before = train.client.ray_cluster(train.name)["spec"]
-    spec = preview(train, PAIR)
-    resized = [op["value"] for op in spec.changes if op["path"].endswith("/replicas")]
-    # A job of this shape may have been here before, whose group is kept.
-    added = [op["value"]["replicas"] for op in spec.changes if op["path"].endswith("/-")]
-    assert resized + added == [2], spec.changes
-    assert train.client.ray_cluster(train.name)["spec"] == before
+    def spec() -> dict[str, Any]:
+        cluster: dict[str, Any] = train.client.ray_cluster(train.name)["spec"]
+        return cluster
+
+    # Groups go a moment after their last pods.
+    wait_for(lambda: not spec()["workerGroupSpecs"], "the end of what jobs before have left")
+    before = spec()
+    added = [op["value"] for op in preview(train, PAIR).changes if op["path"].endswith("/-")]
+    assert [group["replicas"] for group in added] == [2]
+    assert spec() == before
 
 
 def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:
