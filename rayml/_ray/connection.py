@@ -15,9 +15,8 @@ from ray._private import services
 from ray._private import worker as ray_worker
 from ray._private.authentication import authentication_token_setup as token_setup
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rayml._ray.tasks import OUTSIDE
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ HEAD_ACTOR: Final[dict[str, Any]] = {
     "max_task_retries": -1,
     "max_concurrency": 1000,
     "num_cpus": 0,
-    # Not in the placement group of a job that needs it.
-    "scheduling_strategy": PlacementGroupSchedulingStrategy(PlacementGroup.empty()),
+    "scheduling_strategy": OUTSIDE,
     "resources": {"node:__internal_head__": 0.001},
 }
 _HOST_AND_PORT = re.compile(r"[^:/]+:\d+")

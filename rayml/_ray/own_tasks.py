@@ -115,7 +115,9 @@ class _Held:
         ) -> object:
             if not self._is_here():
                 return start(what, args, kwargs, **options)
-            options["scheduling_strategy"] = self._place(**options)
+            place = options["scheduling_strategy"] = self._place(**options)
+            if getattr(place, "placement_group", None) != self.group:  # rayml's own, for example
+                return start(what, args, kwargs, **options)
             if self._has_no_memory:
                 options["memory"] = None  # Ray Data asks for some, and would be refused
             if options.get("lifetime") != "detached":

@@ -10,7 +10,10 @@ import pytest
 import ray
 
 import rayml
+from rayml import _ray
 from rayml._ray.own_tasks import held_together
+from rayml.store import open_store
+from tests.ray.conftest import end_tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +64,24 @@ class TestFunction:
         assert submit(threads, resources=resources).wait(60).result == "1"
         env = {"OMP_NUM_THREADS": "3"}
         assert submit(threads, resources=resources, env=env).wait(60).result == "3"
+
+    def test_its_runs_have_places_and_trackers_of_their_own(
+        self, submit: Submit, tmp_path: Path
+    ) -> None:
+        other = str(tmp_path / "other")
+
+        def job() -> object:
+            # More than there is of one of this job's workers.
+            resources = rayml.Resources(cpus=1)
+            run = rayml.submit(lambda: 7, store=other, resources=resources)
+            return run.wait(60).result  # type: ignore[union-attr]
+
+        run = submit(job, resources=rayml.Resources(cpus=0.5, workers=2))
+        assert run.wait(100).result == 7
+        kept: Any = _ray.find_tracker(open_store(other))
+        assert kept is not None
+        assert ray.get(kept.__ray_ready__.remote())
+        end_tracker(open_store(other))
 
     def test_the_process_is_as_before_afterwards(self, ray_address: str) -> None:
         def changed() -> list[object]:
