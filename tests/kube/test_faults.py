@@ -52,7 +52,7 @@ def count(gate: str, *, context: Any) -> int:
     context.log_metric("attempt", 1 if first else 2)
     while first:
         time.sleep(0.1)
-    return len(store.list("ended")) + store.create("ended", b"")
+    return int(store.create("ended", b""))
 
 
 def begin(train: JobCluster, name: str, **options: Any) -> rayml.Run:
@@ -60,7 +60,7 @@ def begin(train: JobCluster, name: str, **options: Any) -> rayml.Run:
     gate = f"{train.store}-gates/{name}"
     settings = {"resources": ONE, "retry": AGAIN, **options}
     run = train.submit(count, params={"gate": gate}, **settings)
-    wait_for(lambda: open_store(gate).list("began"), "the first attempt's code", 180)
+    wait_for(lambda: open_store(gate).stat("began"), "the first attempt's code", 180)
     return run
 
 
