@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
 AUTOLOG = "RAYML_AUTOLOG"
-_FRAMEWORKS = ("sklearn.base", "xgboost", "lightgbm")
+_FRAMEWORKS = ("sklearn.base", "xgboost", "lightgbm", "keras")
 # What a script is told: to which placement group of which Ray belongs what it starts there.
 GROUP = "RAYML_RAY_GROUP"
 

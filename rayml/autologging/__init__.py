@@ -34,6 +34,7 @@ _FRAMEWORKS = {
     },
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
+    "keras": {"keras": "rayml.autologging.keras_hooks"},
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
@@ -47,7 +48,7 @@ def autolog(*frameworks: str) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`; all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`; all of them by default.
 
     Raises:
         SpecError: There is no such framework.
