@@ -87,9 +87,9 @@ def layers_of(model: Any) -> dict[str, list[Any]]:  # noqa: ANN401
 def _output_of(layer: Any) -> str | None:  # noqa: ANN401
     """Return the shape of a layer's output, if it is in a graph of layers."""
     with suppress(Exception):
-        output = layer.output
-        shapes = [tuple(one.shape) for one in (output if isinstance(output, list) else [output])]
-        return ", ".join(map(str, shapes))
+        output = layer.output if isinstance(layer.output, list) else [layer.output]
+        # Built from a batch, it has that batch's rows.
+        return ", ".join(str((None, *one.shape[1:])) for one in output)
     return None
 
 
