@@ -124,8 +124,9 @@ class Fitting:
         return numbers
 
     def _log(self, numbers: Mapping[tuple[str, str], float], step: int | None = None) -> None:
-        named = {f"{data}{self._suffix}/{name}": n for (data, name), n in numbers.items()}
-        self._context.log_metrics(named, step)
+        for (data, name), number in numbers.items():
+            with spared("a score of a training", self._context):
+                self._context.log_metric(f"{data}{self._suffix}/{name}", number, step)
 
     def _log_layers(self) -> None:
         """Log what is known once a model is built, which it need not be before the first step."""

@@ -54,7 +54,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, dict):
         return value
     if value.keys() >= {"class_name", "config"}:
-        config = _plain(value["config"])
+        is_code = value["class_name"] == "__lambda__"
+        config = "lambda" if is_code else _plain(value["config"])
         return {"class": value["class_name"], **config} if isinstance(config, dict) else config
     return {name: _plain(item) for name, item in value.items() if item is not None}
 
