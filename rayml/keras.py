@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from rayml.artifacts.record import is_a
+from rayml.autologging.calls import spared
 from rayml.autologging.fits import Training
 from rayml.autologging.keras_fits import Fitting
 from rayml.run_context import find_context
@@ -28,7 +29,8 @@ class Callback(keras.callbacks.Callback):  # type: ignore[misc]
 
     In a loop of one's own it is told what Keras tells its callbacks in `fit`: `on_train_begin`,
     `on_epoch_begin`, `on_epoch_end` with the epoch's logs, and `on_train_end`, which stores the
-    model. Given to `fit`, it logs that by itself, and only once where automatic logging is on.
+    model. Given to `fit` as the last one, it logs that by itself, and only once where automatic
+    logging is on.
 
     An error inside is one warning. Of several ranks, the first one logs.
 
@@ -48,6 +50,8 @@ class Callback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def set_model(self, model: Any) -> None:  # noqa: ANN401
         """Know the model as long as it lives."""
+        if model is None:
+            return
         # Not by Keras's own attribute: to ask it for the model costs a step on JAX its speed.
         is_wrapped = is_a(model, "torch.nn.parallel.DistributedDataParallel")
         self._find = weakref.ref(model.module if is_wrapped else model)
@@ -67,12 +71,13 @@ class Callback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
         """Begin a fit of the run."""
-        training, given = self._joined or (_training_here(), {})
-        model = None if self._find is None else self._find()
         self._fitting = None
-        if training is not None and training.fit is not None:
-            self._fitting = Fitting(training, model, given)
-            self._fitting.begin(self.params or {})
+        with spared("a training by Keras"):
+            training, given = self._joined or (_training_here(), {})
+            if training is not None and training.fit is not None:
+                model = None if self._find is None else self._find()
+                self._fitting = Fitting(training, model, given)
+                self._fitting.begin(self.params or {})
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
         """See how fast the epoch is to learn."""

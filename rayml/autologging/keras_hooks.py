@@ -11,7 +11,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rayml.autologging.calls import argument_name, caller, spared, unseen, user_run
+from rayml.autologging.calls import argument_name, bind, caller, spared, unseen, user_run
 from rayml.autologging.fits import Training, fit_of, training_now
 from rayml.autologging.keras_fits import callbacks_of
 
@@ -92,7 +92,7 @@ def _begin_fit(
         frame = caller(2)
         context = user_run(frame) if _undo else None
         training = _training_around(frame) if context is None else Training(context)
-        bound = None if training is None else _bind(fit, args, kwargs)
+        bound = None if training is None else bind(fit, args, kwargs)
         if training is not None and bound is not None:
             callback = _own_callback(bound)
             callback.join(training, None if context is None else _all_arguments(bound))
@@ -122,7 +122,7 @@ def _begin_evaluation(
         frame = caller(2)
         context = user_run(frame) if _undo else None
         fit = None if context is None or not args else fit_of(context, args[0])
-        bound = None if fit is None else _bind(evaluate, args, kwargs)
+        bound = None if fit is None else bind(evaluate, args, kwargs)
         if context is not None and fit is not None and bound is not None:
             data = f"{argument_name(frame, 0, ['x'])}{fit.suffix}"
             return Watched(bound, _scores_callback(context, data))
@@ -139,15 +139,6 @@ def _scores_callback(context: Context, data: str) -> Any:  # noqa: ANN401
                 context.log_metrics(scores)
 
     return Scores()
-
-
-def _bind(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> inspect.BoundArguments | None:
-    try:
-        return inspect.signature(function).bind(*args, **kwargs)
-    except TypeError:  # which the call itself is about to say
-        return None
 
 
 def _all_arguments(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -177,13 +168,16 @@ class Watched:
             self._list = given
 
     def __enter__(self) -> None:
-        if self._list is not None:  # the user's, which Keras tells things of its own
+        if self._list is None:
+            return
+        with spared("a call with a CallbackList"):
+            self._list.callbacks.append(self._callback)
             self._callback.set_model(self.bound.arguments["self"])
             self._callback.set_params(self._list.params)
-            self._list.callbacks.append(self._callback)
 
     def __exit__(self, *_: object) -> None:
-        if self._list is not None:
-            self._list.callbacks.remove(self._callback)
-        if hasattr(self._callback, "leave"):
-            self._callback.leave()
+        with spared("a call with a CallbackList"):
+            if self._list is not None and self._callback in self._list.callbacks:
+                self._list.callbacks.remove(self._callback)
+            if hasattr(self._callback, "leave"):
+                self._callback.leave()

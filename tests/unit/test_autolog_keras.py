@@ -441,6 +441,19 @@ def test_every_form_of_callbacks(track: Any, form: str | None) -> None:
     assert len(whole.callbacks) == 2
 
 
+def test_a_list_of_callbacks_that_takes_no_more(
+    track: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = network()
+    whole = keras.callbacks.CallbackList([], add_history=True, model=model)
+    whole.callbacks = tuple(whole.callbacks)
+    history: list[Any] = []
+    track(lambda: history.append(fit(model, callbacks=whole)))
+    assert len(history[0].epoch) == 3
+    (said,) = caplog.records
+    assert "a call with a CallbackList" in said.getMessage()
+
+
 # Left as it is
 
 
