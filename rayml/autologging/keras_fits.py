@@ -153,7 +153,8 @@ class Fitting:
 
     def _log_best(self) -> None:
         stopping = _early_stopping(self._given)
-        if (best := getattr(stopping, "best_epoch", None)) not in self._epochs:
+        best = getattr(stopping, "best_epoch", None)
+        if best not in self._epochs or stopping.best is None:  # it has seen no score
             return
         told = {("train", "best_epoch"): best}
         if stopping.stopped_epoch > 0:

@@ -35,6 +35,8 @@ import keras  # noqa: E402 - an extra
 
 import rayml.keras  # noqa: E402 - it loads Keras
 
+torch.set_num_threads(1)  # its pool of threads would be missing where another test forks
+
 pytestmark = [
     pytest.mark.usefixtures("autolog"),
     # Keras's tensors on torch take no `copy`, of which numpy 2 complains.
@@ -156,6 +158,14 @@ def test_early_stopping(track: Any) -> None:
     }
     expected = history.model.predict(X, verbose=0)  # of the weights that were put back
     np.testing.assert_array_equal(run.artifact("model").predict(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")
+def test_early_stopping_that_sees_no_score(track: Any) -> None:
+    stopping = keras.callbacks.EarlyStopping(monitor="nothing", mode="min")
+    run = track(lambda: fit(callbacks=[stopping]))
+    assert run.metrics["train/epochs"] == 3
+    assert "train/best_epoch" not in run.metrics
 
 
 def test_the_learning_rate_of_each_epoch(track: Any) -> None:
@@ -405,6 +415,13 @@ def test_a_class_without_a_graph_is_kept(track: Any) -> None:
     stored = run.artifact("model")
     assert stored.meta["signature"]["inputs"][0]["shape"] == [None, 3]
     np.testing.assert_array_equal(stored.predict(X), model.predict(X, verbose=0))
+
+
+def test_a_lambda_as_a_loss(track: Any) -> None:
+    loss = lambda truth, told: keras.ops.mean((truth - told) ** 2)  # noqa: E731
+    run = track(lambda: fit(network(loss=loss, metrics=[keras.metrics.AUC()])))
+    assert run.params["model/loss"] == "lambda"
+    assert run.params["model/metrics"][0]["class"] == "AUC"
 
 
 def test_scores_that_are_no_numbers(track: Any, caplog: pytest.LogCaptureFixture) -> None:
