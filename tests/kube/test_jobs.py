@@ -131,6 +131,7 @@ def spread_by_itself() -> list[object]:
 class TestWhatAJobStartsOnRay:
     """It runs on the job's workers, which leave when the job is over."""
 
+    @pytest.mark.thorough
     def test_by_a_function(self, train: JobCluster) -> None:
         run = train.submit(spread_by_itself, resources=ROOMY)
         wait_for(lambda: len(train.pods_of(run)) == 2, "two pods that show the run")
