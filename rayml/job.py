@@ -372,12 +372,11 @@ def _announce(place: str) -> None:
 
 
 def _note_idle_workers(spec: Spec) -> None:
-    """Say what a script does with several workers when no engine spreads it over them."""
+    """Say what several workers do for a script that no engine spreads over them."""
     if spec.target.kind == "script" and spec.engine is None and spec.resources.workers > 1:
         print(  # noqa: T201 - the others would be paid for and idle
             f"rayml: a script without an engine runs on the first of its {spec.resources.workers} "
-            "workers, and what it starts on Ray itself runs on none of them; give it an engine, "
-            "or submit a function",
+            "workers; the others are for what it starts on Ray by itself",
             file=sys.stderr,
         )
 

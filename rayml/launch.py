@@ -12,7 +12,7 @@ import builtins
 import os
 import sys
 from _thread import get_ident
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 # What a script is told, and what `rayml.autolog` would hook as soon as the script imports it.
 AUTOLOG = "RAYML_AUTOLOG"
 _FRAMEWORKS = (
-    *("sklearn.base", "xgboost", "lightgbm", "torch"),
+    *("sklearn.base", "xgboost", "lightgbm", "keras", "torch"),
     *("lightning.pytorch", "pytorch_lightning"),
 )
+# What a script is told: to which placement group of which Ray belongs what it starts there.
+GROUP = "RAYML_RAY_GROUP"
 
 
 class ImportWatch:
@@ -98,6 +100,9 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
     if os.environ.get(AUTOLOG) == "1":
         for module in _FRAMEWORKS:
             ImportWatch(module, lambda: _log_automatically(process))
+    held = ExitStack()
+    if group := os.environ.pop(GROUP, ""):
+        ImportWatch("ray", lambda: _hold_together(held, *group.split("@")))
     try:
         with around or nullcontext():
             _run(script)
@@ -115,6 +120,15 @@ def _log_automatically(process: int) -> None:
         from rayml.autologging import autolog  # noqa: PLC0415 - see above
 
         autolog()
+
+
+def _hold_together(held: ExitStack, group: str, cluster: str) -> None:
+    try:
+        from rayml._ray.own_tasks import held_together  # noqa: PLC0415 - see above
+
+        held.enter_context(held_together(group, cluster))
+    except Exception as exc:  # noqa: BLE001 - the script goes on, whatever is wrong with it
+        sys.stderr.write(f"rayml: what it starts on Ray may wait for ever: {exc!r}\n")
 
 
 def _run(script: str) -> None:

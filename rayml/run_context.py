@@ -248,7 +248,7 @@ class Context:
         from rayml.artifacts.model import save_model  # noqa: PLC0415 - beside the others
 
         record = save_model(self._store, name, model, format, input_example)
-        return self._log(record)
+        return self.log_stored(record)
 
     def log_dataset(self, name: str, data: object) -> Artifact:
         """Store a table as Parquet, with its schema, row count, column statistics and a preview.
@@ -263,7 +263,7 @@ class Context:
         """
         from rayml.artifacts.dataset import save_dataset  # noqa: PLC0415 - loads pyarrow
 
-        return self._log(save_dataset(self._store, name, data))
+        return self.log_stored(save_dataset(self._store, name, data))
 
     def log_plot(self, name: str, figure: object) -> Artifact:
         """Store a matplotlib figure as PNG and SVG, or a plotly figure as its JSON.
@@ -274,7 +274,7 @@ class Context:
         """
         from rayml.artifacts.plot import save_plot  # noqa: PLC0415 - loads matplotlib
 
-        return self._log(save_plot(self._store, name, figure))
+        return self.log_stored(save_plot(self._store, name, figure))
 
     def log_table(self, name: str, rows: object) -> Artifact:
         """Store a small table: a DataFrame, a list of dicts, or a dict of columns.
@@ -285,7 +285,7 @@ class Context:
         """
         from rayml.artifacts.table import save_table  # noqa: PLC0415 - loads pyarrow
 
-        return self._log(save_table(self._store, name, rows))
+        return self.log_stored(save_table(self._store, name, rows))
 
     def log_artifact(self, name: str, source: str | Path | bytes) -> Artifact:
         """Store a file, a folder with all that is in it, or bytes.
@@ -296,7 +296,7 @@ class Context:
         """
         from rayml.artifacts.file import save_file  # noqa: PLC0415 - beside the others
 
-        return self._log(save_file(self._store, name, source))
+        return self.log_stored(save_file(self._store, name, source))
 
     def checkpoint(
         self, source: str | Path | bytes, step: SupportsIndex | None = None, *, sync: bool = False
@@ -320,7 +320,7 @@ class Context:
             raise SpecError(f"step={step!r} is not a step; give an integer, or None")
         saved = save_file(self._store, _CHECKPOINT, source)
         meta = saved.meta if step is None else {**saved.meta, "step": step.__index__()}
-        artifact = self._log(msgspec.structs.replace(saved, kind=_CHECKPOINT, meta=meta))
+        artifact = self.log_stored(msgspec.structs.replace(saved, kind=_CHECKPOINT, meta=meta))
         if sync:
             self.flush()
         return artifact
@@ -357,7 +357,16 @@ class Context:
         """
         from rayml.artifacts.file import refer_to  # noqa: PLC0415 - beside the others
 
-        return self._log(refer_to(name, uri))
+        return self.log_stored(refer_to(name, uri))
+
+    def log_stored(self, saved: ArtifactRecord) -> Artifact:
+        """Record an artifact whose bytes are in the store; for whoever has put them there."""
+        now = time.time()
+        record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
+        logged = Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
+        self._sender().add(logged)
+        self._names.add(record.name)
+        return Artifact(record, self._store)
 
     def has_logged(self, name: str) -> bool:
         """Tell whether this process has logged an artifact of that name to the run."""
@@ -404,14 +413,6 @@ class Context:
         self._producer = Producer(transport, parent.run, parent.attempt, parent.redactor)
         self._client = _child_client(self._producer, self._place)
         self._pid = os.getpid()
-
-    def _log(self, saved: ArtifactRecord) -> Artifact:
-        now = time.time()
-        record = msgspec.structs.replace(saved, run=self.run_id, created_at=now)
-        logged = Logged(run=self.run_id, time=now, attempt=self.attempt, artifact=record)
-        self._sender().add(logged)
-        self._names.add(record.name)
-        return Artifact(record, self._store)
 
 
 def _check_name(name: object) -> str:

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -36,7 +36,7 @@ from rayml.errors import JournalFenced, RaymlError, SpecError, StoreError
 from rayml.function import call, callable_signature, load_function
 from rayml.inputs import Input, convert
 from rayml.installed import keep_installed
-from rayml.launch import AUTOLOG
+from rayml.launch import AUTOLOG, GROUP
 from rayml.logs import Capture, LogShipper, capture_path
 from rayml.mlflow_uri import tracking_uri
 from rayml.problem import describe_exception, redacted
@@ -53,6 +53,7 @@ from rayml.tracker.relay import VARIABLE, Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from rayml.artifacts import Artifact
     from rayml.engine import Engine
@@ -67,6 +68,8 @@ _LONE_HOROVOD = (
     "rayml: hvd.init() found no other worker, and one alone did the work: give the job "
     "engine=rayml.Horovod()\n"
 )
+# Ray makes it the number of CPUs that a task takes, or 1.
+_THREADS = "OMP_NUM_THREADS"
 _MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 _OWN_MODULES = frozenset(
     [
@@ -101,6 +104,7 @@ class Order:
         path: The submitter's module search path; what is missing here is added behind.
         code: Digest of the packed folder that it runs in, if that came from another machine.
         share: What it takes of a worker, under Ray's names: with an engine each rank does.
+        group: The placement group for what the code starts on Ray; empty where Ray has CPUs left.
     """
 
     spec: Spec
@@ -112,6 +116,7 @@ class Order:
     path: tuple[str, ...] = ()
     code: str | None = None
     share: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,6 +286,7 @@ class _Attempt:
             if spec.target.kind == "script":
                 run_script(spec, _script_environment(order), self._output)
                 return None
+            stack.enter_context(_own_tasks(order))
             stack.enter_context(open_given())
             function = loaded.function or load_function(spec.target, Path(spec.working_dir))
             values = _values(function, context)
@@ -381,6 +387,8 @@ def _process_state(order: Order) -> Iterator[None]:
     sys.path[:0] = [spec.working_dir]
     sys.path += [folder for folder in order.path if folder not in sys.path]
     sys.argv = [spec.target.file or spec.name, *spec.args]
+    if order.group and _THREADS not in _first_environment():
+        os.environ[_THREADS] = str(max(1, int(order.share.get("CPU", 1))))
     try:
         with processes.interruptible():
             yield
@@ -391,9 +399,32 @@ def _process_state(order: Order) -> Iterator[None]:
         os.chdir(home)
 
 
+def _own_tasks(order: Order) -> AbstractContextManager[None]:
+    if not order.group:
+        return nullcontext()
+    from rayml._ray.own_tasks import held_together  # noqa: PLC0415 - loads Ray
+    from rayml._ray.tasks import this_cluster  # noqa: PLC0415 - the same
+
+    return held_together(order.group, this_cluster())
+
+
 def _script_environment(order: Order) -> dict[str, str]:
     address = {"RAY_ADDRESS": order.ray_address} if order.ray_address else {}
-    return {**os.environ, **address, AUTOLOG: "1" if order.spec.autolog else "0"}
+    return {**os.environ, **address, **_group(order), AUTOLOG: "1" if order.spec.autolog else "0"}
+
+
+def _group(order: Order) -> dict[str, str]:
+    if not order.group:
+        return {}
+    from rayml._ray.tasks import this_cluster  # noqa: PLC0415 - loads Ray
+
+    return {GROUP: f"{order.group}@{this_cluster()}"}
+
+
+def _first_environment() -> Mapping[str, str]:
+    """Return the variables that this process was started with; Ray adds some to each task."""
+    pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
 def _point_mlflow_here(store: Store) -> None:

@@ -226,9 +226,9 @@ class Supervisor(threading.Thread):
                 tuple(sys.path),
                 self._code,
                 place.demand,
+                self._own_group(place),
             )
-            # With an engine the task itself only waits: its workers are the ranks'.
-            demand = place.demand if self._spec.engine is None else {}
+            demand = self._demand(place)
             task = _ray.start_attempt(
                 runner.execute, (order, self._payload), place, demand, environment,
                 name=f"rayml:{self._spec.name}",
@@ -239,6 +239,19 @@ class Supervisor(threading.Thread):
         finally:
             if self._has_ray():
                 self._leave(place, attempt)
+
+    def _own_group(self, place: _ray.Place) -> str:
+        """Return which group is for what the code starts on Ray; an engine's is for the engine."""
+        is_own = place.group is not None and not place.is_borrowed and self._spec.engine is None
+        return place.identity if is_own else ""
+
+    def _demand(self, place: _ray.Place) -> Mapping[str, float]:
+        """Return what the attempt's own task takes of its place."""
+        if self._spec.engine is not None:  # it only waits: the workers are the ranks'
+            return {}
+        if self._own_group(place):  # the CPUs are for its tasks too, with which it shares them
+            return {name: amount for name, amount in place.demand.items() if name != "CPU"}
+        return place.demand
 
     def _leave(self, place: _ray.Place | None, attempt: int) -> None:
         if place is None:

@@ -16,6 +16,7 @@ from ray._private import worker as ray_worker
 from ray._private.authentication import authentication_token_setup as token_setup
 from ray.exceptions import RayError
 
+from rayml._ray.tasks import OUTSIDE
 from rayml.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ HEAD_ACTOR: Final[dict[str, Any]] = {
     "max_task_retries": -1,
     "max_concurrency": 1000,
     "num_cpus": 0,
-    "scheduling_strategy": "DEFAULT",  # not in the placement group of a job that needs it
+    "scheduling_strategy": OUTSIDE,
     "resources": {"node:__internal_head__": 0.001},
 }
 _HOST_AND_PORT = re.compile(r"[^:/]+:\d+")

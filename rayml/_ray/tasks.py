@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray._private import worker as ray_worker
 from ray.util.placement_group import (
+    PlacementGroup,
     placement_group,
     placement_group_table,
     remove_placement_group,
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
-    from ray.util.placement_group import PlacementGroup
-
     from rayml.config import Resources
 
 # Ray ends a worker cleanly when it has served this many calls of a function; `retire_worker`
 # raises the counter to it, because it is only known after a call whether a worker may be reused.
 _MAX_CALLS = 1_000_000_000
+
+# Not in the placement group of a job that starts it and needs that for itself.
+OUTSIDE = PlacementGroupSchedulingStrategy(PlacementGroup.empty())
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Place:
     demand: Mapping[str, float]
     group: PlacementGroup | None = None
     is_borrowed: bool = False
+
+    @property
+    def identity(self) -> str:
+        """By which any process of the job finds its group; empty without one."""
+        return "" if self.group is None else self.group.id.hex()
 
     def ready(self) -> Future[Any]:
         """Return what is done when all workers of its group are held."""
@@ -88,6 +95,7 @@ def start_attempt(
     options = {**demand_options(demand), "name": name}
     if runtime_env:
         options["runtime_env"] = runtime_env
+    options["scheduling_strategy"] = OUTSIDE
     if group is not None:
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
             group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
@@ -139,7 +147,7 @@ def find_place(resources: Resources, *, is_group: bool) -> Place:
     if resources.workers == 1 and not is_group:
         return Place(demand)
     bundles = [demand or {"CPU": 0.001} for _ in range(resources.workers)]
-    return Place(demand, cast("PlacementGroup", placement_group(bundles, strategy="PACK")))
+    return Place(demand, placement_group(bundles, strategy="PACK"))
 
 
 def take_workers(workers: int, bundle: dict[str, float], selector: dict[str, str]) -> Place:
@@ -154,7 +162,7 @@ def take_workers(workers: int, bundle: dict[str, float], selector: dict[str, str
         [bundle] * workers, strategy="PACK", bundle_label_selector=[selector] * workers
     )
     demand = {name: amount for name, amount in bundle.items() if name in ("CPU", "GPU")}
-    return Place(demand, cast("PlacementGroup", group))
+    return Place(demand, group)
 
 
 def run_on_node(
@@ -169,6 +177,11 @@ def run_on_node(
 def this_node() -> str:
     """Return the id of the node that this process is on; empty outside Ray."""
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
+def this_cluster() -> str:
+    """Return the id of the Ray that this process is connected to."""
+    return str(ray_worker.global_worker.current_cluster_and_job[0].hex())
 
 
 def node_is_alive(node_id: str) -> bool:

@@ -84,10 +84,14 @@ class _Held(DefaultPlacementGroupHandle):
         """Leave it to the job that holds it."""
 
 
-class _Workers(WorkerGroup):
+class HeldWorkers(WorkerGroup):
+    """Ranks in the placement group that their controller is in."""
+
     def _create_placement_group(self, *_: object) -> _Held:
         return _Held(held_group())
 
+
+class _Workers(HeldWorkers):
     def poll_status(self, timeout: float | None = None) -> WorkerGroupPollStatus:
         status = super().poll_status(timeout)
         if status.errors:

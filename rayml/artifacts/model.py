@@ -7,6 +7,7 @@ import logging
 import platform
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,21 @@ _OF_ANY_OBJECT = ("skops", "pickle")
 _BY_CODE = {"pickle": "a pickle", "mlflow": "a model of MLflow's"}
 
 
+@dataclass(frozen=True)
+class WrittenModel:
+    """A model that is written to a folder, and not stored yet.
+
+    Attributes:
+        folder: It holds the model's files and nothing else.
+        format: The flavour's name.
+        meta: What the record will say of it.
+    """
+
+    folder: Path
+    format: str
+    meta: dict[str, object]
+
+
 def save_model(
     store: Store,
     name: str,
@@ -74,6 +90,23 @@ def save_model(
         SpecError: There is no such format, the model needs another one, its format cannot keep
             it, or it fails on the example.
     """
+    with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
+        written = write_model(Path(folder), name, model, format, input_example)
+        return store_model(store, name, written)
+
+
+def write_model(
+    folder: Path,
+    name: str,
+    model: object,
+    format: str | None = None,  # noqa: A002
+    input_example: object = None,
+) -> WrittenModel:
+    """Write a model's files, and what is to be known of it, for `store_model`.
+
+    Raises:
+        SpecError: As `save_model` does.
+    """
     check_name(name)
     format = format or _format_of(model)  # noqa: A001
     if format not in _FLAVOURS:
@@ -86,12 +119,18 @@ def save_model(
     meta = _meta(model)
     if input_example is not None:
         meta |= _try_example(name, model, input_example)
-    with tempfile.TemporaryDirectory(prefix="rayml-") as folder:
-        meta |= _write(name, model, format, Path(folder), input_example)
-        files = [add_file(store, path, path.name) for path in sorted(Path(folder).iterdir())]
+    meta |= _write(name, model, format, folder, input_example)
     if input_example is not None and (why := meta.get("not_exported")):
         _logger.warning("model %r keeps its weights alone: %s", name, why)
-    return ArtifactRecord(name=name, kind="model", format=format, files=files, meta=meta)
+    return WrittenModel(folder, format, meta)
+
+
+def store_model(store: Store, name: str, written: WrittenModel) -> ArtifactRecord:
+    """Store the files of a model and return its record."""
+    files = [add_file(store, path, path.name) for path in sorted(written.folder.iterdir())]
+    return ArtifactRecord(
+        name=name, kind="model", format=written.format, files=files, meta=written.meta
+    )
 
 
 def load_model(store: Store, record: ArtifactRecord, *, trusted: bool = False) -> Any:  # noqa: ANN401

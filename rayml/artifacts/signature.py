@@ -95,12 +95,22 @@ def fit_in(record: ArtifactRecord, data: Any) -> Any:  # noqa: ANN401
 def _array(model: str, shape: list[int | None], data: Any) -> Any:  # noqa: ANN401
     values = values_of(data)
     given = list(getattr(values, "shape", ()))
-    if given[1:] != shape[1:] or not given:
+    if not given or not _fits(given[1:], shape[1:]):
         raise SpecError(
             f"model {model!r} takes rows of the shape {shape[1:]} and got {type_name(data)} of "
             f"the shape {given}; give it what its signature says"
         )
     return values
+
+
+def _fits(given: list[int], shape: list[int | None]) -> bool:
+    """Tell whether each length is as it should be, where that is known.
+
+    >>> _fits([28, 3], [None, 3]), _fits([28, 4], [None, 3])
+    (True, False)
+    """
+    known = len(given) == len(shape)
+    return known and all(n in (None, got) for got, n in zip(given, shape, strict=True))
 
 
 def _columns(model: str, names: list[str], frame: Any) -> list[object]:  # noqa: ANN401
@@ -117,5 +127,6 @@ def _entry(name: str | None, value: Any) -> dict[str, object]:  # noqa: ANN401
     dtype = str(getattr(value, "dtype", type_name(value))).removeprefix("torch.")
     if dtype.startswith("<U"):  # how long the example's words are says nothing about others
         dtype = "str"
-    shape = [int(length) for length in getattr(value, "shape", ())]
+    # A model's own input and output, as Keras has them, may leave more open than the rows.
+    shape = [n if n is None else int(n) for n in getattr(value, "shape", ())]
     return {"name": name, "dtype": dtype, "shape": [None, *shape[1:]] if shape else []}

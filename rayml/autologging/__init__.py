@@ -35,6 +35,7 @@ _FRAMEWORKS = {
     },
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
+    "keras": {"keras": "rayml.autologging.keras_hooks"},
     "torch": {"torch": "rayml.autologging.torch_hooks"},
     "lightning": {
         "lightning.pytorch": "rayml.autologging.lightning_hooks",
@@ -53,8 +54,8 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"torch"`, `"lightning"`; all of them
-            by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`;
+            all of them by default.
         gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:

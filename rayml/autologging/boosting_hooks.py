@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.boosting import Boosting, log_validation
-from rayml.autologging.calls import caller, spared, unseen, user_run
+from rayml.autologging.calls import bind, caller, spared, unseen, user_run
 from rayml.autologging.fits import Training, fit_of, remember_prediction, training_now
 from rayml.autologging.methods import MethodHooks
 
@@ -100,7 +100,7 @@ class BoostingHooks:
             training = None if context is None else Training(context)
             if frame is not None and frame.f_globals.get("__name__") == self._library.estimators:
                 training = training_now()
-            bound = None if training is None else _bind(train, args, kwargs)
+            bound = None if training is None else bind(train, args, kwargs)
             if training is not None and bound is not None:
                 boosting = Boosting(self._library, training, bound, is_whole=context is not None)
                 return boosting, bound.args, bound.kwargs
@@ -113,21 +113,12 @@ class BoostingHooks:
             result = validate(*args, **kwargs)
             with spared(f"a call of {self._library.name}.cv"):
                 context = user_run(caller(2)) if self._undo else None
-                bound = None if context is None else _bind(validate, args, kwargs)
+                bound = None if context is None else bind(validate, args, kwargs)
                 if context is not None and bound is not None:
                     log_validation(context, bound, result)
             return result
 
         return call
-
-
-def _bind(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> inspect.BoundArguments | None:
-    try:
-        return inspect.signature(function).bind(*args, **kwargs)
-    except TypeError:  # which the call itself is about to say
-        return None
 
 
 def _exchange(module: ModuleType, before: Any, after: Any) -> None:  # noqa: ANN401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import logging
 import os
@@ -90,6 +91,16 @@ def caller(depth: int) -> FrameType | None:
     try:
         return sys._getframe(depth + 1)  # noqa: SLF001 - the documented way to it
     except ValueError:
+        return None
+
+
+def bind(
+    function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments | None:
+    """Return which arguments a call gives a function; None if it does not take them."""
+    try:
+        return inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:  # which the call itself is about to say
         return None
 
 

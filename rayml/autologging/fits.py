@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from rayml.artifacts.record import is_a
@@ -17,12 +17,15 @@ from rayml.autologging.calls import warn
 from rayml.autologging.ending import Task, at_end
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rayml.autologging.copies import Snapshot
     from rayml.run_context import Context
 
 MOST_FITS = 100  # later ones are counted: a loop may fit thousands
 _KEPT_FITS = 10  # of others there is no model, table or plot
 KEPT_BYTES = 64 * 1024 * 1024  # of all models of a run
+_KEPT_FILES_BYTES = 1024 * 1024 * 1024  # of those that wait on disk
 _BASES = 10
 _MIB = 1024 * 1024
 
@@ -109,13 +112,40 @@ def training_now() -> Training | None:
 
 
 @dataclass
+class _Room:
+    """What is left for models of a run, in bytes."""
+
+    left: int
+
+    def take(self, size: int) -> bool:
+        with _lock:
+            is_small = size <= self.left
+            self.left -= size if is_small else 0
+        return is_small
+
+
+class Files(Protocol):
+    """A model that waits on disk.
+
+    Attributes:
+        size: In bytes.
+    """
+
+    size: int
+
+    def store(self, context: Context, name: str, /) -> None:
+        """Log it to the run by this name."""
+
+
+@dataclass
 class _Seen:
     """The fits of one run and the predictions of what they fitted, by the objects' identity."""
 
     count: int = 0
     number: int = 0
     validations: int = 0
-    left_bytes: int = KEPT_BYTES
+    memory: _Room = field(default_factory=lambda: _Room(KEPT_BYTES))
+    disk: _Room = field(default_factory=lambda: _Room(_KEPT_FILES_BYTES))
     fits: dict[int, tuple[ref[Any], Fit]] = field(default_factory=dict)
     predictions: dict[int, tuple[ref[Any], Fit]] = field(default_factory=dict)
 
@@ -191,22 +221,34 @@ def keep_model(context: Context, fit: Fit, kind: str, taken: Snapshot, example: 
     if not has_room(context, taken.size):
         warn(f"keeps {KEPT_BYTES // _MIB} MiB of models, and not this {kind}", context)
         return
-    store = partial(_store_model, context, f"model{fit.suffix}", taken, example)
-    at_end(context, Task(f"{kind}'s model", store))
+
+    def store(name: str) -> None:
+        context.log_model(name, taken.restore(), input_example=example)
+
+    _store_at_end(context, fit, kind, store)
 
 
 def has_room(context: Context, size: int) -> bool:
     """Take so many bytes of those that a run may keep of models, if as many are left."""
-    seen = _seen(context)
-    with _lock:
-        is_small = size <= seen.left_bytes
-        seen.left_bytes -= size if is_small else 0
-    return is_small
+    return _seen(context).memory.take(size)
 
 
-def _store_model(context: Context, name: str, taken: Snapshot, example: Any) -> None:  # noqa: ANN401
-    if not context.has_logged(name):  # the user's own
-        context.log_model(name, taken.restore(), input_example=example)
+def keep_files(context: Context, fit: Fit, kind: str, files: Files) -> None:
+    """Store a model that is written to files already, as `keep_model` does."""
+    if not _seen(context).disk.take(files.size):
+        warn(f"keeps {_KEPT_FILES_BYTES // _MIB} MiB of files, and not this {kind}", context)
+        return
+    _store_at_end(context, fit, kind, partial(files.store, context))
+
+
+def _store_at_end(context: Context, fit: Fit, kind: str, store: Callable[[str], None]) -> None:
+    name = f"model{fit.suffix}"
+
+    def store_unless_logged() -> None:
+        if not context.has_logged(name):  # the user's own
+            store(name)
+
+    at_end(context, Task(f"{kind}'s model", store_unless_logged))
 
 
 def _seen(context: Context) -> _Seen:

@@ -52,14 +52,15 @@ def count(gate: str, *, context: Any) -> int:
     context.log_metric("attempt", 1 if first else 2)
     while first:
         time.sleep(0.1)
-    return len(store.list("ended")) + store.create("ended", b"")
+    return int(store.create("ended", b""))
 
 
 def begin(train: JobCluster, name: str, **options: Any) -> rayml.Run:
-    """Submit such a job and return it once it runs."""
+    """Submit such a job and return it once its code runs: a little later than the run does."""
     gate = f"{train.store}-gates/{name}"
-    run = train.submit(count, params={"gate": gate}, resources=ONE, retry=AGAIN, **options)
-    wait_for_state(run, "running", patience_s=180)
+    settings = {"resources": ONE, "retry": AGAIN, **options}
+    run = train.submit(count, params={"gate": gate}, **settings)
+    wait_for(lambda: open_store(gate).stat("began"), "the first attempt's code", 180)
     return run
 
 
@@ -175,16 +176,16 @@ def test_a_worker_that_uses_too_much_memory_says_so(
     assert_nothing_is_held(train)
 
 
-# Once of four times the run was still running after four minutes, which is not understood yet.
-@pytest.mark.thorough
-@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "still-listed"])
+@pytest.mark.parametrize(
+    "is_removed",
+    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    ids=["removed", "still-listed"],
+)
 def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: bool) -> None:
     train.plane.add_node("node-lost", cpu=4, memory="8Gi", labels={"disk": "here"})
     there = rayml.Resources(cpus=1, memory="512Mi", node_selector={"disk": "here"})
-    gate = f"{train.store}-gates/node-{is_removed}"
     try:
-        run = train.submit(count, params={"gate": gate}, resources=there, retry=AGAIN)
-        wait_for_state(run, "running", patience_s=180)
+        run = begin(train, f"node-{is_removed}", resources=there)
     finally:
         lost = train.pods()
         train.plane.lose_node("node-lost", remove=is_removed)

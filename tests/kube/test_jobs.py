@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import time
 import uuid
 from pathlib import Path
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 SMALL = rayml.Resources(cpus=1, memory="512Mi")
 PAIR = rayml.Resources(cpus=1, memory="512Mi", workers=2)
+# Ray Data has four processes of its own.
+ROOMY = rayml.Resources(cpus=1, memory="1536Mi", workers=2)
 TRIO = rayml.Resources(cpus=1, memory="640Mi", workers=3)
 
 # Pods come and go, some of them for minutes.
@@ -105,6 +109,48 @@ def test_a_script_with_words_and_a_secret_runs_on_a_worker(
     assert re.match(r"\['--depth', '4'\] helped 14 train-rayml-\w+-worker-\w+\n", printed)
 
 
+def spread_by_itself() -> list[object]:
+    """Return the hosts of tasks that take all CPUs, and what Ray Data has counted."""
+    import ray
+    import ray.data
+
+    @ray.remote
+    def host() -> str:
+        import socket
+        import time
+
+        time.sleep(0.5)
+        return socket.gethostname()
+
+    hosts = ray.get([host.options(scheduling_strategy="SPREAD").remote() for _ in range(2)])
+    numbers = ray.data.range(100, override_num_blocks=4)
+    total = numbers.map_batches(lambda batch: {"id": batch["id"] * 2}).sum("id")
+    return [sorted(hosts), total, int(ray.cluster_resources()["CPU"])]
+
+
+class TestWhatAJobStartsOnRay:
+    """It runs on the job's workers, which leave when the job is over."""
+
+    @pytest.mark.thorough
+    def test_by_a_function(self, train: JobCluster) -> None:
+        run = train.submit(spread_by_itself, resources=ROOMY)
+        wait_for(lambda: len(train.pods_of(run)) == 2, "two pods that show the run")
+        hosts = sorted(train.pods_of(run))
+        run.wait(240)
+        assert run.result == [hosts, 9900, 2]
+        wait_for(lambda: not train.pods(), "the workers' departure")
+
+    def test_by_a_script(self, train: JobCluster, tmp_path: Path) -> None:
+        text = textwrap.dedent(inspect.getsource(spread_by_itself))
+        (tmp_path / "script.py").write_text(f"{text}\nprint('told', spread_by_itself())\n")
+        run = train.submit("script.py", working_dir=tmp_path, resources=ROOMY)
+        wait_for(lambda: len(train.pods_of(run)) == 2, "two pods that show the run")
+        hosts = sorted(train.pods_of(run))
+        run.wait(240)
+        assert f"told {[hosts, 9900, 2]}\n" in str(run.logs())
+        wait_for(lambda: not train.pods(), "the workers' departure")
+
+
 def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
     # A pod of the test before would count.
     wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
@@ -150,15 +196,16 @@ def preview(train: JobCluster, resources: rayml.Resources) -> Spec:
 
 
 def test_a_dry_run_shows_the_exact_change_and_does_nothing(train: JobCluster) -> None:
-    # A pod that is still going would count: KubeRay makes no other before it has gone.
-    wait_for(lambda: len(train.client.pods(train.name)) == 1, "the end of all workers")
-    before = train.client.ray_cluster(train.name)["spec"]
-    spec = preview(train, PAIR)
-    resized = [op["value"] for op in spec.changes if op["path"].endswith("/replicas")]
-    # A job of this shape may have been here before, whose group is kept.
-    added = [op["value"]["replicas"] for op in spec.changes if op["path"].endswith("/-")]
-    assert resized + added == [2], spec.changes
-    assert train.client.ray_cluster(train.name)["spec"] == before
+    def spec() -> dict[str, Any]:
+        cluster: dict[str, Any] = train.client.ray_cluster(train.name)["spec"]
+        return cluster
+
+    # Groups go a moment after their last pods.
+    wait_for(lambda: not spec()["workerGroupSpecs"], "the end of what jobs before have left")
+    before = spec()
+    added = [op["value"] for op in preview(train, PAIR).changes if op["path"].endswith("/-")]
+    assert [group["replicas"] for group in added] == [2]
+    assert spec() == before
 
 
 def test_what_can_never_fit_is_refused_at_once(train: JobCluster) -> None:

@@ -78,6 +78,37 @@ def test_a_script_of_a_library_that_imports_scikit_learn_itself(
     assert "left out" not in str(run.logs())
 
 
+KERAS = """
+    import os
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    import numpy as np
+
+    rows = np.arange(40, dtype="float32").reshape(-1, 1) / 40
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(rows, rows, epochs=2, validation_split=0.5, verbose=0)
+    model.evaluate(rows, rows, verbose=0)
+"""
+
+
+# Keras's tensors on torch take no `copy`, of which numpy 2 complains.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_script_that_trains_by_keras(
+    submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    pytest.importorskip("keras")
+    (work / "train.py").write_text(textwrap.dedent(KERAS))
+    run = submit("train.py", autolog=True).wait()
+    assert list(run.history("valid/loss")["step"]) == [0, 1]
+    assert run.params["model/optimizer/class"] == "SGD"
+    assert "rows/loss" in run.metrics
+    assert run.artifact("model").predict(np.zeros((3, 1), "float32")).shape == (3, 1)
+    assert "left out" not in str(run.logs())
+
+
 def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
     pytest.importorskip("matplotlib")
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))

@@ -102,7 +102,7 @@ class TestResources:
             eventually(lambda: run.state == "waiting")
             assert "1 CPU free of 2 CPUs needed" in run.reason
         first.wait()
-        assert run.wait(60).result == (2, 0, [{"CPU": 1}, {"CPU": 1}])
+        assert run.wait(60).result == (2, 2, [{"CPU": 1}, {"CPU": 1}])
         eventually(lambda: reserved() == [])
 
     def test_a_cancelled_reservation_is_released(self, submit: Submit, gate: Gate) -> None:

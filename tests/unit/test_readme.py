@@ -72,6 +72,23 @@ def test_training_code_is_tracked_as_shown(
     assert re.fullmatch(r"2\.0 (\d\.\d+) \1\n", capsys.readouterr().out)
 
 
+# Keras's tensors on torch take no `copy`, of which numpy 2 complains.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_loop_of_keras_is_tracked_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    monkeypatch.chdir(tmp_path)
+    found = re.search(r"^```python\n(import keras\n.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    exec(found[1], {})  # noqa: S102 - our own README
+    (run,) = rayml.runs()
+    assert len(run.history("train/loss")) == 3
+    assert "model" in run.artifacts
+
+
 def test_a_model_is_registered_and_loaded_as_shown(
     run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
