@@ -1,8 +1,8 @@
 """What is logged of a training loop with PyTorch: the steps of each optimizer, as they come.
 
-The first optimizer that steps in a run has the curves `train/loss` and `train/lr` by step, the
-second one `train-2/loss` and so on. Each rank of a distributed job logs its own; all else is the
-first one's.
+The first optimizer that steps in a run has the curves `train/loss` and `train/learning_rate` by
+step, the second one `train-2/loss` and so on. Each rank of a distributed job logs its own; all
+else is the first one's.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Loop:
         if context.rank > 0:
             return
         with spared("the settings of an optimizer", context):
-            context.log_params(_settings(f"optimizer{fit.suffix}", optimizer))
+            context.log_params(_settings(f"model{fit.suffix}/optimizer", optimizer))
             if any("initial_lr" in group for group in optimizer.param_groups):
                 self._log_scheduler(context, optimizer)
         if fit.is_kept:
@@ -157,13 +157,13 @@ class Loop:
             self._log_scheduler(context, optimizer)
         self._rates[place] = rate
         if (value := value_of(rate) if _is_tensor(rate) else float(rate)) is not None:
-            name = "lr" if place == 0 else f"lr-{place + 1}"
+            name = "learning_rate" if place == 0 else f"learning_rate-{place + 1}"
             self._curve(name).add(self._steps, self._stepped, [value])
 
     def _log_scheduler(self, context: Context, optimizer: Any) -> None:  # noqa: ANN401
         self._knows_scheduler = True
         if self._fit is not None and (scheduler := scheduler_of(optimizer)) is not None:
-            prefix = f"scheduler{self._fit.suffix}"
+            prefix = f"model{self._fit.suffix}/scheduler"
             context.log_params(_scheduler_settings(prefix, scheduler))
 
     def _watch_model(self, context: Context, fit: Fit, outer: Any, others: bool) -> None:  # noqa: ANN401, FBT001 - as `model_of` tells

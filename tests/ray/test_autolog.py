@@ -197,7 +197,7 @@ def test_a_loop_of_pytorch_in_a_script(submit: Submit, work: Path) -> None:
     run = submit("train.py", autolog=True).wait()
     said = [float(line.split()[2]) for line in str(run.logs()).splitlines() if "loss" in line]
     assert list(run.history("train/loss")["value"]) == said
-    assert run.params["optimizer/lr"] == 0.1
+    assert run.params["model/optimizer/lr"] == 0.1
     assert set(run.artifact("model").load()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert "left out" not in str(run.logs())
 

@@ -90,7 +90,7 @@ def test_a_training(track: Any, trainer: Any) -> None:
     assert list(run.history("val_loss", axis="epoch")["axis"]) == [0, 1, 2]
     assert run.metrics["best_val_loss"] == pytest.approx(min(model.validated))
     assert (run.params["trainer/max_epochs"], run.params["hparams/width"]) == (3, 4)
-    assert (run.params["model/class"], run.params["optimizer/class"]) == ("Net", "SGD")
+    assert (run.params["model/class"], run.params["model/optimizer/class"]) == ("Net", "SGD")
     assert {"model", "best_checkpoint", "last_checkpoint"} <= set(run.artifacts)
     assert set(run.artifact("model").load()) == set(model.state_dict())
 

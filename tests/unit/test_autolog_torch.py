@@ -113,10 +113,10 @@ def test_a_loop(track: Any) -> None:
     run = track(lambda: loop.train(6))
     assert values(run, "train/loss") == loop.losses
     assert list(run.history("train/loss")["step"]) == [0, 1, 2, 3, 4, 5]
-    assert values(run, "train/lr") == [0.1]
+    assert values(run, "train/learning_rate") == [0.1]
     assert run.metrics["train/steps"] == 6
-    assert run.params["optimizer/class"] == "SGD"
-    assert (run.params["optimizer/lr"], run.params["optimizer/momentum"]) == (0.1, 0.5)
+    assert run.params["model/optimizer/class"] == "SGD"
+    assert (run.params["model/optimizer/lr"], run.params["model/optimizer/momentum"]) == (0.1, 0.5)
     assert run.params["model/class"] == "Net"
     assert run.params["model/parameters"] == run.params["model/trainable_parameters"] == 57
     assert run.params["train/batch_shape"] == [32, 3]
@@ -228,23 +228,26 @@ def test_learning_rates_and_their_schedule(track: Any) -> None:
         return run
 
     run = train(lambda optimizer: StepLR(optimizer, 2, gamma=0.5))
-    assert values(run, "train/lr") == [0.1, 0.05]
-    assert list(run.history("train/lr")["step"]) == [0, 2]
-    assert run.params["optimizer/lr"] == 0.1
-    assert run.params["scheduler/class"] == "StepLR"
-    assert (run.params["scheduler/step_size"], run.params["scheduler/gamma"]) == (2, 0.5)
+    assert values(run, "train/learning_rate") == [0.1, 0.05]
+    assert list(run.history("train/learning_rate")["step"]) == [0, 2]
+    assert run.params["model/optimizer/lr"] == 0.1
+    assert run.params["model/scheduler/class"] == "StepLR"
+    assert (run.params["model/scheduler/step_size"], run.params["model/scheduler/gamma"]) == (
+        2,
+        0.5,
+    )
 
     run = train(lambda optimizer: ReduceLROnPlateau(optimizer, patience=0, factor=0.5))
-    assert values(run, "train/lr")[:2] == [0.1, 0.05]
-    assert run.params["scheduler/factor"] == 0.5
+    assert values(run, "train/learning_rate")[:2] == [0.1, 0.05]
+    assert run.params["model/scheduler/factor"] == 0.5
 
     run = train(
         lambda optimizer: SequentialLR(
             optimizer, [LinearLR(optimizer), StepLR(optimizer, 2)], milestones=[2]
         )
     )
-    assert run.params["scheduler/class"] == "SequentialLR"
-    assert run.params["scheduler/schedulers"] == ["LinearLR", "StepLR"]
+    assert run.params["model/scheduler/class"] == "SequentialLR"
+    assert run.params["model/scheduler/schedulers"] == ["LinearLR", "StepLR"]
 
 
 def test_groups_of_parameters(track: Any) -> None:
@@ -256,10 +259,13 @@ def test_groups_of_parameters(track: Any) -> None:
     loop = Loop(model)
     loop.optimizer = torch.optim.SGD(groups, lr=0.1)
     run = track(loop.train)
-    assert (values(run, "train/lr"), values(run, "train/lr-2")) == ([0.1], [0.01])
-    assert run.params["optimizer/groups"] == 2
-    assert run.params["optimizer/group-2/weight_decay"] == 0.1
-    assert "optimizer/group-2/momentum" not in run.params
+    assert (values(run, "train/learning_rate"), values(run, "train/learning_rate-2")) == (
+        [0.1],
+        [0.01],
+    )
+    assert run.params["model/optimizer/groups"] == 2
+    assert run.params["model/optimizer/group-2/weight_decay"] == 0.1
+    assert "model/optimizer/group-2/momentum" not in run.params
     assert run.params["model/class"] == "Net"
 
 
@@ -370,7 +376,7 @@ def test_a_metric_of_the_users_own_stays_theirs(track: Any) -> None:
 
     run = track(job)
     assert values(run, "train/loss") == [7.0, 7.0]
-    assert values(run, "train/lr") == [0.1]
+    assert values(run, "train/learning_rate") == [0.1]
 
 
 def test_a_learning_rate_in_a_tensor(track: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +390,7 @@ def test_a_learning_rate_in_a_tensor(track: Any, monkeypatch: pytest.MonkeyPatch
             loop.step()
             scheduler.step()
 
-    assert values(track(job), "train/lr") == [0.5, 0.25, 0.125]
+    assert values(track(job), "train/learning_rate") == [0.5, 0.25, 0.125]
 
 
 def test_an_optimizer_that_has_no_hash(track: Any) -> None:
@@ -437,7 +443,7 @@ def test_two_models_at_once(track: Any) -> None:
     run = track(job)
     assert values(run, "train/loss") == one.losses
     assert values(run, "train-2/loss") == two.losses
-    assert (run.params["optimizer/lr"], run.params["optimizer-2/lr"]) == (0.1, 0.2)
+    assert (run.params["model/optimizer/lr"], run.params["model-2/optimizer/lr"]) == (0.1, 0.2)
     assert same(run.artifact("model").load(), one.model.state_dict())
     assert same(run.artifact("model-2").load(), two.model.state_dict())
 
@@ -812,7 +818,7 @@ def test_a_step_that_is_a_part_of_another_counts_once(track: Any) -> None:
     loop.optimizer = Outer(loop.model.parameters(), lr=0.1)
     run = track(loop.train)
     assert run.metrics["train/steps"] == 5
-    assert run.params["optimizer/class"].endswith("Outer")
+    assert run.params["model/optimizer/class"].endswith("Outer")
 
 
 @pytest.mark.usefixtures("compiler")
