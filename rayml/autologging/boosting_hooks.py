@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rayml.autologging.boosting import Boosting, log_validation
 from rayml.autologging.calls import bind, caller, spared, unseen, user_run
 from rayml.autologging.fits import Training, fit_of, remember_prediction, training_now
-from rayml.autologging.methods import MethodHooks
+from rayml.autologging.methods import MethodHooks, is_half_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,9 +42,8 @@ class BoostingHooks:
         if self._undo:
             return
         package: Any = sys.modules[self._library.name]
-        is_begun = getattr(package.__spec__, "_initializing", False)
-        if is_begun and not hasattr(package, "train"):
-            return  # its import has led to another framework's, and will tell when it is over
+        if is_half_imported(package, "train"):
+            return
         if moved := list(self._moved(package)):
             version = getattr(package, "__version__", "of this version")
             raise TypeError(

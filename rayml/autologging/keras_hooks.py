@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rayml.autologging.calls import argument_name, bind, caller, spared, unseen, user_run
 from rayml.autologging.fits import Training, fit_of, training_now
 from rayml.autologging.keras_fits import callbacks_of
+from rayml.autologging.methods import is_half_imported, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,16 +35,15 @@ def install() -> None:
         TypeError: It has them no more, or not as they were; so has Keras 2.
     """
     package: Any = sys.modules["keras"]
-    is_begun = getattr(package.__spec__, "_initializing", False)
-    if _undo or (is_begun and not hasattr(package, "Model")):
-        return  # an import that goes on will tell when it is over
+    if _undo or is_half_imported(package, "Model"):
+        return
     wraps = {"fit": _begin_fit, "evaluate": _begin_evaluation}
     found = {name: _owner(package, name) for name in wraps}
     if moved := [f"keras.Model.{name}" for name, owner in found.items() if owner is None]:
         version = getattr(package, "__version__", "of this version")
         raise TypeError(f"{', '.join(moved)} cannot be watched in Keras {version}")
     for name, owner in found.items():
-        _replace(owner, name, wraps[name])
+        _undo.append(replace(owner, name, _wrap(vars(owner)[name], wraps[name])))
 
 
 def uninstall() -> None:
@@ -58,18 +58,6 @@ def _owner(package: Any, name: str) -> Any:  # noqa: ANN401
     owner = next((kind for kind in kinds if name in vars(kind)), None)
     takes = inspect.signature(vars(owner)[name]).parameters if owner is not None else ()
     return owner if "callbacks" in takes else None
-
-
-def _replace(owner: Any, name: str, begin: Callable[..., Watched | None]) -> None:  # noqa: ANN401
-    function = vars(owner)[name]
-    hook = _wrap(function, begin)
-    setattr(owner, name, hook)
-
-    def restore() -> None:
-        if vars(owner).get(name) is hook:
-            setattr(owner, name, function)
-
-    _undo.append(restore)
 
 
 def _wrap(function: Callable[..., Any], begin: Callable[..., Watched | None]) -> Any:  # noqa: ANN401

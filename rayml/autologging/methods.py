@@ -51,6 +51,14 @@ class Call:
         return self.training.context
 
 
+def is_half_imported(package: Any, last: str) -> bool:  # noqa: ANN401
+    """Tell whether a package lacks what its import brings last, because that goes on.
+
+    It has led to another framework's, then, and will tell when it is over.
+    """
+    return getattr(package.__spec__, "_initializing", False) and not hasattr(package, last)
+
+
 def replace(owner: Any, name: str, hook: Any) -> Callable[[], None]:  # noqa: ANN401
     """Replace a function of a class or module; return what puts it back, if no other has come."""
     before = getattr(owner, name)

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import caller, spared, unseen
-from rayml.autologging.methods import replace
+from rayml.autologging.methods import is_half_imported, replace
 from rayml.autologging.torch_examples import close_all
 from rayml.autologging.torch_loops import stepped
 from rayml.autologging.torch_losses import notice, notice_scaled
@@ -32,9 +32,8 @@ def install() -> None:
         AttributeError: It does not have what is hooked.
     """
     torch: Any = sys.modules["torch"]
-    is_begun = getattr(torch.__spec__, "_initializing", False)
-    if _undo or (is_begun and not hasattr(torch, "compiler")):
-        return  # its import has led to another framework's, and will tell when it is over
+    if _undo or is_half_imported(torch, "compiler"):
+        return
     modules, optimizers = torch.nn.modules.module, sys.modules["torch.optim.optimizer"]
     scaler, is_compiling = torch.amp.GradScaler, torch.compiler.is_compiling
     backward = _seen_backward(torch.autograd.backward, is_compiling)
