@@ -29,7 +29,7 @@ _FRAMEWORKS = (
     *("sklearn.base", "xgboost", "lightgbm", "keras", "torch"),
     *("lightning.pytorch", "pytorch_lightning"),
 )
-# What a script is told: to which placement group of which Ray belongs what it starts there.
+# What a script is told: in which placement group of which Ray runs what it starts there, if any.
 GROUP = "RAYML_RAY_GROUP"
 
 
@@ -102,7 +102,7 @@ def main(around: AbstractContextManager[None] | None = None) -> None:
             ImportWatch(module, lambda: _log_automatically(process))
     held = ExitStack()
     if group := os.environ.pop(GROUP, ""):
-        ImportWatch("ray", lambda: _hold_together(held, *group.split("@")))
+        ImportWatch("ray", lambda: _hold_together(held, group))
     try:
         with around or nullcontext():
             _run(script)
@@ -122,11 +122,11 @@ def _log_automatically(process: int) -> None:
         autolog()
 
 
-def _hold_together(held: ExitStack, group: str, cluster: str) -> None:
+def _hold_together(held: ExitStack, group: str) -> None:
     try:
         from rayml._ray.own_tasks import held_together  # noqa: PLC0415 - see above
 
-        held.enter_context(held_together(group, cluster))
+        held.enter_context(held_together(group))
     except Exception as exc:  # noqa: BLE001 - the script goes on, whatever is wrong with it
         sys.stderr.write(f"rayml: what it starts on Ray may wait for ever: {exc!r}\n")
 

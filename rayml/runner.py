@@ -104,7 +104,8 @@ class Order:
         path: The submitter's module search path; what is missing here is added behind.
         code: Digest of the packed folder that it runs in, if that came from another machine.
         share: What it takes of a worker, under Ray's names: with an engine each rank does.
-        group: The placement group for what the code starts on Ray; empty where Ray has CPUs left.
+        group: The placement group for what the code starts on Ray, as `held_together` takes it;
+            empty where Ray has CPUs left for that, and with an engine.
     """
 
     spec: Spec
@@ -403,22 +404,14 @@ def _own_tasks(order: Order) -> AbstractContextManager[None]:
     if not order.group:
         return nullcontext()
     from rayml._ray.own_tasks import held_together  # noqa: PLC0415 - loads Ray
-    from rayml._ray.tasks import this_cluster  # noqa: PLC0415 - the same
 
-    return held_together(order.group, this_cluster())
+    return held_together(order.group)
 
 
 def _script_environment(order: Order) -> dict[str, str]:
     address = {"RAY_ADDRESS": order.ray_address} if order.ray_address else {}
-    return {**os.environ, **address, **_group(order), AUTOLOG: "1" if order.spec.autolog else "0"}
-
-
-def _group(order: Order) -> dict[str, str]:
-    if not order.group:
-        return {}
-    from rayml._ray.tasks import this_cluster  # noqa: PLC0415 - loads Ray
-
-    return {GROUP: f"{order.group}@{this_cluster()}"}
+    told = {GROUP: order.group, AUTOLOG: "1" if order.spec.autolog else "0"}
+    return {**os.environ, **address, **told}
 
 
 def _first_environment() -> Mapping[str, str]:

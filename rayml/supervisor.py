@@ -226,7 +226,7 @@ class Supervisor(threading.Thread):
                 tuple(sys.path),
                 self._code,
                 place.demand,
-                self._own_group(place),
+                "" if self._spec.engine else place.own_group,
             )
             demand = self._demand(place)
             task = _ray.start_attempt(
@@ -240,16 +240,11 @@ class Supervisor(threading.Thread):
             if self._has_ray():
                 self._leave(place, attempt)
 
-    def _own_group(self, place: _ray.Place) -> str:
-        """Return which group is for what the code starts on Ray; an engine's is for the engine."""
-        is_own = place.group is not None and not place.is_borrowed and self._spec.engine is None
-        return place.identity if is_own else ""
-
     def _demand(self, place: _ray.Place) -> Mapping[str, float]:
         """Return what the attempt's own task takes of its place."""
         if self._spec.engine is not None:  # it only waits: the workers are the ranks'
             return {}
-        if self._own_group(place):  # the CPUs are for its tasks too, with which it shares them
+        if place.own_group:  # the CPUs are for its tasks too, with which it shares them
             return {name: amount for name, amount in place.demand.items() if name != "CPU"}
         return place.demand
 

@@ -41,15 +41,16 @@ _ANYWHERE = (None, "DEFAULT", "SPREAD")
 
 
 @contextmanager
-def held_together(identity: str, cluster: str) -> Iterator[None]:
+def held_together(own_group: str) -> Iterator[None]:
     """In the block, let what this process starts on one Ray run in a placement group there.
 
     What Ray says of its resources is then said of the group's.
 
     Args:
-        identity: The group's id, in hexadecimal digits.
-        cluster: Which Ray has it, as `this_cluster` tells: user code may connect to another one.
+        own_group: The group's id in hexadecimal digits, `@`, and which Ray has it, as
+            `this_cluster` tells: user code may connect to another one.
     """
+    identity, _, cluster = own_group.partition("@")
     held = _Held(find_group(identity), cluster)
     with ExitStack() as stack:
         stack.callback(held.end)

@@ -55,9 +55,10 @@ class Place:
     is_borrowed: bool = False
 
     @property
-    def identity(self) -> str:
-        """By which any process of the job finds its group; empty without one."""
-        return "" if self.group is None else self.group.id.hex()
+    def own_group(self) -> str:
+        """The group that is the job's alone, as `held_together` takes it; empty without one."""
+        is_own = self.group is not None and not self.is_borrowed
+        return f"{self.group.id.hex()}@{this_cluster()}" if is_own else ""  # type: ignore[union-attr]
 
     def ready(self) -> Future[Any]:
         """Return what is done when all workers of its group are held."""

@@ -96,7 +96,7 @@ class TestFunction:
             ]
 
         before = changed()
-        with held_together("00" * 18, "another"):
+        with held_together(f"{'00' * 18}@another"):
             assert all(new is not old for new, old in zip(changed(), before, strict=True))
             # That is another Ray, which this process is not connected to.
             assert ray.cluster_resources()["CPU"] == 2
