@@ -138,6 +138,10 @@ class Supervisor(threading.Thread):
         if attempt == 1:
             self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
 
+    def payload(self) -> bytes | None:
+        """Return the function and its values, packed, as long as this process's Ray is there."""
+        return bytes(ray.get(self._payload)) if self._has_ray() else None
+
     def cancel(self, grace_s: float, by: str) -> None:
         """Record that the run is to end; the supervisor hears of it from the tracker."""
         request_cancel(self._actor, self._spec.run, grace_s, by)
