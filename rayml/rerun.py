@@ -63,6 +63,7 @@ def rerun(
         overrides: Arguments of `submit`, and `function`.
     """
     past = _Past(run, handed, overrides)
+    past.function()  # whose absence is told before that of its values
     options = {**_options(run, overrides), "params": past.params(), "inputs": past.inputs()}
     if packages:
         options["requirements"] = _exact(run, overrides.get("requirements"))

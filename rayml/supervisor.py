@@ -140,7 +140,10 @@ class Supervisor(threading.Thread):
 
     def payload(self) -> bytes | None:
         """Return the function and its values, packed, as long as this process's Ray is there."""
-        return bytes(ray.get(self._payload)) if self._has_ray() else None
+        if self._has_ray():
+            with suppress(RayError, ValueError):  # the latter from a Ray that came after it
+                return bytes(ray.get(self._payload))
+        return None
 
     def cancel(self, grace_s: float, by: str) -> None:
         """Record that the run is to end; the supervisor hears of it from the tracker."""

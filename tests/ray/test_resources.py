@@ -173,6 +173,15 @@ class TestRequirements:
         assert listed.logs() == "2.14.0\n"
         assert listed.spec.requirements == [PACKAGE]
 
+    def test_a_rerun_has_the_packages_that_the_run_had(self, submit: Submit, work: Path) -> None:
+        (work / "show.py").write_text("import emoji, ray; print(emoji.__version__, ray.__file__)")
+        run = submit("show.py", requirements=["emoji<2.14.1"]).wait(120)
+        again = run.rerun(packages=True)
+        assert isinstance(again, rayml.Run)
+        assert again.wait(120).logs() == f"2.14.0 {ray.__file__}\n"
+        assert PACKAGE in again.spec.requirements
+        assert len(again.spec.requirements) > 50
+
     def test_what_cannot_be_installed_is_told_in_words_of_uv(self, submit: Submit) -> None:
         started = os.getpid()
         run = submit(lambda: started, requirements=["emoji==999.0"])
