@@ -209,11 +209,10 @@ class _Past:
         Raises:
             SpecError: There is none.
         """
-        if self._own is not None:
-            return {}
         old = self._old(self._spec.params)
-        kept = {name: old[name] for name in self._spec.described if name in old}
-        for name, text in kept.items() if self._is_unpacked else ():
+        kept = {n: old[n] for n in self._spec.described if n in old and self._own is None}
+        if kept and not self._may_keep:
+            name, text = next(iter(kept.items()))
             raise SpecError(
                 f"parameter {name!r} of run {self._run.id} cannot be told from its record, "
                 f"{text!r}; give params={{{name!r}: …}}"
@@ -222,11 +221,10 @@ class _Past:
 
     def _kept_inputs(self) -> dict[str, InputRecord]:
         """As `_kept_params`, of inputs."""
-        if self._own is not None:
-            return {}
         old: dict[str, InputRecord] = self._old(self._spec.inputs)
-        kept = {name: record for name, record in old.items() if record.kind == "memory"}
-        for name, record in kept.items() if self._is_unpacked else ():
+        kept = {n: r for n, r in old.items() if r.kind == "memory" and self._own is None}
+        if kept and not self._may_keep:
+            name, record = next(iter(kept.items()))
             raise SpecError(
                 f"input {name!r} of run {self._run.id} was an object in memory, {record.uri}, and "
                 f"is not stored; give inputs={{{name!r}: …}}"
@@ -234,9 +232,9 @@ class _Past:
         return kept
 
     @property
-    def _is_unpacked(self) -> bool:
-        """There is no packed payload, or another function would have to take from it."""
-        return self._packed is None or self._given.get("function") is not None
+    def _may_keep(self) -> bool:
+        """There is a packed payload, and no other function that would come with it."""
+        return self._given.get("function") is None and self._packed is not None
 
     @cached_property
     def _own(self) -> Payload | None:

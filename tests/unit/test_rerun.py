@@ -28,6 +28,7 @@ from rayml.tracker.journal import Journal
 from rayml.tracker.long_params import keep_long
 from rayml.tracker.records import Submission
 from rayml.tracker.submissions import create_submission
+from tests.cli.terminal import call
 from tests.unit.journals import OWNER, Replayed, encode, make_spec, started, submitted
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def test_a_rerun_of_a_rerun_names_the_one_that_it_repeats(record: Any, store: Fo
     assert again(second).rerun_of == second.id
     assert again(second).params == {"depth": 5}
     assert f"rerun of {first.id}" in str(rayml.lineage(second.id, store=store))
+    found = rayml.runs(where=f"rerun_of = '{first.id}'", store=store)
+    assert [run.id for run in found] == [second.id]
 
 
 # What is laid over
@@ -364,6 +367,31 @@ def test_a_payload_takes_what_it_lacks_from_the_one_before() -> None:
     assert (arrived.params, arrived.inputs) == ({"depth": 5}, {"table": b"2"})
     assert arrived.function is not None
     assert arrived.function(7) == -7
+
+
+# The command line
+
+
+def test_words_are_read_by_the_signature_and_laid_over(record: Any, tmp_path: Path) -> None:
+    run = record(
+        params={"depth": 4, "rate": 1},
+        args=["-v"],
+        resources=rayml.Resources(memory="1Gi"),
+        engine=rayml.Torch(workers=4),
+    )
+    words = ["rerun", run.id, "--store", run.store.uri, "--dry-run"]
+    done = call(*words, "-p", "depth=8", "--workers", "1", "--label", "a=b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    spec = msgspec.json.decode(done.stdout, type=Spec)
+    assert (spec.params, spec.args, spec.labels) == ({"depth": 8, "rate": 1}, ["-v"], {"a": "b"})
+    assert (spec.resources.workers, spec.resources.memory) == (1, "1Gi")
+    assert (spec.rerun_of, spec.working_dir) == (run.id, run.spec.working_dir)
+
+    wrong = call(*words, "-p", "depth=deep", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("rayml: parameter 'depth' is 'deep'")
+    missing = call("rerun", "nothing", *words[2:], cwd=tmp_path)
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
 
 
 # Packages
