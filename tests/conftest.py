@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
+# What is changed in this repository while its tests run is in no test's runs.
+os.environ["RAYML_DIFF"] = "off"
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("rayml", deadline=None)
 settings.load_profile("rayml")

@@ -92,6 +92,7 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "resources": msgspec.to_builtins(spec.resources),
         "requirements": spec.requirements,
         "packages": record.started.packages if record.started else "",
+        "diff": record.diff,
         "env": spec.env,
         "secrets": spec.secrets,
         "retry": msgspec.to_builtins(spec.retry),
