@@ -255,7 +255,7 @@ def _system_text(name: str, found: Summary) -> str:
 def _measure_text(name: str, value: float) -> str:
     from rayml.artifacts import human_bytes  # noqa: PLC0415 - not for --help
 
-    if name in ("host_cpu", "host_memory"):
+    if name in ("host_cpu", "host_memory") or name.startswith("gpu"):
         return f"{value:.0f} %"
     if name == "memory":
         return human_bytes(int(value))

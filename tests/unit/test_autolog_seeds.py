@@ -66,7 +66,7 @@ def test_chance_is_no_seed(track: Any) -> None:
         np.random.seed()  # noqa: NPY002
         np.random.default_rng(np.random.default_rng())
         with pytest.raises(TypeError):
-            np.random.seed({})  # type: ignore[call-overload]  # noqa: NPY002
+            np.random.seed(random)  # type: ignore[arg-type]  # noqa: NPY002
 
     assert seeds(track, train) == {}
 
