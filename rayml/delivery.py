@@ -11,6 +11,7 @@ from rayml.errors import SpecError
 from rayml.store import check_store
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from rayml.kuberay import KubeCluster
@@ -24,6 +25,7 @@ class Delivery:
 
     Attributes:
         code_folder: The folder that it needs there, or None.
+        patch: What differs here from the commit, when it is read.
         cluster: Where it goes, if that is a RayCluster on Kubernetes.
         code: Digest of that folder if the store has it packed already.
     """
@@ -33,6 +35,7 @@ class Delivery:
     secrets: dict[str, str]
     store: Store
     code_folder: Path | None
+    patch: Future[bytes]
     cluster: KubeCluster | None = None
     code: str | None = None
 

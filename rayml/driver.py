@@ -60,8 +60,9 @@ def _execute(run_id: str, location: str, private_name: str | None, attempt: int)
         if attempt == 1 and not _ray.is_resized():
             _ray.check_capacity(spec.resources)
         supervisor = Supervisor(
-            spec, payload, secrets, store, connection, attempt, submission.code
-        )
+            spec, payload, secrets, store, connection, attempt, submission.code,
+            diff=lambda: submission.diff,
+        )  # fmt: skip
     except ClusterError as exc:  # nothing of it is recorded, and no other driver may begin it
         if attempt == 1:
             end_unstarted(store, spec, "failed", _not_begun(exc))

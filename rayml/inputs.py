@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import types
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
-from rayml.artifacts import Artifact, parse_uri
+from rayml.artifacts import Artifact, digest_of, parse_uri
 from rayml.artifacts.dataset import arrow_table, ray_dataset, ray_rows, source_of
-from rayml.artifacts.file import local_folder
+from rayml.artifacts.file import local_folder, refer_to
 from rayml.artifacts.record import type_name
 from rayml.artifacts.reference import read_web
-from rayml.errors import NotFound, SpecError, suggestion
+from rayml.errors import NotFound, RaymlError, SpecError, suggestion
 from rayml.ranks import ALONE, Rank
 from rayml.spec import InputRecord
 from rayml.store import open_store
@@ -34,12 +37,15 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", *_WEB_SCHEMES)
 _TEXT_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
+# What is read in a moment, for its digest.
+_READ_BYTES = 32 * 1024 * 1024
+_READ_FILES = 1000
 
 __all__ = ["Input", "InputRecord", "convert", "describe_input"]
 
 
 def describe_input(name: str, value: object, folder: Path) -> InputRecord:
-    """Return the record of an input, without reading its bytes.
+    """Return the record of an input; only a file or folder of at most 32 MiB is read for it.
 
     Args:
         name: The name that the job knows it by.
@@ -226,7 +232,27 @@ def _describe_path(name: str, path: Path) -> InputRecord:
         way_out = suggestion(path.name, near) if near else "check the path"
         raise SpecError(f"input {name!r}: there is no {str(path)!r}; {way_out}")
     size = path.stat().st_size if path.is_file() else None
-    return InputRecord(name=name, uri=str(path), kind="path", size=size)
+    return InputRecord(name=name, uri=str(path), kind="path", size=size, digest=_digest(path))
+
+
+def _digest(path: Path) -> str | None:
+    """Return the digest that this would have as an artifact, by which lineage knows it."""
+    # It cannot be read, or holds what is no file, or changes: the job will see.
+    with suppress(RaymlError, OSError, UnicodeError):
+        sizes = list(islice(_sizes(path), _READ_FILES + 1))
+        if len(sizes) <= _READ_FILES and 0 < sum(sizes) <= _READ_BYTES:
+            return digest_of(refer_to("input", path))
+    return None
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    """Yield the size of each file; a folder of millions is not read to its end for the first."""
+    if path.is_file():
+        yield path.stat().st_size
+    elif path.is_dir():
+        with os.scandir(path) as entries:
+            for entry in entries:
+                yield from _sizes(Path(entry)) if entry.is_dir() else [entry.stat().st_size]
 
 
 def _describe_uri(name: str, scheme: str, uri: str) -> InputRecord:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import cloudpickle
 import msgspec
 
 from rayml.config import Resources, Retry, setting, switch
+from rayml.diff import keep_diff, look
 from rayml.engine import check_engine, resize_for
 from rayml.engines.led import end_with_session, resources_to_borrow
 from rayml.engines.tables import carry, settle
@@ -373,7 +375,10 @@ def _submit_there(job: Job, address: str) -> Run:
     from rayml.delivery import Delivery, checked  # noqa: PLC0415 - only for clusters
 
     payload = pack(job.payload, by_value=True)
-    delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder, code=job.code)
+    patch = look(Path(job.spec.working_dir))
+    delivery = Delivery(
+        job.spec, payload, job.secrets, job.store, job.code_folder, patch, code=job.code
+    )
     _announce(f"the Ray cluster behind {address}")
     delivery = checked(delivery, address)
     from rayml.remote import submit_remotely  # noqa: PLC0415 - loads Ray, which takes its time
@@ -398,13 +403,20 @@ def _submit_here(job: Job) -> Run:
         _ray.check_capacity(job.spec.resources)
         if job.spec.engine is not None and not job.spec.requirements:
             check_installed(job.spec.engine)
-    supervisor = Supervisor(job.spec, packed, job.secrets, job.store, connection)
+    supervisor = Supervisor(
+        job.spec, packed, job.secrets, job.store, connection, diff=partial(_keep_diff, job)
+    )
     run = Run(job.spec, job.store, driver=supervisor)
     supervisor.start()
     if job.spec.borrows:
         end_with_session(supervisor)
     _await_at_exit(run)
     return run
+
+
+def _keep_diff(job: Job) -> str:
+    patch = look(Path(job.spec.working_dir))
+    return keep_diff(patch, job.store, Redactor(job.secrets.values()))
 
 
 def _announce(place: str) -> None:

@@ -1,7 +1,7 @@
-"""What processes and their machine take of CPU, memory, disk and network, as the kernel counts it.
+"""What processes and their machine take of CPU, memory, disk, network and GPUs.
 
-Read from /proc, file by file: what a kernel, a container or a process that has just gone does not
-show is left out.
+Read from /proc as the kernel counts it, file by file: what a kernel, a container or a process that
+has just gone does not show is left out. So it is with the drivers of GPUs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rayml.gpus import find_gpus, gpu_measures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,7 @@ class Meter:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._read_gpus = find_gpus(os.environ)
         self._at = time.monotonic()
         _, self._counted = self._read()
 
@@ -36,7 +39,8 @@ class Meter:
         """Return what there is now, and what was taken each second since the time before.
 
         `cpus` of its processes are CPUs kept busy, `memory` their resident bytes; `host_cpu` and
-        `host_memory` are percent of the machine's, other `host_…` are bytes a second.
+        `host_memory` are percent of the machine's, other `host_…` are bytes a second; `gpu…` is
+        percent of the time and of the memory of the GPUs that this process may use.
         """
         now = time.monotonic()
         levels, counted = self._read()
@@ -55,6 +59,8 @@ class Meter:
             counted["cpus"], levels["memory"] = _processes(self._pid)
         with suppress(*_HIDDEN):
             levels["host_memory"] = _host_memory()
+        with suppress(*_HIDDEN):
+            levels |= gpu_measures(self._read_gpus())
         for read in (_host_cpu, _host_network, _host_disk):
             with suppress(*_HIDDEN):
                 counted |= read()

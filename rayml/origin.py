@@ -11,7 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from rayml.config import project_root, user_name
+from rayml.config import user_name
+from rayml.repository import find_repository
 from rayml.spec import Origin
 
 if TYPE_CHECKING:
@@ -25,32 +26,17 @@ def new_run_id() -> str:
 
 def read_origin(folder: Path) -> Origin:
     """Return who runs this process, where, and from which commit of the folder's repository."""
+    repository = find_repository(folder)
     return Origin(
         user=user_name(),
         host=socket.gethostname(),
         command=" ".join(sys.argv)[:1000].encode("utf-8", "replace").decode(),
         python=platform.python_version(),
         rayml=_version(),
-        commit=_commit(folder),
+        commit=repository.commit() if repository is not None else None,
     )
 
 
 @cache
 def _version() -> str:
     return version("rayml")
-
-
-def _commit(folder: Path) -> str | None:
-    """Return the commit that is checked out, read from git's files: a process would cost more."""
-    try:
-        git = project_root(folder) / ".git"
-        head = (git / "HEAD").read_text("ascii").strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head.removeprefix("ref: ")
-        if (git / ref).exists():
-            return (git / ref).read_text("ascii").strip()
-        packed = (line.split() for line in (git / "packed-refs").read_text("ascii").splitlines())
-        return next((line[0] for line in packed if line[-1] == ref), None)
-    except (OSError, UnicodeDecodeError):
-        return None

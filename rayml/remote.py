@@ -17,8 +17,10 @@ from rayml import _ray
 from rayml._ray import jobs_api
 from rayml.cluster.address import SCHEME
 from rayml.code import pack_folder, renew_folder
+from rayml.diff import keep_diff
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.kuberay import reach
+from rayml.redaction import Redactor
 from rayml.spec import has_jobs_api
 from rayml.supervisor import request_cancel
 from rayml.tracker.abandoned import HEAD_LOST, close_abandoned, end_unstarted
@@ -56,7 +58,8 @@ def submit_remotely(job: Delivery, address: str) -> tuple[Spec, JobDriver]:
     spec, code = _pack_code(job)
     spec = msgspec.structs.replace(spec, cluster=address)
     payload = job.store.add(BytesIO(job.payload)).digest
-    submission = Submission(spec=spec, payload=payload, code=code)
+    diff = keep_diff(job.patch, job.store, Redactor(job.secrets.values()))
+    submission = Submission(spec=spec, payload=payload, code=code, diff=diff)
     if not create_submission(job.store, submission):
         raise SpecError(f"run {spec.run} exists already; submit again to get a new id")
     try:

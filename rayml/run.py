@@ -168,6 +168,21 @@ class Run:
         return b"".join(read_blob(self._store, started.packages)).decode()
 
     @property
+    def diff(self) -> str:
+        """What differed from its commit where it was submitted, as a patch for `git apply`.
+
+        Lines before the patch tell what was left out: large files, and those that are called as
+        files of secrets are. Bytes that are not UTF-8 are as `os.fsdecode` gives them. Empty if
+        nothing differed, or nobody knows.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        digest = self._record().diff
+        patch = b"".join(read_blob(self._store, digest)) if digest else b""
+        return patch.decode("utf-8", "surrogateescape")
+
+    @property
     def inputs(self) -> dict[str, InputRecord]:
         """The data it was given: name, URI, digest and size where known."""
         return dict(self._spec.inputs)

@@ -25,7 +25,8 @@ class InputRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         name: The parameter that takes it.
         uri: Where it is; `memory://<type>` for an object that was handed over directly.
         kind: `path`, `uri`, `artifact` or `memory`.
-        digest: SHA-256 of its bytes, where it was cheap to know.
+        digest: As artifacts have it, of their bytes: of an artifact, and of a local file or folder
+            of at most 32 MiB in 1,000 files, as it was when the job was submitted.
         size: Its size in bytes, where known.
     """
 

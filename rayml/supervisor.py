@@ -20,6 +20,7 @@ from ray.exceptions import RayError, TaskCancelledError
 
 from rayml import _ray, logs, policy, processes, runner
 from rayml._ray import RAY_DIED
+from rayml.diff import telling
 from rayml.engine import Horovod, Spark
 from rayml.environment import runtime_env
 from rayml.errors import ClusterUnreachable, JournalFenced, NotFound, RaymlError, SpecError
@@ -31,6 +32,7 @@ from rayml.tracker.abandoned import close_shard_of
 from rayml.tracker.client import ActorTransport, Producer
 from rayml.tracker.records import (
     CancelRequested,
+    Differed,
     Ended,
     Problem,
     Retrying,
@@ -101,6 +103,7 @@ class Supervisor(threading.Thread):
         connection: _ray.Connection,
         attempt: int = 1,
         code: str | None = None,
+        diff: Callable[[], str] = str,
     ) -> None:
         """Record the submission durably; `start` does the rest.
 
@@ -112,6 +115,7 @@ class Supervisor(threading.Thread):
             connection: Where to run.
             attempt: With which to begin; a later one goes on with a run that is recorded.
             code: Digest of the packed folder that the job runs in, if that is not here.
+            diff: Waits for the digest of what differed from the commit; empty if nothing did.
 
         Raises:
             StoreError: The submission could not be recorded.
@@ -125,6 +129,7 @@ class Supervisor(threading.Thread):
         self._actor: Any = _ray.tracker_actor(store)
         self._first_attempt = attempt
         self._code = code
+        self._diff = diff
         self._producer = Producer(ActorTransport(self._actor), spec.run, attempt)
         self._redactor = Redactor(secrets.values())
         self._payload = ray.put(payload)
@@ -157,7 +162,9 @@ class Supervisor(threading.Thread):
         """Execute the run; then `ended` says how it ended, or `failure` why nothing does."""
         threading.Thread(target=self._beat, name="rayml-beat", daemon=True).start()
         try:
-            self._end(self._execute())
+            with telling(self._diff, self._record_diff):
+                ended = self._execute()
+            self._end(ended)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - nothing may leave the run open
             self._end_after(exc)
         finally:
@@ -169,6 +176,9 @@ class Supervisor(threading.Thread):
             with suppress(Exception):  # without Ray there is nobody to tell
                 self._actor.beat.remote(self._spec.run)
                 self._places.beat()
+
+    def _record_diff(self, digest: str) -> None:
+        self._producer.record(Differed(run=self._spec.run, time=time.time(), digest=digest))
 
     def _end_after(self, exc: BaseException) -> None:
         if not self._has_ray():  # then Ray raises this and that, SystemExit too

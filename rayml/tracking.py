@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import psutil
 
 from rayml.autologging.ending import finish
 from rayml.config import setting
+from rayml.diff import keep_diff, look, telling
 from rayml.installed import keep_installed
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
@@ -24,7 +26,7 @@ from rayml.tracker.client import Client, Producer
 from rayml.tracker.edits import find_edited
 from rayml.tracker.long_params import keep_long
 from rayml.tracker.own import own_transport
-from rayml.tracker.records import Ended, Problem, Started, Submitted
+from rayml.tracker.records import Differed, Ended, Problem, Started, Submitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,7 +77,7 @@ def start_run(
         producer = Producer(transport, spec.run, 1)
         _begin(producer, spec, opened)
         context = Context(Client(producer), producer, opened, params or {}, {})
-        yield from _track(context, producer, spec.submitted_at)
+        yield from _track(context, producer, spec)
 
 
 def _begin(producer: Producer, spec: Spec, store: Store) -> None:
@@ -95,12 +97,13 @@ def _begin(producer: Producer, spec: Spec, store: Store) -> None:
     )
 
 
-def _track(context: Context, producer: Producer, submitted_at: float) -> Iterator[Context]:
+def _track(context: Context, producer: Producer, spec: Spec) -> Iterator[Context]:
     enter(context, is_block=True)
     usage = Usage.begin()
     problem = None
+    diff = partial(_keep_diff, spec, context.store), partial(_differ, context)
     try:
-        with sampling(context.client, submitted_at):
+        with sampling(context.client, spec.submitted_at), telling(*diff):
             yield context
     except BaseException as exc:
         problem = None if _is_success(exc) else describe_exception(exc)
@@ -111,6 +114,14 @@ def _track(context: Context, producer: Producer, submitted_at: float) -> Iterato
         finally:  # it may be interrupted
             leave(context)
             _finish(context, producer, usage, problem)
+
+
+def _keep_diff(spec: Spec, store: Store) -> str:
+    return keep_diff(look(Path(spec.working_dir)), store)
+
+
+def _differ(context: Context, digest: str) -> None:
+    context.client.add(Differed(run=context.run_id, time=time.time(), digest=digest))
 
 
 def _is_success(exc: BaseException) -> bool:

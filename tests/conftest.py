@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
+# What is changed in this repository while its tests run is in no test's runs.
+os.environ["RAYML_DIFF"] = "off"
+
 # A shell lets what it starts in the background ignore Ctrl-C, and so do that one's children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

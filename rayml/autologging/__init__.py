@@ -42,6 +42,8 @@ _FRAMEWORKS = {
         "pytorch_lightning": "rayml.autologging.lightning_hooks",
     },
 }
+# What is hooked beside whichever of them.
+_ALWAYS = dict.fromkeys(("random", "numpy.random"), "rayml.autologging.seed_hooks")
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
 _hooked: dict[str, str] = {}
@@ -69,8 +71,8 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
         in_own_process()
         if gradient_norm:
             ask_for("gradient_norm")
-        for name in frameworks or _FRAMEWORKS:
-            for module, hooks in _FRAMEWORKS[name].items():
+        for modules in (_ALWAYS, *(_FRAMEWORKS[name] for name in frameworks or _FRAMEWORKS)):
+            for module, hooks in modules.items():
                 _watch(module, hooks)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import caller, spared, unseen
 from rayml.autologging.methods import is_half_imported, replace
+from rayml.autologging.seeds import watch_seed
 from rayml.autologging.torch_examples import close_all
 from rayml.autologging.torch_loops import stepped
 from rayml.autologging.torch_losses import notice, notice_scaled
@@ -45,6 +46,8 @@ def install() -> None:
     ]
     _undo.extend(handle.remove for handle in handles)
     _undo.append(replace(torch.autograd, "backward", backward))
+    _undo.append(watch_seed(torch, "manual_seed", "torch"))
+    _undo.append(replace(torch.random, "manual_seed", torch.manual_seed))
     _undo.append(replace(scaler, "scale", _seen_scale(scaler.scale, is_compiling)))
     if "__del__" not in vars(torch.nn.Module):
         torch.nn.Module.__del__ = look_at_last

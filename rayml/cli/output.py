@@ -93,6 +93,7 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "resources": msgspec.to_builtins(spec.resources),
         "requirements": spec.requirements,
         "packages": record.started.packages if record.started else "",
+        "diff": record.diff,
         "env": spec.env,
         "secrets": spec.secrets,
         "retry": msgspec.to_builtins(spec.retry),
@@ -256,7 +257,7 @@ def _system_text(name: str, found: Summary) -> str:
 def _measure_text(name: str, value: float) -> str:
     from rayml.artifacts import human_bytes  # noqa: PLC0415 - not for --help
 
-    if name in ("host_cpu", "host_memory"):
+    if name in ("host_cpu", "host_memory") or name.startswith("gpu"):
         return f"{value:.0f} %"
     if name == "memory":
         return human_bytes(int(value))

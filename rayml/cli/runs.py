@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,6 +114,9 @@ def show(
     packages: Annotated[
         bool, typer.Option("--packages", help="Only what was installed, for a requirements.txt.")
     ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Only what differed from the commit, for git apply.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -125,6 +129,10 @@ def show(
     record = find_edited(opened, name)
     if packages:
         print(get_run(record.spec.run, store=opened).packages, end="")
+        return 0
+    if diff:
+        patch = get_run(record.spec.run, store=opened).diff
+        sys.stdout.buffer.write(patch.encode("utf-8", "surrogateescape"))
         return 0
     if as_json:
         emit_json(run_data(record, opened))
@@ -175,7 +183,8 @@ def _job(record: RunRecord) -> list[tuple[str, str]]:
         for name in ("cpus", "memory", "gpus", "gpu_type", "workers")
         if (value := getattr(spec.resources, name))
     }
-    commit = f", commit {origin.commit[:10]}" if origin.commit else ""
+    changes = " + changes, printed by --diff" if record.diff else ""
+    commit = f", commit {origin.commit[:10]}{changes}" if origin.commit else ""
     where = f" on {record.started.host}" if record.started else ""
     return [
         ("inputs", pairs_text({name: given.uri for name, given in spec.inputs.items()})),

@@ -56,11 +56,13 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         payload: Digest of the blob with the function and its values.
         code: Digest of the blob with the packed working folder, or None.
+        diff: Digest of the blob with what differed from the commit there; empty if nothing did.
     """
 
     spec: Spec
     payload: str
     code: str | None = None
+    diff: str = ""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="submitted"):
@@ -127,6 +129,18 @@ class Released(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     run: str
     time: float
     attempt: int
+
+
+class Differed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="differed"):
+    """The files that it came from were not those of their commit.
+
+    Attributes:
+        digest: Of the blob with the patch between them.
+    """
+
+    run: str
+    time: float
+    digest: str
 
 
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
@@ -248,6 +262,7 @@ _Event: TypeAlias = (
     | Started
     | Reserved
     | Released
+    | Differed
     | CancelRequested
     | Retrying
     | Used

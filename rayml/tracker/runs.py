@@ -14,6 +14,7 @@ from rayml.errors import NotFound
 from rayml.tracker.records import (
     TERMINAL,
     CancelRequested,
+    Differed,
     Ended,
     Labels,
     Logged,
@@ -79,6 +80,7 @@ class RunRecord:
         since: The segment with which it began.
         params: By name; long ones are cut.
         long_params: Digests of the blobs that hold those whole, by name.
+        diff: Digest of the blob with what differed from its commit; empty if nothing is known.
         held: The workers that it holds, if it holds any.
         started: The first rank of the newest attempt that began.
         others: The attempt's other ranks.
@@ -99,6 +101,7 @@ class RunRecord:
     long_params: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, ArtifactRecord] = field(default_factory=dict)
+    diff: str = ""
     started: Started | None = None
     others: dict[int, Started] = field(default_factory=dict)
     started_at: float | None = None
@@ -357,6 +360,8 @@ def _change(run: RunRecord, record: Record | ReadRecord) -> None:  # noqa: C901,
             _give_back(run, record.time)
             run.state, run.reason, run.attempt = record.state, "", record.attempt
             run.problem, run.result, run.ended_at = record.problem, record.result, record.time
+        case Differed():
+            run.diff = record.digest
         case CancelRequested():
             run.cancel = record
         case Params():

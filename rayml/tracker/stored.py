@@ -61,6 +61,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     long_params: dict[str, str] = {}
     labels: dict[str, str] = {}
     artifacts: list[ArtifactRecord] = []
+    diff: str = ""
     started: Started | None = None
     others: dict[int, Started] = {}
     started_at: float | None = None
@@ -77,9 +78,9 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
 
 _SAME = (
-    "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "started",
-    "others", "started_at", "ended_at", "cancel", "problem", "result", "held", "worker_s",
-    "cpu_s", "max_memory", "reductions",
+    "spec", "since", "state", "reason", "attempt", "params", "long_params", "labels", "diff",
+    "started", "others", "started_at", "ended_at", "cancel", "problem", "result", "held",
+    "worker_s", "cpu_s", "max_memory", "reductions",
 )  # fmt: skip
 
 

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 def blobs_of_run(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the blobs that a run names: artifacts, long parameters, its result and packages."""
+    """Yield the blobs that a run names: artifacts, long parameters, result, diff and packages."""
     for artifact in run.artifacts.values():
         for digest in _blobs_of(artifact):
             yield digest, f"{artifact.kind} {artifact.name!r}"
-    for digests in (run.spec.long_params, run.long_params):
-        for name, digest in digests.items():
-            yield digest, f"param {name!r}"
+    for name, digest in [*run.spec.long_params.items(), *run.long_params.items()]:
+        yield digest, f"param {name!r}"
     if run.result is not None and run.result.digest is not None:
         yield run.result.digest, "the result"
+    if run.diff:
+        yield run.diff, "what differed from its commit"
     for rank in run.ranks:
         if rank.packages:
             yield rank.packages, "the list of its packages"
@@ -33,6 +34,8 @@ def blobs_of_submission(submission: Submission) -> Iterator[tuple[str, str]]:
     yield submission.payload, "the submitted function"
     if submission.code is not None:
         yield submission.code, "the submitted code"
+    if submission.diff:
+        yield submission.diff, "what differed from its commit"
     for name, digest in submission.spec.long_params.items():
         yield digest, f"param {name!r}"
 

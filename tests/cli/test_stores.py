@@ -74,8 +74,14 @@ def test_ctrl_c_ends_a_verification(tmp_path: Path) -> None:
     # A blob that never ends.
     os.mkfifo(folder / ("0" * 64))
     words = command(["store", "verify", "--store", store])
-    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(words, cwd=tmp_path, env=environment(), **told) as verifying:
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as verifying:
         with (folder / ("0" * 64)).open("wb") as endless:  # opens when it is being read
             verifying.send_signal(signal.SIGINT)
             endless.write(b"x")

@@ -24,6 +24,7 @@ from rayml.tracker.reader import read_runs
 from rayml.tracker.records import Submission
 from rayml.tracker.shards import ShardFold
 from rayml.tracker.submissions import create_submission, read_submission
+from tests.git import commit_all
 from tests.ray.heads import BIN, Head, free_port, started_head
 from tests.unit.journals import OWNER, encode, make_spec, submitted
 
@@ -128,7 +129,12 @@ def test_the_address_that_is_said_counts_whatever_variables_name(
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:2"
 
 
-def test_a_submitted_run_is_a_ray_job_and_comes_back_whole(head: Head, project: Path) -> None:
+def test_a_submitted_run_is_a_ray_job_and_comes_back_whole(
+    head: Head, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYML_DIFF", "on")
+    commit_all(project)
+    (project / "helper.py").write_text("WORD = 'changed'\n")
     run = _submit(head, "train.py:train", params={"depth": 5})
     lines = list(run.logs(follow=True))
     run.wait(timeout_s=60)
@@ -137,6 +143,7 @@ def test_a_submitted_run_is_a_ray_job_and_comes_back_whole(head: Head, project: 
     assert any("Grüße from 5" in line for line in lines)
     assert run.id in _ray(head, "list")
     assert "Grüße from 5" in _ray(head, "logs", run.id)
+    assert "-WORD = 'helped'\n+WORD = 'changed'\n" in run.diff
 
 
 def test_a_closure_travels_by_value(head: Head, project: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 import ray
 
 import rayml
+from tests.git import commit_all
 from tests.ray.conftest import run_script
 from tests.ray.eventually import eventually
 
@@ -115,14 +116,19 @@ class TestWhatCanBeSubmitted:
         assert "return helper(x)" in caught.value.traceback
 
     def test_a_function_of_a_file_runs_as_the_file_is_now(
-        self, submit: Submit, work: Path
+        self, submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("RAYML_DIFF", "on")
         train, beside = work / "train.py", work / "beside.py"
         train.write_text("import beside\ndef train(depth=1): return depth, beside.VALUE\n")
         beside.write_text("VALUE = 'first'\n")
+        commit_all(work)
         assert submit("train.py:train").wait().result == (1, "first")
         beside.write_text("VALUE = 'second'\n")
-        assert submit("train.py:train").wait().result == (1, "second")
+        monkeypatch.setattr("rayml.diff._SHARED", 1e-9)  # as if that was a while ago
+        run = submit("train.py:train").wait()
+        assert run.result == (1, "second")
+        assert "-VALUE = 'first'\n+VALUE = 'second'\n" in run.diff
         train.write_text("import beside\ndef train(depth=1): return -depth, beside.VALUE\n")
         assert submit("train.py:train").wait().result == (-1, "second")
 

@@ -24,7 +24,7 @@ from rayml.store.probe import check_store
 from rayml.tracker.catalog import Catalog
 from rayml.tracker.changes import RunsDeleted, VersionAdded
 from rayml.tracker.compaction import compact
-from rayml.tracker.records import Ended, Logged, Result, Submission
+from rayml.tracker.records import Differed, Ended, Logged, Result, Submission
 from rayml.tracker.segments import encode_segment, segment_key
 from rayml.tracker.submissions import create_submission
 from rayml.upkeep.collection import Collection, Freed, collect, read_undo_s
@@ -173,13 +173,15 @@ def test_the_bytes_of_a_registered_model_outlive_its_run(store: Store) -> None:
 def test_results_long_params_and_submissions_keep_their_blobs(store: Store) -> None:
     check_store(store)
     writer = Writer(store)
-    kept = {name: store.add(io.BytesIO(name.encode())).digest for name in "abcdefg"}
+    kept = {name: store.add(io.BytesIO(name.encode())).digest for name in "abcdefghi"}
     result = Result(format="pickle", digest=kept["a"])
     writer.write(submitted(long_params={"text": kept["b"]}))
     writer.write(msgspec.structs.replace(started(), packages=kept["g"]))
+    writer.write(Differed(run="r1", time=3.0, digest=kept["h"]))
     writer.write(Ended(run="r1", time=9.0, attempt=1, state="succeeded", result=result))
     spec = make_spec("sent", long_params={"text": kept["c"]})
-    create_submission(store, Submission(spec=spec, payload=kept["d"], code=kept["e"]))
+    sent = Submission(spec=spec, payload=kept["d"], code=kept["e"], diff=kept["i"])
+    create_submission(store, sent)
     assert collect(store, now=later()).freed["blobs"].objects == 1
     assert blobs(store) == set(kept.values()) - {kept["f"]}
 

@@ -21,6 +21,7 @@ from rayml.tracker.checkpoints import Span, find_checkpoint
 from rayml.tracker.compaction import compact, mergeable
 from rayml.tracker.journal import Journal
 from rayml.tracker.reader import Reader
+from rayml.tracker.records import Differed
 from rayml.tracker.segments import FORMAT, segment_key
 from rayml.tracker.tables import POINTS, RUNS, table_key
 from rayml.tracker.tracker import Tracker
@@ -80,6 +81,7 @@ def told(reader: Reader) -> dict[str, object]:
         name: (
             run.spec, run.state, run.reason, run.attempt, run.params, run.labels, run.artifacts,
             run.ranks, run.reductions, run.started_at, run.ended_at, run.problem, run.result,
+            run.diff,
             {metric: repr((run.summary(metric), run.points(metric))) for metric in run.series},
         )
         for name, run in sorted(reader.runs.items())
@@ -104,6 +106,8 @@ def some_runs(rng: random.Random, names: list[str]) -> list[Record]:
                 way += [points(metric, steps, values, attempt, name, rank) for rank in ranks]
         if rng.random() < 0.3:
             way += [started(attempt, name, rank=1), summed(name, attempt)]
+        if rng.random() < 0.5:
+            way.append(Differed(run=name, time=3.0, digest=f"{rng.random()}"))
         if rng.random() < 0.6:
             way.append(ended("succeeded", 2, name))
         found.append(way)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import inspect
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
-from rayml.artifacts import Artifact
+from rayml.artifacts import Artifact, digest_of
 from rayml.artifacts.dataset import save_dataset
 from rayml.artifacts.file import save_file
 from rayml.errors import NotFound, SpecError, StoreUnreachable
@@ -79,7 +81,11 @@ def test_a_relative_path_is_recorded_as_absolute(tmp_path: Path) -> None:
     (tmp_path / "flüge 🛫.csv").write_text("a\n1\n")
     record = describe_input("data", "flüge 🛫.csv", tmp_path)
     assert record == InputRecord(
-        name="data", uri=str(tmp_path / "flüge 🛫.csv"), kind="path", size=4
+        name="data",
+        uri=str(tmp_path / "flüge 🛫.csv"),
+        kind="path",
+        size=4,
+        digest=hashlib.sha256(b"a\n1\n").hexdigest(),
     )
     assert describe_input("data", Path("flüge 🛫.csv"), tmp_path) == record
     assert describe_input("data", (tmp_path / "flüge 🛫.csv").as_uri(), Path("/")) == record
@@ -87,6 +93,37 @@ def test_a_relative_path_is_recorded_as_absolute(tmp_path: Path) -> None:
 
 def test_a_folder_is_a_path_of_unknown_size(tmp_path: Path) -> None:
     assert describe_input("data", ".", tmp_path).size is None
+
+
+def test_local_data_has_the_digest_of_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "deep" / "a.csv").write_text("1")
+    (tmp_path / "data" / "b.csv").write_text("2")
+    store = open_store(tmp_path / "store")
+    for name in ("data", "data/b.csv"):
+        saved = save_file(store, "saved", tmp_path / name)
+        assert describe_input("data", name, tmp_path).digest == digest_of(saved)
+
+
+def test_what_is_large_or_nothing_or_no_file_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayml.inputs._READ_BYTES", 10)
+    monkeypatch.setattr("rayml.inputs._READ_FILES", 3)
+    for folder, count in (("full", 4), ("few", 3)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number}").write_text("x")
+    (tmp_path / "large").write_text("x" * 11)
+    (tmp_path / "empty").touch()
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "some").write_text("x")
+    os.mkfifo(tmp_path / "mixed" / "pipe")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "mixed" / "round").symlink_to(tmp_path / "mixed")
+    names = ("full", "large", "empty", "mixed", "pipe")
+    assert [describe_input("data", name, tmp_path).digest for name in names] == [None] * 5
+    assert describe_input("data", "few", tmp_path).digest is not None
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
