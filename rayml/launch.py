@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 AUTOLOG = "RAYML_AUTOLOG"
 _FRAMEWORKS = (
     *("sklearn.base", "xgboost", "lightgbm", "keras", "torch"),
-    *("lightning.pytorch", "pytorch_lightning"),
+    *("lightning.pytorch", "pytorch_lightning", "transformers.trainer", "accelerate.accelerator"),
 )
 # What a script is told: in which placement group of which Ray runs what it starts there, if any.
 GROUP = "RAYML_RAY_GROUP"

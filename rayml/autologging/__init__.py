@@ -36,11 +36,15 @@ _FRAMEWORKS = {
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
     "keras": {"keras": "rayml.autologging.keras_hooks"},
-    "torch": {"torch": "rayml.autologging.torch_hooks"},
+    "torch": {
+        "torch": "rayml.autologging.torch_hooks",
+        "accelerate.accelerator": "rayml.autologging.accelerate_hooks",
+    },
     "lightning": {
         "lightning.pytorch": "rayml.autologging.lightning_hooks",
         "pytorch_lightning": "rayml.autologging.lightning_hooks",
     },
+    "transformers": {"transformers.trainer": "rayml.autologging.transformers_hooks"},
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
@@ -54,8 +58,8 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`;
-            all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`,
+            `"transformers"`; all of them by default.
         gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:
