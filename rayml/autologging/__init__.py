@@ -18,14 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rayml.autologging.calls import in_own_process, spared
-from rayml.autologging.options import ask_for, forget_all
+from rayml.autologging.options import ask_for, forget_all, is_asked_for
 from rayml.errors import SpecError, suggestion
 from rayml.launch import ImportWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["autolog", "stop", "watching"]
+__all__ = ["asked", "autolog", "stop", "watching"]
 
 # Of each framework: the modules that are hooked, and what hooks each.
 _FRAMEWORKS = {
@@ -45,10 +45,15 @@ _FRAMEWORKS = {
         "pytorch_lightning": "rayml.autologging.lightning_hooks",
     },
     "transformers": {"transformers.trainer": "rayml.autologging.transformers_hooks"},
+    "ray": {
+        "ray.train.v2.api.data_parallel_trainer": "rayml.autologging.ray_hooks",
+        "ray.train.v2._internal.execution.train_fn_utils": "rayml.autologging.ray_hooks",
+    },
 }
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
 _hooked: dict[str, str] = {}
+_asked: set[str] = set()
 
 
 def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
@@ -59,7 +64,7 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
 
     Args:
         frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`,
-            `"transformers"`; all of them by default.
+            `"transformers"`, `"ray"`, which is Ray Train; all of them by default.
         gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:
@@ -73,6 +78,7 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
         in_own_process()
         if gradient_norm:
             ask_for("gradient_norm")
+        _asked.update(frameworks or _FRAMEWORKS)
         for name in frameworks or _FRAMEWORKS:
             for module, hooks in _FRAMEWORKS[name].items():
                 _watch(module, hooks)
@@ -87,7 +93,13 @@ def stop() -> None:
         for hooks in _hooked.values():
             importlib.import_module(hooks).uninstall()
         _hooked.clear()
+        _asked.clear()
         forget_all()
+
+
+def asked() -> tuple[tuple[str, ...], bool]:
+    """Return what `autolog` has been called with: frameworks, and whether for gradient norms."""
+    return tuple(sorted(_asked)), is_asked_for("gradient_norm")
 
 
 @contextmanager

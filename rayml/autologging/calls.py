@@ -37,7 +37,9 @@ _lock = threading.RLock()
 _INSIDERS = frozenset(["sklearn", "xgboost", "lightgbm", "mlflow"])
 _INSIDER_MODULES = ("rayml.autologging.", "joblib.parallel")
 # In whose calls a loop is still one of its own.
-_AROUND = ("rayml.autologging.lightning_hooks", "rayml.autologging.transformers_hooks")
+_AROUND = frozenset(
+    f"rayml.autologging.{name}_hooks" for name in ("lightning", "ray", "transformers")
+)
 # Python's warnings pass over frames of files with `importlib` and `_bootstrap` in their names, and
 # PyTorch's compiler over those whose names begin like this.
 _UNSEEN_FILE = "<frozen importlib._bootstrap, for which a hook of rayml's is taken>"

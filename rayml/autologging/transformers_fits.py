@@ -19,6 +19,7 @@ from rayml.artifacts.flavours.torch import unwrap
 from rayml.autologging import torch_models
 from rayml.autologging.calls import spared, warn
 from rayml.autologging.copies import NotCopied
+from rayml.autologging.curves import OwnNames
 from rayml.autologging.fits import keep_files
 from rayml.autologging.params import shown
 from rayml.autologging.torch_copies import size_of
@@ -60,7 +61,7 @@ class Told:
         self.is_trained = False
         self._context = ref(context)
         self._fit = fit
-        self._own: set[str] = set()
+        self._own = OwnNames()
         self._epoch: float | None = None
         self._optimizers: list[Any] = []
         self._began = 0.0
@@ -118,13 +119,8 @@ class Told:
         for name, value in logs.items():
             called = self._name(name, prefix)
             is_told = name == "epoch" and value == epoch  # it comes with all the others
-            if isinstance(value, Real) and not is_told and self._is_own(context, called):
+            if isinstance(value, Real) and not is_told and self._own.take(context, called):
                 context.log_metric(called, float(value), step)
-
-    def _is_own(self, context: Context, name: str) -> bool:
-        if context.client.next_step(name) is None:
-            self._own.add(name)
-        return name in self._own
 
     def _name(self, name: str, prefix: str) -> str:
         for group in ("eval", "test", prefix):
