@@ -113,7 +113,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         retry: What to do when an attempt fails; by default there is only one.
         timeout_s: Seconds that one attempt may run.
         start_timeout_s: Seconds that it may wait for a place to run.
-        autolog: Log what training code does that never mentions rayml, see `rayml.autolog`; False
+        autolog: Log what training code does that never mentions rayml, see `rayml.autolog`; True
             unless `RAYML_AUTOLOG` or the project says otherwise.
         cluster: None for the Ray we are in, that `RAY_ADDRESS` names, or that runs on this
             machine,
@@ -154,7 +154,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         retry=retry,
         timeout_s=_check_time("timeout_s", timeout_s),
         start_timeout_s=_check_time("start_timeout_s", start_timeout_s),
-        autolog=switch("autolog", autolog, default=False),
+        autolog=switch("autolog", autolog, default=True),
         image=image,
         borrows=borrow,
         store=_store_of(store),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # MLflow tells its makers how it is used, unless it is told not to; tests reach no such place.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so do that one's children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("rayml", deadline=None)

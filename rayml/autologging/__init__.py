@@ -59,7 +59,7 @@ _asked: set[str] = set()
 def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     """Log from now on what training code does inside of runs; outside of one, nothing is logged.
 
-    Submitted jobs do so with `submit(..., autolog=True)`. Calling it again only finds classes
+    Submitted jobs do so unless they say `autolog=False`. Calling it again only finds classes
     that pickles have brought meanwhile.
 
     Args:

@@ -385,11 +385,11 @@ def test_a_store_that_does_not_answer_is_3(tmp_path: Path) -> None:
     assert "store s3://bucket/runs did not answer" in done.stderr
 
 
-def test_automatic_logging_is_off_unless_it_is_turned_on(tmp_path: Path) -> None:
+def test_automatic_logging_is_on_unless_it_is_turned_off(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("print(1)")
-    for words, is_on in ((), False), (("--autolog",), True), (("--no-autolog",), False):
+    for words, is_on in ((), True), (("--autolog",), True), (("--no-autolog",), False):
         done = call("run", "x.py", "--dry-run", *words, cwd=tmp_path)
-        assert json.loads(done.stdout).get("autolog", False) is is_on
+        assert json.loads(done.stdout)["autolog"] is is_on
 
 
 def test_dry_run_prints_the_job_and_starts_nothing(tmp_path: Path) -> None:

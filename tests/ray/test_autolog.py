@@ -42,7 +42,7 @@ def train(c: float) -> None:
 
 
 def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
-    run = submit(train, params={"c": 0.5}, autolog=True).wait()
+    run = submit(train, params={"c": 0.5}).wait()
     assert run.params["c"] == run.params["model/C"] == 0.5
     assert run.metrics["train/accuracy"] == 1.0
     assert run.artifact("model").predict(np.array([[40.0]])) == [True]
@@ -50,7 +50,7 @@ def test_a_function_that_never_mentions_rayml(submit: Submit) -> None:
 
 def test_a_script_that_never_mentions_rayml(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    run = submit("train.py", autolog=True).wait()
+    run = submit("train.py").wait()
     assert run.params["model/C"] == 0.5
     assert run.metrics["train/accuracy"] == run.metrics["labels/accuracy_score"] == 1.0
     assert "train/roc_curve" in run.artifacts
@@ -72,7 +72,7 @@ def test_a_script_of_a_library_that_imports_scikit_learn_itself(
 ) -> None:
     pytest.importorskip("xgboost")
     (work / "train.py").write_text(textwrap.dedent(BOOSTING))
-    run = submit("train.py", autolog=True).wait()
+    run = submit("train.py").wait()
     assert run.params["model/class"] == "xgboost.Booster"
     assert run.metrics["train/iterations"] == 3
     assert "left out" not in str(run.logs())
@@ -101,7 +101,7 @@ def test_a_script_that_trains_by_keras(
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     pytest.importorskip("keras")
     (work / "train.py").write_text(textwrap.dedent(KERAS))
-    run = submit("train.py", autolog=True).wait()
+    run = submit("train.py").wait()
     assert list(run.history("valid/loss")["step"]) == [0, 1]
     assert run.params["model/optimizer/class"] == "SGD"
     assert "rows/loss" in run.metrics
@@ -112,22 +112,17 @@ def test_a_script_that_trains_by_keras(
 def test_a_script_whose_plots_are_drawn_when_its_process_ends(submit: Submit, work: Path) -> None:
     pytest.importorskip("matplotlib")
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    assert "train/plots/roc_curve" in submit("train.py", autolog=True).wait().artifacts
+    assert "train/plots/roc_curve" in submit("train.py").wait().artifacts
 
 
 def test_it_can_be_turned_off(submit: Submit, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (work / "train.py").write_text(textwrap.dedent(SCRIPT))
-    runs = [submit(train, params={"c": 0.5}), submit("train.py")]
-    monkeypatch.setenv("RAYML_AUTOLOG", "on")
-    runs.append(submit(train, params={"c": 0.5}, autolog=False))
+    runs = [submit(train, params={"c": 0.5}, autolog=False), submit("train.py", autolog=False)]
+    monkeypatch.setenv("RAYML_AUTOLOG", "off")
+    runs.append(submit(train, params={"c": 0.5}))
     for run in runs:
         assert (run.wait().metrics, run.artifacts) == ({}, {})
         assert "model/C" not in run.params
-
-
-def test_a_setting_turns_it_on(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAYML_AUTOLOG", "on")
-    assert submit(train, params={"c": 0.5}).wait().params["model/C"] == 0.5
 
 
 def test_a_function_can_turn_it_on_for_itself_alone(submit: Submit) -> None:
@@ -150,7 +145,7 @@ def test_a_class_that_travels_with_its_function(submit: Submit) -> None:
     def train_own() -> None:
         Own(alpha=3.0).fit([[0.0], [1.0]], [0.0, 1.0])
 
-    run = submit(train_own, autolog=True).wait()
+    run = submit(train_own).wait()
     assert (run.params["model/alpha"], "model-2/alpha" in run.params) == (3.0, False)
     assert str(run.params["model/class"]).endswith("Own")
 
@@ -166,7 +161,7 @@ def test_of_ranks_that_all_fit_the_first_one_logs(submit: Submit) -> None:
     pytest.importorskip("torch")
     half = rayml.Resources(cpus=0.5)
     engine = rayml.Torch(workers=2)
-    options: dict[str, Any] = {"engine": engine, "resources": half, "autolog": True}
+    options: dict[str, Any] = {"engine": engine, "resources": half}
     run = submit(train, params={"c": 0.5}, **options).wait()
     assert len(run.history("train/accuracy")) == 1
     assert "model-2" not in run.artifacts
@@ -194,7 +189,7 @@ LOOP = """
 def test_a_loop_of_pytorch_in_a_script(submit: Submit, work: Path) -> None:
     pytest.importorskip("safetensors")
     (work / "train.py").write_text(textwrap.dedent(LOOP))
-    run = submit("train.py", autolog=True).wait()
+    run = submit("train.py").wait()
     said = [float(line.split()[2]) for line in str(run.logs()).splitlines() if "loss" in line]
     assert list(run.history("train/loss")["value"]) == said
     assert run.params["model/optimizer/lr"] == 0.1
@@ -225,7 +220,7 @@ def test_each_rank_has_the_losses_of_its_own(submit: Submit) -> None:
         return losses
 
     half = rayml.Resources(cpus=0.5)
-    run = submit(train_part, engine=rayml.Torch(workers=2), resources=half, autolog=True).wait()
+    run = submit(train_part, engine=rayml.Torch(workers=2), resources=half).wait()
     told = [run.artifact(f"losses-{rank}").to_pandas()["loss"].tolist() for rank in range(2)]
     for rank in range(2):
         assert list(run.history("train/loss", rank=rank)["value"]) == told[rank]
@@ -262,7 +257,7 @@ LIGHTNING = """
 def test_a_script_of_lightning(submit: Submit, work: Path) -> None:
     pytest.importorskip("lightning")
     (work / "train.py").write_text(textwrap.dedent(LIGHTNING))
-    run = submit("train.py", autolog=True).wait()
+    run = submit("train.py").wait()
     assert run.metrics["train/steps"] == 4
     assert list(run.history("seen")["step"]) == [1, 3]
     assert run.params["trainer/max_epochs"] == 2

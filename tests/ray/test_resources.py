@@ -85,7 +85,9 @@ class TestResources:
     ) -> None:
         def job() -> tuple[int, float, list[dict[str, float]]]:
             group = ray.util.get_current_placement_group()
-            free = ray.available_resources().get("CPU", 0)
+            free, over = 0.0, time.monotonic() + 30
+            while free < 2 and time.monotonic() < over:  # Ray tells of a group a moment later
+                free = ray.available_resources().get("CPU", 0)
 
             def where() -> str:
                 return ray.get_runtime_context().get_placement_group_id() or ""
