@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 AUTOLOG = "RAYML_AUTOLOG"
 _FRAMEWORKS = (
     *("sklearn.base", "xgboost", "lightgbm", "keras", "torch"),
-    *("lightning.pytorch", "pytorch_lightning"),
+    *("lightning.pytorch", "pytorch_lightning", "transformers.trainer", "accelerate.accelerator"),
+    "ray.train.v2.api.data_parallel_trainer",
+    "ray.train.v2._internal.execution.train_fn_utils",
 )
 # What a script is told: in which placement group of which Ray runs what it starts there, if any.
 GROUP = "RAYML_RAY_GROUP"
@@ -37,10 +39,8 @@ class ImportWatch:
     """Calls a function once a module is imported, until it is stopped; it imports nothing itself.
 
     It is here because a script's process must not load rayml for it. There, this file is run and
-    not imported, and `rayml.autolog` has another class of this name: both pass over each other.
+    not imported, and `rayml.autolog` has another class of this name.
     """
-
-    rayml_watches = True
 
     def __init__(self, module: str, then: Callable[[], None]) -> None:
         self._module = module
@@ -60,7 +60,8 @@ class ImportWatch:
         thread = get_ident()
         if name != self._module or thread in self._finding:  # another one has come round to here
             return None
-        others = [finder for finder in sys.meta_path if not hasattr(finder, "rayml_watches")]
+        # Others that watch for the module are among them: each is told.
+        others = [finder for finder in sys.meta_path if finder is not self]
         finds = [finder.find_spec for finder in others if hasattr(finder, "find_spec")]
         self._finding.add(thread)
         try:

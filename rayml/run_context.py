@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from contextvars import ContextVar
+from functools import partial
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, get_args
 
@@ -137,6 +138,14 @@ class Context:
         inputs: dict[str, Input] = {}
         job = (self._store, self.run_id, self.attempt, self.params, inputs)
         return bytes(cloudpickle.dumps((*job, self._producer.redactor, self._place)))
+
+    def for_ranks(self) -> Callable[[Rank], Context]:
+        """Return what makes a context of the same run in another process, which is that rank.
+
+        It can be pickled, as the context can.
+        """
+        make, given = self.__reduce__()
+        return partial(make, *given[:-1])
 
     def log_metric(
         self,

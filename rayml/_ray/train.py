@@ -124,7 +124,7 @@ class _Director(TrainController):
                 resources_per_worker=share or {"CPU": 0},
             )
             trainer = DataParallelTrainer(
-                lambda: main(_this_rank()),
+                lambda: main(this_rank()),
                 backend_config=_backend(group),
                 scaling_config=scaling,
                 run_config=RunConfig(storage_path=folder),  # type: ignore[arg-type]
@@ -232,7 +232,8 @@ def _set_addresses(address: str, port: int) -> None:
     }
 
 
-def _this_rank() -> Rank:
+def this_rank() -> Rank:
+    """Return which of Ray Train's ranks this process is."""
     context = get_context()
     return Rank(
         context.get_world_rank(), context.get_world_size(), context.get_local_rank(), this_node()

@@ -20,6 +20,7 @@ from rayml.artifacts.flavours import (
     pickled,
     skops,
     torch,
+    transformers,
     xgboost,
 )
 from rayml.artifacts.record import (
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("rayml")
 
 # The first one that fits keeps a model: XGBoost's estimators are scikit-learn's too, and a Keras
-# model that computes by torch is also a module.
+# model that computes by torch is also a module, as those of transformers are.
 _FLAVOURS: dict[str, Flavour] = {
     "xgboost": xgboost,
     "lightgbm": lightgbm,
     "keras": keras,
+    "transformers": transformers,
     "torch": torch,
     "skops": skops,
     "pickle": pickled,
@@ -127,7 +129,8 @@ def write_model(
 
 def store_model(store: Store, name: str, written: WrittenModel) -> ArtifactRecord:
     """Store the files of a model and return its record."""
-    files = [add_file(store, path, path.name) for path in sorted(written.folder.iterdir())]
+    paths = [path for path in sorted(written.folder.rglob("*")) if path.is_file()]
+    files = [add_file(store, path, path.relative_to(written.folder).as_posix()) for path in paths]
     return ArtifactRecord(
         name=name, kind="model", format=written.format, files=files, meta=written.meta
     )

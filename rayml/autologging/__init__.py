@@ -18,14 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rayml.autologging.calls import in_own_process, spared
-from rayml.autologging.options import ask_for, forget_all
+from rayml.autologging.options import ask_for, forget_all, is_asked_for
 from rayml.errors import SpecError, suggestion
 from rayml.launch import ImportWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["autolog", "stop", "watching"]
+__all__ = ["asked", "autolog", "stop", "watching"]
 
 # Of each framework: the modules that are hooked, and what hooks each.
 _FRAMEWORKS = {
@@ -36,10 +36,18 @@ _FRAMEWORKS = {
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},
     "keras": {"keras": "rayml.autologging.keras_hooks"},
-    "torch": {"torch": "rayml.autologging.torch_hooks"},
+    "torch": {
+        "torch": "rayml.autologging.torch_hooks",
+        "accelerate.accelerator": "rayml.autologging.accelerate_hooks",
+    },
     "lightning": {
         "lightning.pytorch": "rayml.autologging.lightning_hooks",
         "pytorch_lightning": "rayml.autologging.lightning_hooks",
+    },
+    "transformers": {"transformers.trainer": "rayml.autologging.transformers_hooks"},
+    "ray": {
+        "ray.train.v2.api.data_parallel_trainer": "rayml.autologging.ray_hooks",
+        "ray.train.v2._internal.execution.train_fn_utils": "rayml.autologging.ray_hooks",
     },
 }
 # What is hooked beside whichever of them.
@@ -47,6 +55,7 @@ _ALWAYS = dict.fromkeys(("random", "numpy.random"), "rayml.autologging.seed_hook
 _lock = threading.RLock()
 _watches: dict[str, ImportWatch] = {}
 _hooked: dict[str, str] = {}
+_asked: set[str] = set()
 
 
 def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
@@ -56,8 +65,8 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
     that pickles have brought meanwhile.
 
     Args:
-        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`;
-            all of them by default.
+        frameworks: `"sklearn"`, `"xgboost"`, `"lightgbm"`, `"keras"`, `"torch"`, `"lightning"`,
+            `"transformers"`, `"ray"`, which is Ray Train; all of them by default.
         gradient_norm: Log that of each step of PyTorch's optimizers too, which takes computing.
 
     Raises:
@@ -71,6 +80,7 @@ def autolog(*frameworks: str, gradient_norm: bool = False) -> None:
         in_own_process()
         if gradient_norm:
             ask_for("gradient_norm")
+        _asked.update(frameworks or _FRAMEWORKS)
         for modules in (_ALWAYS, *(_FRAMEWORKS[name] for name in frameworks or _FRAMEWORKS)):
             for module, hooks in modules.items():
                 _watch(module, hooks)
@@ -85,7 +95,13 @@ def stop() -> None:
         for hooks in _hooked.values():
             importlib.import_module(hooks).uninstall()
         _hooked.clear()
+        _asked.clear()
         forget_all()
+
+
+def asked() -> tuple[tuple[str, ...], bool]:
+    """Return what `autolog` has been called with: frameworks, and whether for gradient norms."""
+    return tuple(sorted(_asked)), is_asked_for("gradient_norm")
 
 
 @contextmanager

@@ -36,7 +36,10 @@ _lock = threading.RLock()
 # A call below one of these is part of another call. MLflow's own autologging calls from within.
 _INSIDERS = frozenset(["sklearn", "xgboost", "lightgbm", "mlflow"])
 _INSIDER_MODULES = ("rayml.autologging.", "joblib.parallel")
-_AROUND = "rayml.autologging.lightning_hooks"  # in whose calls a loop is still one of its own
+# In whose calls a loop is still one of its own.
+_AROUND = frozenset(
+    f"rayml.autologging.{name}_hooks" for name in ("lightning", "ray", "transformers")
+)
 # Python's warnings pass over frames of files with `importlib` and `_bootstrap` in their names, and
 # PyTorch's compiler over those whose names begin like this.
 _UNSEEN_FILE = "<frozen importlib._bootstrap, for which a hook of rayml's is taken>"
@@ -70,7 +73,7 @@ def is_own_process() -> bool:
 def _is_inside(frame: FrameType | None) -> bool:
     while frame is not None:
         module = frame.f_globals.get("__name__") or ""
-        is_part = module.startswith(_INSIDER_MODULES) and module != _AROUND
+        is_part = module.startswith(_INSIDER_MODULES) and module not in _AROUND
         if is_part or module.partition(".")[0] in _INSIDERS:
             return True
         frame = frame.f_back

@@ -74,3 +74,16 @@ def _read(values: list[Any]) -> Iterator[float]:
         for place, number in zip(chosen, stacked.tolist(), strict=True):
             values[place] = number
     return iter(values)
+
+
+class OwnNames:
+    """The names of metrics that a hook logs: those that there were before are the user's own."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def take(self, context: Context, name: str) -> bool:
+        """Tell whether a name is the hook's own, or nobody's yet."""
+        if context.client.next_step(name) is None:
+            self._names.add(name)
+        return name in self._names

@@ -125,13 +125,11 @@ class _Room:
 
 
 class Files(Protocol):
-    """A model that waits on disk.
+    """A model that waits on disk."""
 
-    Attributes:
-        size: In bytes.
-    """
-
-    size: int
+    @property
+    def size(self) -> int:
+        """In bytes."""
 
     def store(self, context: Context, name: str, /) -> None:
         """Log it to the run by this name."""

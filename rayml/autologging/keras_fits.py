@@ -13,7 +13,6 @@ from rayml.autologging.calls import spared, warn
 from rayml.autologging.fits import keep_files, log_table_at_end, remember_fit
 from rayml.autologging.keras_data import data_of, is_array, table_of
 from rayml.autologging.keras_models import (
-    TooLarge,
     compiled,
     layers_of,
     learning_rate_of,
@@ -22,6 +21,7 @@ from rayml.autologging.keras_models import (
     write,
 )
 from rayml.autologging.params import shown
+from rayml.autologging.written import TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

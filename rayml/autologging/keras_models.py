@@ -7,26 +7,18 @@ back draws random numbers. What it takes and gives is told by its layers: it is 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
-import weakref
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayml.artifacts.model import store_model, write_model
 from rayml.artifacts.record import is_a
 from rayml.artifacts.signature import describe, sample
+from rayml.autologging import written
 from rayml.autologging.keras_data import rows_of
 
 if TYPE_CHECKING:
     from rayml.autologging.fits import Fit
-    from rayml.run_context import Context
+    from rayml.autologging.written import WrittenFiles
 
-_MIB = 1024 * 1024
-_FREE_BYTES = 16 * _MIB  # are written in about a tenth of a second
-_BYTES_A_SECOND = 5 * _MIB  # of its fit, which takes about three hundredths of that time
 _COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 _SWITCHES = ("run_eagerly", "jit_compile", "steps_per_execution")
 
@@ -94,48 +86,15 @@ def _output_of(layer: Any) -> str | None:  # noqa: ANN401
     return None
 
 
-class TooLarge(Exception):
-    """To write a model would take too long beside its fit."""
-
-
-class KeptModel:
-    """The files of a model, in a folder that goes when this does.
-
-    Args:
-        model: It is written at once.
-        name: The artifact's.
-        data: What it was trained on.
-
-    Attributes:
-        size: Bytes of all files.
-    """
-
-    def __init__(self, model: Any, name: str, data: Any) -> None:  # noqa: ANN401
-        folder = Path(tempfile.mkdtemp(prefix="rayml-"))
-        weakref.finalize(self, _remove, folder, os.getpid())
-        self._written = write_model(folder, name, model)
-        self._written.meta.update(_signature(model, data))
-        self.size = sum(path.stat().st_size for path in folder.iterdir())
-
-    def store(self, context: Context, name: str) -> None:
-        """Log it to a run."""
-        context.log_stored(store_model(context.store, name, self._written))
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not a fork that ends
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write(model: Any, data: Any, fit: Fit) -> KeptModel:  # noqa: ANN401
-    """Write a model as its fit has left it.
+def write(model: Any, data: Any, fit: Fit) -> WrittenFiles:  # noqa: ANN401
+    """Write a model that was trained on some data, as its fit has left it.
 
     Raises:
         TooLarge: For the time that the fit has taken.
     """
-    if _bytes_of(model) > _FREE_BYTES + _BYTES_A_SECOND * fit.seconds:
-        raise TooLarge(f"{type(model).__qualname__} is too large for the time of its fit")
-    return KeptModel(model, f"model{fit.suffix}", data)
+    files = written.write(model, _bytes_of(model), fit)
+    files.model.meta.update(_signature(model, data))
+    return files
 
 
 def _bytes_of(model: Any) -> int:  # noqa: ANN401

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from rayml.autologging.calls import caller, spared, user_run_of_rank, warn
-from rayml.autologging.ending import Task, at_end
-from rayml.autologging.fits import Fit, has_room
+from rayml.autologging.calls import caller, spared, user_run_of_rank
+from rayml.autologging.fits import Fit
 from rayml.autologging.methods import replace
 from rayml.autologging.params import shown
+from rayml.autologging.written import keep_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,18 +127,11 @@ class Training:
             self.context.log_metric(name, float(kept.best_model_score))
         for which, path in {"best": best, "last": last if last != best else ""}.items():
             if path:
-                self._store(f"{which}_checkpoint{self._suffix}", Path(path))
+                keep_path(self.context, f"{which}_checkpoint{self._suffix}", Path(path))
 
     def _log_params(self, group: str, params: dict[str, object]) -> None:
         named = shown(params).items()
         self.context.log_params({f"{group}{self._suffix}/{name}": v for name, v in named})
-
-    def _store(self, name: str, path: Path) -> None:
-        if not path.is_file() or not has_room(self.context, path.stat().st_size):
-            warn(f"leaves {name} where it is: {path}", self.context)
-            return
-        log = functools.partial(self.context.log_artifact, name, path)
-        at_end(self.context, Task(f"the file {name}", log))
 
 
 def _watch(package: Any, told: Training) -> object:  # noqa: ANN401

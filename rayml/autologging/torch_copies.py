@@ -31,6 +31,10 @@ _PLAIN_OF_TORCH = frozenset(["dtype", "device", "Size", "layout", "memory_format
 _COLLECTIONS = (list, tuple, set, frozenset)
 _SHARDED = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
 _SCRIPTED = "torch.jit._script.ScriptModule"
+_SETTINGS = (
+    "transformers.configuration_utils.PretrainedConfig",
+    "transformers.generation.configuration_utils.GenerationConfig",
+)
 _COMPILED = "_compiled_call_impl"  # what `module.compile()` leaves
 
 
@@ -91,7 +95,8 @@ class Copy:
             return kind(map(self._add, value))
         if kind in (dict, OrderedDict):
             return kind((self._add(key), self._add(one)) for key, one in value.items())
-        if kind in (Namespace, SimpleNamespace) or is_dataclass(kind):
+        is_of_values = kind in (Namespace, SimpleNamespace) or is_dataclass(kind)
+        if is_of_values or any(is_a(value, name) for name in _SETTINGS):
             made = self._made[id(value)] = object.__new__(kind)
             vars(made).update({name: self._add(one) for name, one in vars(value).items()})
             return made

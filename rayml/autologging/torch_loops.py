@@ -88,7 +88,7 @@ class Loop:
         if context.rank > 0:
             return
         with spared("the settings of an optimizer", context):
-            context.log_params(_settings(f"model{fit.suffix}/optimizer", optimizer))
+            context.log_params(settings_of(f"model{fit.suffix}/optimizer", optimizer))
             if any("initial_lr" in group for group in optimizer.param_groups):
                 self._log_scheduler(context, optimizer)
         if fit.is_kept:
@@ -164,7 +164,7 @@ class Loop:
         self._knows_scheduler = True
         if self._fit is not None and (scheduler := scheduler_of(optimizer)) is not None:
             prefix = f"model{self._fit.suffix}/scheduler"
-            context.log_params(_scheduler_settings(prefix, scheduler))
+            context.log_params(scheduler_settings(prefix, scheduler))
 
     def _watch_model(self, context: Context, fit: Fit, outer: Any, others: bool) -> None:  # noqa: ANN401, FBT001 - as `model_of` tells
         if outer is None:
@@ -209,6 +209,20 @@ def stepped(optimizer: Any, frame: FrameType | None) -> None:  # noqa: ANN401
             raise exc  # noqa: TRY201 - it is none any more here
 
 
+def leave_out(context: Context, optimizer: Any) -> None:  # noqa: ANN401
+    """Log nothing of an optimizer's steps in a run until `take_back`: another hook does."""
+    loop = Loop(context, None)
+    loop.before = _loops.get(optimizer)
+    _loops[optimizer] = loop
+
+
+def take_back(optimizer: Any) -> None:  # noqa: ANN401
+    """Undo `leave_out`."""
+    loop = _loops.pop(optimizer, None)
+    if loop is not None and loop.before is not None:
+        _loops[optimizer] = loop.before
+
+
 def _is_part(frame: FrameType, loop: Loop | None) -> bool:
     """Tell whether a step is a part of another: distributed optimizers have one inside."""
     above = frame.f_back
@@ -233,7 +247,7 @@ def _begin(context: Context, optimizer: Any, frame: FrameType | None) -> Loop:  
     return loop
 
 
-def _settings(prefix: str, optimizer: Any) -> dict[str, object]:  # noqa: ANN401
+def settings_of(prefix: str, optimizer: Any) -> dict[str, object]:  # noqa: ANN401
     """Return the class, the first group's options, and what differs in others'."""
     first, *others = map(_options, optimizer.param_groups)
     told: dict[str, object] = {f"{prefix}/class": type(optimizer).__qualname__}
@@ -254,7 +268,8 @@ def _options(group: dict[str, Any]) -> dict[str, object]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _scheduler_settings(prefix: str, scheduler: Any) -> dict[str, object]:  # noqa: ANN401
+def scheduler_settings(prefix: str, scheduler: Any) -> dict[str, object]:  # noqa: ANN401
+    """Return the class, and what it was made with."""
     given = vars(scheduler).items()
     told = {name: v for name, v in given if not name.startswith("_") and name not in _STATE}
     if parts := vars(scheduler).get("_schedulers"):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from rayml.run_context import find_context
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rayml.run_context import Context
 
 _MOST = 1000  # between two steps
@@ -23,6 +26,7 @@ class _Pending(threading.local):
         self.run: ref[Context] | None = None
         self.losses: deque[Any] = deque(maxlen=_MOST)
         self.scaled: tuple[Any, Any] | None = None
+        self.whole: Any = None
 
 
 _pending = _Pending()
@@ -37,7 +41,9 @@ def notice(tensor: Any) -> None:  # noqa: ANN401
         pending["run"] = ref(context)
         pending["losses"].clear()
     scaled, pending["scaled"] = pending["scaled"], None
-    value = scaled[1] if scaled and scaled[0]() is tensor else value_of(tensor)
+    value = pending["whole"]
+    if value is None:
+        value = scaled[1] if scaled and scaled[0]() is tensor else value_of(tensor)
     if value is not None:
         pending["losses"].append(value)
 
@@ -46,6 +52,16 @@ def notice_scaled(loss: Any, scaled: Any) -> None:  # noqa: ANN401
     """Let a loss that was scaled count as what it was."""
     if scaled is not loss and (value := value_of(loss)) is not None:
         _pending.scaled = ref(scaled), value
+
+
+@contextmanager
+def counted_as(loss: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let what `backward` is called on in the block count as this loss, of which it is a part."""
+    _pending.whole = value_of(loss)
+    try:
+        yield
+    finally:
+        _pending.whole = None
 
 
 def take(context: Context) -> list[Any]:

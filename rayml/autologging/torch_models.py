@@ -126,6 +126,9 @@ def _forget(kept: KeptModel) -> None:
 
 
 def _log_copy(context: Context, name: str, copy: Copy, example: Any) -> None:  # noqa: ANN401
+    if copy.lacks:  # to another library's format it may be what is needed
+        context.log_model(name, copy.module, format="torch")
+        return
     try:
         context.log_model(name, copy.module, input_example=example)
     except SpecError as exc:

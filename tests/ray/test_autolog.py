@@ -263,3 +263,50 @@ def test_a_script_of_lightning(submit: Submit, work: Path) -> None:
     assert run.params["trainer/max_epochs"] == 2
     assert {"model", "best_checkpoint"} <= set(run.artifacts)
     assert "left out" not in str(run.logs())
+
+
+def test_ranks_of_a_trainer_of_the_code_s_own(submit: Submit, work: Path) -> None:
+    pytest.importorskip("safetensors")
+
+    def train_parts() -> bool:
+        import ray.train
+        from ray.train.torch import TorchTrainer
+
+        def train_part(settings: dict[str, float]) -> None:
+            import torch
+
+            rank = ray.train.get_context().get_world_rank()
+            torch.manual_seed(0)
+            model = ray.train.torch.prepare_model(torch.nn.Linear(3, 1))
+            optimizer = torch.optim.SGD(model.parameters(), lr=settings["rate"])
+            for step in range(3):
+                optimizer.zero_grad()
+                loss = (model(torch.ones(4, 3) * (rank + 1)) - 1).pow(2).mean()
+                loss.backward()
+                optimizer.step()
+                ray.train.report({"seen": loss.item(), "of": f"rank {rank}", "step": step})
+
+        trainer: Any = TorchTrainer(
+            train_part,
+            train_loop_config={"rate": 0.01},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=2, resources_per_worker={"CPU": 0.5}
+            ),
+            run_config=ray.train.RunConfig(storage_path=str(work)),
+        )
+        trainer.fit()
+        return trainer.train_loop_per_worker is train_part
+
+    half = rayml.Resources(cpus=0.5, workers=2)
+    run = submit(train_parts, resources=half, autolog=True).wait(120)
+    assert run.result is True
+    parts = [list(run.history("train/loss", rank=rank)["value"]) for rank in range(2)]
+    assert len(parts[0]) == len(parts[1]) == 3
+    assert parts[0] != parts[1]
+    means = [sum(pair) / 2 for pair in zip(*parts, strict=True)]
+    assert list(run.history("train/loss")["value"]) == pytest.approx(means)
+    for rank, losses in enumerate(parts):
+        assert list(run.history("seen", rank=rank)["value"]) == losses
+    assert run.params["model/optimizer/lr"] == 0.01
+    assert set(run.artifacts) == {"model", "train/layers"}
+    assert set(run.artifact("model").load()) == {"weight", "bias"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 import os
 import pickle
@@ -16,6 +17,7 @@ import tracemalloc
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
@@ -1179,6 +1181,21 @@ def test_a_forked_child_that_imports_sklearn_first_logs_nothing(tmp_path: Path) 
 
 
 # How it is turned on
+
+
+def test_each_one_who_watches_for_a_module_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "watched_by_two.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    before, told = list(sys.meta_path), list[str]()
+    for who in ("one", "other"):
+        launch.ImportWatch("watched_by_two", partial(told.append, who))
+    module = importlib.import_module("watched_by_two")
+    monkeypatch.delitem(sys.modules, "watched_by_two")
+    assert sorted(told) == ["one", "other"]
+    assert sys.meta_path == before
+    assert "exec_module" not in vars(module.__loader__)
 
 
 def test_it_imports_no_framework_and_hooks_what_is_imported_later(tmp_path: Path) -> None:

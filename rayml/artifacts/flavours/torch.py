@@ -74,9 +74,9 @@ def predict(model: Any, data: Any) -> Any:  # noqa: ANN401
     """Return what the module does, as if evaluated: no dropout, no gradients, no changed state."""
     import torch  # noqa: PLC0415 - an extra
 
-    module = _evaluated(unwrap(model))
+    module = evaluated(unwrap(model))
     with torch.no_grad():
-        return _arrays(module(_tensor(module, data)))
+        return arrays(module(_tensor(module, data)))
 
 
 def unwrap(model: Any) -> Any:  # noqa: ANN401
@@ -87,7 +87,7 @@ def unwrap(model: Any) -> Any:  # noqa: ANN401
     return model
 
 
-def _evaluated(module: Any) -> Any:  # noqa: ANN401
+def evaluated(module: Any) -> Any:  # noqa: ANN401
     """Return the module, or a copy of one that is in training; an exported one has no modes."""
     if not module.training or is_a(module, "torch.fx.graph_module.GraphModule"):
         return module
@@ -118,11 +118,12 @@ def _tensor(module: Any, data: Any) -> Any:  # noqa: ANN401
     return rows.to(weights.device, weights.dtype if rows.is_floating_point() else None)
 
 
-def _arrays(result: Any) -> Any:  # noqa: ANN401
+def arrays(result: Any) -> Any:  # noqa: ANN401
+    """Return what a module has said in numpy's arrays, in whatever it is packed."""
     if isinstance(result, tuple | list):
-        return tuple(map(_arrays, result))
+        return tuple(map(arrays, result))
     if isinstance(result, dict):
-        return {name: _arrays(value) for name, value in result.items()}
+        return {name: arrays(value) for name, value in result.items()}
     if not is_a(result, "torch.Tensor"):
         return result
     if str(result.dtype) == "torch.bfloat16":  # numpy has none
