@@ -116,11 +116,16 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - as its base
         self._file.look_at_time()
         kind = type(value)
-        is_named = isinstance(value, type) or kind in (FunctionType, BuiltinFunctionType)
+        is_named = isinstance(value, type) or _is_function(kind)
         self.has_own_code |= _is_own(value.__module__ if is_named else kind.__module__)
         if not is_named and _copies_itself(kind):
             raise NotCopied(f"{kind.__qualname__} has code of its own for copies")
         return NotImplemented
+
+
+def _is_function(kind: type) -> bool:
+    """Tell whether its values are functions, which are pickled by name: Cython's are numpy's."""
+    return kind in (FunctionType, BuiltinFunctionType) or kind.__module__.startswith("_cython_")
 
 
 def _is_own(module: object) -> bool:

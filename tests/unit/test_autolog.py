@@ -49,6 +49,8 @@ from sklearn.cluster import KMeans  # noqa: E402
 from sklearn.compose import make_column_transformer  # noqa: E402
 from sklearn.dummy import DummyClassifier  # noqa: E402
 from sklearn.ensemble import (  # noqa: E402
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
     VotingClassifier,
@@ -60,6 +62,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
 from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
+from sklearn.neural_network import MLPClassifier  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
 from sklearn.svm import SVC, LinearSVC  # noqa: E402
@@ -182,6 +185,21 @@ def test_a_regressor(track: Any) -> None:
         [name, "float64"] for name in "abcd"
     ]
     assert run.artifact("train/feature_importance").to_pandas()["feature"][0] == "d"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GradientBoostingClassifier(n_estimators=3),
+        HistGradientBoostingClassifier(max_iter=3),
+        MLPClassifier((3,), tol=10, n_iter_no_change=1),
+    ],
+)
+def test_models_that_keep_a_generator_of_numbers(track: Any, model: Any) -> None:
+    run = track(lambda: model.fit(X, TWO))
+    assert 0 <= run.metrics["train/accuracy"] <= 1
+    assert {"model", "train/confusion_matrix"} <= names(run)
+    assert (run.artifact("model").load().predict(X) == model.predict(X)).all()
 
 
 def test_a_pipeline_with_its_nested_parameters_and_words_as_columns(track: Any) -> None:
