@@ -262,12 +262,15 @@ class Context:
     def log_dataset(self, name: str, data: object) -> Artifact:
         """Store a table as Parquet, with its schema, row count, column statistics and a preview.
 
+        Rows that are spread over workers stay there: whoever has a part of them stores it.
+
         Args:
             name: Of the artifact.
-            data: A pandas, polars or Spark DataFrame, pyarrow Table, or Ray Dataset.
+            data: A pandas, polars, Dask or Spark DataFrame, pyarrow Table, or Ray Dataset.
 
         Raises:
-            SpecError: It is none of these, or a column has no Parquet type.
+            SpecError: It is none of these, or a column has no Parquet type; or workers of Dask or
+                Spark do not share the store.
             StoreError: The store refused; nothing was logged.
         """
         from rayml.artifacts.dataset import save_dataset  # noqa: PLC0415 - loads pyarrow

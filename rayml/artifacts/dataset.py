@@ -1,7 +1,8 @@
-"""Datasets: a pandas, Arrow, Polars, Ray or Spark table, kept as Parquet and described."""
+"""Datasets: a pandas, Arrow, Polars, Ray, Dask or Spark table, kept as Parquet and described."""
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from rayml.artifacts.record import (
 )
 from rayml.errors import SpecError
 from rayml.store import read_blob
+from rayml.store.base import blob_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,47 +36,50 @@ if TYPE_CHECKING:
 
 _DATA = "data.parquet"
 _BATCH_BYTES = 16 * 1024 * 1024
-_PART_BYTES = 256 * 1024 * 1024
+PART_BYTES = 256 * 1024 * 1024
 _SOURCES = {
     "pandas.DataFrame": "pandas",
     "pyarrow.Table": "arrow",
     "polars.DataFrame": "polars",
     "polars.LazyFrame": "polars",
+    "dask.dataframe.DataFrame": "dask",
     "pyspark.sql.DataFrame": "spark",
     "ray.data.Dataset": "ray",
 }
+
+_SPREAD = ("dask", "ray", "spark")
 
 
 def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
     """Store a table as Parquet and return its record, with schema, statistics and first rows.
 
-    A Ray dataset is streamed: memory and temporary disk stay constant, and it may become several
-    files. A Spark DataFrame is written where it is computed, each partition by itself. Columns are
-    named by strings in Parquet; a DataFrame whose columns had other names gets them back when it
-    is read as pandas. A DataFrame's index is kept as pyarrow keeps it.
+    What is spread over workers is written by them, part by part: a Ray dataset's neighbouring
+    blocks, and each partition of a Dask or Spark DataFrame. Columns are named by strings in
+    Parquet; a DataFrame whose columns had other names gets them back when it is read as pandas. A
+    DataFrame's index is kept as pyarrow keeps it.
 
     Args:
         store: Where the bytes go; nothing is recorded unless all of them got there.
         name: The artifact's name.
         data: A pandas or Polars DataFrame, a Polars LazyFrame, a pyarrow Table, a Ray
-            Dataset or a Spark DataFrame.
+            Dataset, or a Dask or Spark DataFrame.
 
     Raises:
-        SpecError: It is no table, has no columns, two columns of one name, or one of mixed types.
+        SpecError: It is no table, has no columns, two columns of one name, or one of mixed types;
+            or workers of Dask or Spark have no such store on their machines.
     """
     check_name(name)
     source = source_of(data)
     if source is None:
         raise SpecError(
             f"dataset {name!r} is a {type_name(data)}; "
-            "pass a pandas, Polars or Spark DataFrame, a pyarrow Table or a Ray Dataset"
+            "pass a pandas, Polars, Dask or Spark DataFrame, a pyarrow Table or a Ray Dataset"
         )
-    if source == "spark":
-        from rayml.artifacts.spark_dataset import save_frame  # noqa: PLC0415 - goes on from here
-
-        return save_frame(store, name, data)
-    tables = ray_tables(data) if source == "ray" else iter([arrow_table(name, data)])
-    return save_tables(store, name, "dataset", source, tables)
+    if source in _SPREAD:
+        module = importlib.import_module(f"rayml.artifacts.{source}_dataset")  # goes on from here
+        record: ArtifactRecord = module.save_spread(store, name, data)
+        return record
+    return save_tables(store, name, "dataset", source, iter([arrow_table(name, data)]))
 
 
 def save_tables(
@@ -97,6 +102,40 @@ def write_parts(
     return description, files
 
 
+def record_parts(
+    store: Store,
+    name: str,
+    source: str,
+    stored: Iterable[tuple[Description, list[FileRecord]]],
+    empty: Callable[[], pa.Table],
+) -> ArtifactRecord:
+    """Return the record of a dataset that others have stored, part by part in this order.
+
+    Args:
+        store: Where they have.
+        name: The artifact's name.
+        source: The library.
+        stored: What `write_parts` has returned for each.
+        empty: Returns the table without rows that is stored if there is no part.
+
+    Raises:
+        SpecError: Parts disagree on a column's type; or the store that they were written to is
+            another one, as a folder of another machine is.
+    """
+    description, files = Description(), []
+    for told, parts in stored:
+        description.extend(told)
+        files += parts
+    if not files:
+        description, files = write_parts(store, name, iter([empty()]))
+    if store.is_local and any(store.size(blob_key(file.digest)) is None for file in files):
+        raise SpecError(
+            f"dataset {name!r} was written on machines that do not share the store {store.uri}; "
+            "use one on object storage, or log what compute() or toPandas() returns"
+        )
+    return record_of(name, "dataset", source, description, files)
+
+
 def record_of(
     name: str, kind: str, source: str, description: Description, files: list[FileRecord]
 ) -> ArtifactRecord:
@@ -108,7 +147,7 @@ def record_of(
 
 
 def source_of(data: object) -> str | None:
-    """Return a table's library: `pandas`, `arrow`, `polars`, `ray`, `spark`, or None."""
+    """Return a table's library: `pandas`, `arrow`, `polars`, `ray`, `dask`, `spark`, or None."""
     return next((source for kind, source in _SOURCES.items() if is_a(data, kind)), None)
 
 
@@ -123,6 +162,8 @@ def arrow_table(name: str, data: Any) -> pa.Table:  # noqa: ANN401
         return _from_pandas(name, data)
     if source == "ray":
         return joined(ray_tables(data))
+    if source == "dask":
+        return _from_pandas(name, data.compute())
     if source == "spark":
         return _from_pandas(name, data.toPandas())
     if source == "polars":
@@ -229,7 +270,7 @@ def _part_number() -> Callable[[pa.Table], int]:
 
     def key(table: pa.Table) -> int:
         nonlocal number, size, schema
-        if schema is not None and (size > _PART_BYTES or not schema.equals(table.schema)):
+        if schema is not None and (size > PART_BYTES or not schema.equals(table.schema)):
             number, size = number + 1, 0
         schema, size = table.schema, size + table.nbytes
         return number

@@ -1,16 +1,17 @@
 """What a table holds, told in one pass: its schema, statistics of each column and its first rows.
 
-Statistics are kept as counts, means and sums of squares, so that those of batches add up to those
-of the whole: a stream of any length is described in constant memory.
+Statistics are kept as counts, means, sums of squares and sketches, so that those of batches add up
+to those of the whole: a stream of any length is described in constant memory.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rayml.artifacts.record import json_safe
+from rayml.artifacts.sketch import Distinct, Spread
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ _PREVIEW_ROWS = 20
 _PREVIEW_COLUMNS = 50
 # The description lives in the journal, which must stay quick to read whatever was logged.
 _DESCRIBED_COLUMNS = 1000
+_SKETCHED_COLUMNS = 100
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_BINS = 20
+_S = TypeVar("_S", Distinct, Spread)
 
 
 @dataclass
@@ -34,6 +39,8 @@ class Column:
         high: The greatest.
         mean: Of numbers, and the share of True of booleans.
         squares: Sum of the squared distances from the mean.
+        distinct: How many different ones there are; None if nobody looked, or there is none.
+        spread: Of numbers and times, how they are spread; None without a finite one.
     """
 
     nulls: int = 0
@@ -43,12 +50,13 @@ class Column:
     high: Any = None
     mean: float = 0.0
     squares: float = 0.0
+    distinct: Distinct | None = None
+    spread: Spread | None = None
 
     def __add__(self, other: Column) -> Column:
         if not self.count or not other.count:
             told = self if self.count else other
-            nulls, nans = self.nulls + other.nulls, self.nans + other.nans
-            return Column(nulls, nans, told.count, told.low, told.high, told.mean, told.squares)
+            return replace(told, nulls=self.nulls + other.nulls, nans=self.nans + other.nans)
         count, apart = self.count + other.count, other.mean - self.mean
         return Column(
             nulls=self.nulls + other.nulls,
@@ -58,6 +66,8 @@ class Column:
             high=None if self.high is None else max(self.high, other.high),
             mean=self.mean + apart * other.count / count,
             squares=self.squares + other.squares + apart**2 * self.count * other.count / count,
+            distinct=_sum(self.distinct, other.distinct),
+            spread=_sum(self.spread, other.spread),
         )
 
 
@@ -80,8 +90,9 @@ class Description:
         if missing := _PREVIEW_ROWS - len(self.preview):
             self.preview += _rows(table.slice(0, missing))
         described = table.select(range(min(table.num_columns, _DESCRIBED_COLUMNS)))
-        for name, column in zip(described.column_names, described.columns, strict=True):
-            self.columns[name] = self.columns.get(name, Column()) + measure(column)
+        for place, name in enumerate(described.column_names):
+            found = measure(described.column(place), is_sketched=place < _SKETCHED_COLUMNS)
+            self.columns[name] = self.columns.get(name, Column()) + found
         self.rows += table.num_rows
 
     def extend(self, other: Description) -> None:
@@ -103,7 +114,8 @@ class Description:
         `rows` and `columns` are counts, `schema` lists names and Arrow types, `statistics` goes
         by column, `preview` has the first 20 rows of the first 50 columns, `source` is the
         library that the table came from. Of a table with more than 1,000 columns, the first
-        1,000 are described.
+        1,000 are described, and of the first 100 also `distinct` (exact up to 2,047, else within
+        some percent), `quantiles`, and `histogram`: counts in equal steps of what is finite.
         """
         import pyarrow as pa  # noqa: PLC0415
 
@@ -114,15 +126,17 @@ class Description:
             "rows": self.rows,
             "columns": len(schema),
             "schema": [{"name": entry.name, "type": str(entry.type)} for entry in told],
-            "statistics": {
-                entry.name: _told(self.columns.get(entry.name, Column()), entry.type)
-                for entry in told
-            },
+            "statistics": {entry.name: self._told(entry) for entry in told},
             "preview": {
                 "columns": [entry.name for entry in schema[:_PREVIEW_COLUMNS]],
                 "rows": self.preview,
             },
         }
+
+    def _told(self, entry: pa.Field) -> dict[str, object]:
+        column = self.columns.get(entry.name, Column())
+        count = self.rows - column.nulls - column.nans
+        return {"count": count, **_told(column, entry.type), **_sketched(column, entry.type)}
 
     def _add_schema(self, schema: pa.Schema) -> None:
         import pyarrow as pa  # noqa: PLC0415
@@ -139,7 +153,7 @@ class Description:
             ) from exc
 
 
-def measure(column: pa.ChunkedArray) -> Column:
+def measure(column: pa.ChunkedArray, *, is_sketched: bool = False) -> Column:
     """Return the statistics of one column; of types without an order, only the count of nulls."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -156,18 +170,48 @@ def measure(column: pa.ChunkedArray) -> Column:
             found.nans = pc.sum(is_nan).as_py() or 0
             if found.nans:
                 numbers = pc.if_else(is_nan, pa.scalar(None, values.type), values)
-                return Column(nans=found.nans, nulls=found.nulls) + _only(numbers)
+                only = replace(measure(numbers, is_sketched=is_sketched), nulls=0)
+                return Column(nans=found.nans, nulls=found.nulls) + only
     if _has_deviation(values.type):
         found.squares = float(pc.variance(values).as_py()) * found.count
     extremes = pc.min_max(values)
     found.low, found.high = (_python(extremes[end], column.type) for end in ("min", "max"))
+    if is_sketched:
+        _sketch(found, values.drop_null())
     return found
 
 
-def _only(numbers: pa.ChunkedArray) -> Column:
-    found = measure(numbers)
-    found.nulls = 0
-    return found
+def _sketch(found: Column, values: pa.ChunkedArray) -> None:
+    """Add what is told of values that are all there."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    kind = values.type
+    if pa.types.is_temporal(kind):
+        numbers = values.cast(_storage(kind)).to_numpy()
+    elif pa.types.is_decimal(kind):
+        numbers = values.cast(pa.float64()).to_numpy()
+    elif _has_mean(kind):
+        numbers = values.to_numpy()
+    else:
+        found.distinct = Distinct.of(pc.unique(values).to_numpy(zero_copy_only=False))
+        return
+    found.distinct = Distinct.of(numbers)
+    if not pa.types.is_boolean(kind):
+        found.spread = Spread.of(numbers.astype(float))
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """Return the integers that times are."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
+
+
+def _sum(one: _S | None, other: _S | None) -> _S | None:
+    if one is None or other is None:
+        return one or other
+    return one + other
 
 
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -230,6 +274,35 @@ def _told(column: Column, kind: pa.DataType) -> dict[str, object]:
     if _has_deviation(kind):
         told["std"] = _deviation(column)
     return told
+
+
+def _sketched(column: Column, kind: pa.DataType) -> dict[str, object]:
+    """Return what sketches tell; of types without an order, and beyond the first columns, nothing.
+
+    A column of nothing but nulls has none either.
+    """
+    told: dict[str, object] = {}
+    if column.distinct is not None:
+        told["distinct"] = column.distinct.count
+    if (spread := column.spread) is not None:
+        values = spread.quantiles(_QUANTILES)
+        shares = zip(map(str, _QUANTILES), values, strict=True)
+        told["quantiles"] = {share: json_safe(_value(value, kind)) for share, value in shares}
+        told["histogram"] = {
+            "from": json_safe(_value(spread.low, kind)),
+            "to": json_safe(_value(spread.high, kind)),
+            "counts": spread.histogram(_BINS),
+        }
+    return told
+
+
+def _value(number: float, kind: pa.DataType) -> object:
+    """Return a number of a column, or the time that it stands for."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if not pa.types.is_temporal(kind):
+        return number
+    return _python(pa.scalar(round(number), _storage(kind)).cast(kind), kind)
 
 
 def _deviation(column: Column) -> object:

@@ -6,8 +6,7 @@ import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rayml.artifacts.dataset import gather, record_of, write_parts
-from rayml.artifacts.describe import Description
+from rayml.artifacts.dataset import gather, record_parts, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,27 +17,23 @@ if TYPE_CHECKING:
     from rayml.store import Store
 
 
-def save_frame(store: Store, name: str, frame: Any) -> ArtifactRecord:  # noqa: ANN401
+def save_spread(store: Store, name: str, frame: Any) -> ArtifactRecord:  # noqa: ANN401
     """Store a Spark DataFrame as Parquet; only the parts' descriptions come to this process.
 
     A partition becomes a part, or several if it is large.
 
     Raises:
-        SpecError: It has no columns, two of one name, or one that has no Parquet type.
+        SpecError: It has no columns, two of one name, or one that has no Parquet type; or the
+            executors' store is another one.
     """
     from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415
 
     stored = frame.mapInArrow(partial(_store_partition, store, name), "number int, told binary")
-    description, files = Description(), []
-    for row in sorted(stored.collect(), key=lambda row: row.number):
-        # From a process of this job's.
-        told, parts = pickle.loads(row.told)  # noqa: S301
-        description.extend(told)
-        files += parts
-    if not files:
-        empty = to_arrow_schema(frame.schema).empty_table()
-        description, files = write_parts(store, name, iter([empty]))
-    return record_of(name, "dataset", "spark", description, files)
+    rows = sorted(stored.collect(), key=lambda row: row.number)
+    parts = (pickle.loads(row.told) for row in rows)  # noqa: S301 - from a process of this job's
+    return record_parts(
+        store, name, "spark", parts, lambda: to_arrow_schema(frame.schema).empty_table()
+    )
 
 
 def _store_partition(

@@ -61,13 +61,26 @@ def test_a_ray_dataset_comes_back_whole(store: Store) -> None:
 def test_a_ray_dataset_larger_than_a_part_is_stored_in_parts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "_PART_BYTES", 4000)
+    monkeypatch.setattr(datasets, "PART_BYTES", 4000)
     monkeypatch.setattr(datasets, "_BATCH_BYTES", 1000)
     artifact = logged(store, ray.data.range(2000, override_num_blocks=20))
     assert 1 < len(artifact.record.files) < 20
     assert artifact.to_arrow().num_rows == 2000
     assert artifact.meta["statistics"]["id"]["max"] == 1999
     assert artifact.to_ray().count() == 2000
+
+
+def test_its_blocks_are_stored_in_order_by_tasks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is written in this process, whose write_parts the tasks do not have.
+    monkeypatch.delattr(datasets, "write_parts")
+    monkeypatch.setattr(datasets, "PART_BYTES", 4000)
+    blocks = [pa.table({"id": range(start, start + 100)}) for start in range(0, 1000, 100)]
+    artifact = logged(store, ray.data.from_arrow(blocks))
+    assert artifact.to_arrow()["id"].to_pylist() == list(range(1000))
+    assert artifact.meta["preview"]["rows"][:2] == [[0], [1]]
+    assert artifact.meta["statistics"]["id"]["distinct"] == 1000
 
 
 def test_a_ray_dataset_without_rows_keeps_its_columns(store: Store) -> None:
@@ -80,7 +93,7 @@ def test_a_ray_dataset_without_rows_keeps_its_columns(store: Store) -> None:
 
 def test_tensors_stay_tensors(store: Store) -> None:
     artifact = logged(store, ray.data.from_numpy(np.arange(16.0).reshape(4, 2, 2)))
-    assert artifact.meta["statistics"]["data"] == {"nulls": 0}
+    assert artifact.meta["statistics"]["data"] == {"count": 4, "nulls": 0}
     batch = artifact.to_ray().take_batch(4)["data"]
     assert batch.shape == (4, 2, 2)
 

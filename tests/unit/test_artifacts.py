@@ -189,20 +189,32 @@ def test_statistics_tell_what_pandas_tells(store: Store) -> None:
     statistics = logged(store, save_dataset(store, "flights", frame)).meta["statistics"]
     delay = frame["delay"]
     assert statistics["delay"] == {
+        "count": 3,
         "nulls": 1,
         "nan": 0,
         "min": -0.5,
         "max": 2.0,
         "mean": pytest.approx(delay.mean()),
         "std": pytest.approx(delay.std()),
+        "distinct": delay.nunique(),
+        "quantiles": {
+            str(share): pytest.approx(delay.quantile(share))
+            for share in (0.05, 0.25, 0.5, 0.75, 0.95)
+        },
+        "histogram": {
+            "from": -0.5,
+            "to": 2.0,
+            "counts": np.histogram(delay.dropna(), 20)[0].tolist(),
+        },
     }
-    assert statistics["carrier"] == {"nulls": 1, "min": "AA", "max": "UA"}
-    assert statistics["at"] == {
-        "nulls": 1,
-        "min": "2013-01-01T00:00:00",
-        "max": "2013-01-03T00:00:00",
-    }
-    assert statistics["late"] == {"nulls": 0, "min": False, "max": True, "mean": 0.75}
+    carrier = {"count": 3, "nulls": 1, "min": "AA", "max": "UA", "distinct": 3}
+    assert statistics["carrier"] == carrier
+    at = statistics["at"]
+    assert (at["nulls"], at["min"], at["max"]) == (1, "2013-01-01T00:00:00", "2013-01-03T00:00:00")
+    assert at["quantiles"]["0.5"] == "2013-01-02T00:00:00"
+    assert sum(at["histogram"]["counts"]) == at["count"] == 3
+    late = {"count": 4, "nulls": 0, "min": False, "max": True, "mean": 0.75, "distinct": 2}
+    assert statistics["late"] == late
 
 
 def test_nan_is_counted_and_infinities_are_text(store: Store) -> None:
@@ -210,23 +222,22 @@ def test_nan_is_counted_and_infinities_are_text(store: Store) -> None:
         {"x": [1.0, float("nan"), None, 3.0], "y": [1.0, float("inf"), 0.0, -float("inf")]}
     )
     meta = logged(store, save_dataset(store, "odd", table)).meta
-    assert meta["statistics"]["x"] == {
-        "nulls": 1,
-        "nan": 1,
-        "min": 1.0,
-        "max": 3.0,
-        "mean": 2.0,
-        "std": pytest.approx(math.sqrt(2)),
-    }
-    y = {"nulls": 0, "nan": 0, "min": "-inf", "max": "inf", "mean": None, "std": None}
-    assert meta["statistics"]["y"] == y
+    x, y = meta["statistics"]["x"], meta["statistics"]["y"]
+    assert (x["count"], x["nulls"], x["nan"], x["distinct"]) == (2, 1, 1, 2)
+    assert (x["min"], x["max"], x["mean"]) == (1.0, 3.0, 2.0)
+    assert x["std"] == pytest.approx(math.sqrt(2))
+    assert x["quantiles"]["0.5"] == 2.0
+    assert (y["nulls"], y["nan"], y["min"], y["max"]) == (0, 0, "-inf", "inf")
+    assert (y["mean"], y["std"], y["distinct"]) == (None, None, 4)
+    assert (y["histogram"]["from"], y["histogram"]["to"]) == (0.0, 1.0)
     assert meta["preview"]["rows"][1] == [None, "inf"]
 
 
 def test_a_column_of_nothing_but_nan_has_no_mean(store: Store) -> None:
     table = pa.table({"x": pa.array([float("nan")] * 2)})
     x = logged(store, save_dataset(store, "odd", table)).meta["statistics"]["x"]
-    assert x == {"nulls": 0, "nan": 2, "min": None, "max": None, "mean": None, "std": None}
+    nothing = dict.fromkeys(["min", "max", "mean", "std"])
+    assert x == {"count": 0, "nulls": 0, "nan": 2, **nothing}
 
 
 def test_statistics_of_batches_are_those_of_the_whole() -> None:
@@ -283,7 +294,7 @@ def test_a_dictionary_column_tells_only_the_values_it_uses(store: Store) -> None
     statistics = logged(store, save_dataset(store, "t", pa.table({"x": column}))).meta[
         "statistics"
     ]
-    assert statistics["x"] == {"nulls": 0, "min": "a", "max": "m"}
+    assert statistics["x"] == {"count": 2, "nulls": 0, "min": "a", "max": "m", "distinct": 2}
 
 
 def test_an_empty_dataframe_keeps_its_types(store: Store) -> None:
@@ -331,9 +342,32 @@ def test_two_columns_of_one_name_are_refused(store: Store, columns: list[object]
         save_dataset(store, "twice", pa.table([[1], [2]], names=["a", "a"]))
 
 
+@pytest.mark.parametrize("empty", [0, 1, 2], ids=["all", "one_empty", "none"])
+def test_each_partition_of_dask_s_is_a_part(store: Store, empty: int) -> None:
+    dask_frame = pytest.importorskip("dask.dataframe")
+    rows = pd.DataFrame({"k": range(90), "word": ["a", "b", None] * 30})
+    frame = dask_frame.from_pandas(rows, npartitions=3)
+    frame = frame[frame.k >= [0, 30, 90][empty]]
+    artifact = logged(store, save_dataset(store, "spread", frame))
+    kept = [90, 60, 0][empty]
+    assert (artifact.meta["source"], artifact.meta["rows"]) == ("dask", kept)
+    assert len(artifact.record.files) == max(1, kept // 30)
+    assert artifact.load()["k"].tolist() == list(range(90 - kept, 90))
+    assert artifact.meta["statistics"]["word"].get("distinct", 0) == (2 if kept else 0)
+
+
+def test_a_column_of_dask_s_that_does_not_fit_is_named(store: Store) -> None:
+    dask_frame = pytest.importorskip("dask.dataframe")
+    mixed = pd.DataFrame({"mixed": [1, "x"]})
+    with sys.modules["dask"].config.set({"dataframe.convert-string": False}):
+        frame = dask_frame.from_map(lambda _: mixed, [0, 1])
+        with pytest.raises(SpecError, match="column 'mixed' of 'spread' does not fit one Arrow"):
+            save_dataset(store, "spread", frame)
+
+
 @pytest.mark.parametrize("data", [None, [1, 2], {"a": [1]}, np.ones(3), "flights.csv"])
 def test_what_is_no_table_is_refused_as_a_dataset(store: Store, data: object) -> None:
-    with pytest.raises(SpecError, match="pass a pandas, Polars or Spark DataFrame"):
+    with pytest.raises(SpecError, match="pass a pandas, Polars, Dask or Spark DataFrame"):
         save_dataset(store, "x", data)
 
 
