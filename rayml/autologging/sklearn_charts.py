@@ -1,16 +1,12 @@
-"""Tables of a fit of scikit-learn: confusion matrix, curves, importances of features, trials."""
+"""Tables of a fit of scikit-learn: confusion matrix, curves, importances of features."""
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from rayml.artifacts.record import json_safe
 from rayml.autologging.boosting import importances
 from rayml.autologging.charts import draw_importances, importance_table, log_charts_at_end
-from rayml.autologging.params import is_secret
-from rayml.redaction import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,25 +37,6 @@ def log_model_charts(
                 _draw_curves,
             )
     log_charts_at_end(context, group, tables)
-
-
-def trials_of(search: Any) -> dict[str, list[Any]]:  # noqa: ANN401
-    """Return what a search has tried, as columns."""
-    return {
-        name: _cells(name, values)
-        for name, values in search.cv_results_.items()
-        if name != "params"
-    }
-
-
-def _cells(name: str, values: Any) -> list[Any]:  # noqa: ANN401
-    """Return a column of one type; what a trial does not have is None."""
-    cells = [json_safe(value) for value in values.tolist()]
-    if any(is_secret(name, cell) for cell in cells):
-        return [MASK.decode()] * len(cells)
-    if len({type(cell) for cell in cells if cell is not None}) <= 1:
-        return cells
-    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
 
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:

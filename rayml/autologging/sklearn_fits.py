@@ -21,8 +21,9 @@ from rayml.autologging.copies import (
 from rayml.autologging.data import digest_of, example_of, is_known, schema_of, shape_of
 from rayml.autologging.fits import KEPT_BYTES, keep_model, log_table_at_end, remember_fit
 from rayml.autologging.params import holds_secret, is_verbose, params_of
-from rayml.autologging.sklearn_charts import log_model_charts, trials_of
+from rayml.autologging.sklearn_charts import log_model_charts
 from rayml.autologging.sklearn_scores import Evaluation, evaluate
+from rayml.autologging.sklearn_trials import log_trials
 
 if TYPE_CHECKING:
     from rayml.autologging.fits import Fit, Training
@@ -57,7 +58,7 @@ def log_fit(
             _log_data(context, fit, data)
     if hasattr(estimator, "cv_results_"):
         with spared(f"{name} trials", context):
-            _log_trials(context, fit, estimator)
+            log_trials(context, fit, estimator)
 
 
 def _log_params(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: ANN401
@@ -74,13 +75,6 @@ def _log_data(context: Context, fit: Fit, data: Any) -> None:  # noqa: ANN401
     context.log_params(facts)
     if fit.is_kept:
         log_table_at_end(context, f"{group}/schema", schema_of(data))
-
-
-def _log_trials(context: Context, fit: Fit, search: Any) -> None:  # noqa: ANN401
-    if hasattr(search, "best_score_"):
-        context.log_metric(f"search{fit.suffix}/best_score", search.best_score_)
-    if fit.is_kept:
-        log_table_at_end(context, f"search{fit.suffix}/trials", trials_of(search))
 
 
 def _log_model(

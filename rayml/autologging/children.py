@@ -1,0 +1,102 @@
+"""Runs that are over when they are recorded: parts of a run that its code has not made runs of."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rayml.origin import new_run_id
+from rayml.spec import Spec, Target, describe_params
+from rayml.tracker.client import Producer
+from rayml.tracker.reader import read_runs
+from rayml.tracker.records import Ended, Points, Problem, Submitted, plain_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rayml.run_context import Context
+    from rayml.tracker.records import Record
+    from rayml.tracker.runs import RunRecord
+
+_AT_ONCE = 32  # the tracker makes those durable together that come together
+
+
+@dataclass(frozen=True)
+class Child:
+    """What is known of a part of a run.
+
+    Attributes:
+        name: Of the run that it becomes.
+        params: By name.
+        curves: The values of each metric, by step from 0.
+        started_at: Unix seconds.
+        seconds: How long it took.
+        failure: Why it came to nothing; empty if it did not.
+    """
+
+    name: str
+    params: Mapping[str, object]
+    curves: Mapping[str, Sequence[float]]
+    started_at: float
+    seconds: float
+    failure: str = ""
+
+
+def record_children(context: Context, children: Sequence[Child]) -> None:
+    """Make durable runs of them, each whole or not at all, whose parent is the context's run.
+
+    Raises:
+        RaymlError: One of them could not be recorded; others are.
+    """
+    parent = read_runs(context.store).find(context.run_id)
+    ids: set[str] = set()
+    while len(ids) < len(children):
+        ids.add(new_run_id())
+    record = partial(_record, context, parent)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(record, sorted(ids), children))
+
+
+def _record(context: Context, parent: RunRecord, run: str, child: Child) -> None:
+    producer = Producer(context.transport, run, 1, context.redactor)
+    producer.record(*_records(parent, run, child))
+
+
+def _records(parent: RunRecord, run: str, child: Child) -> list[Record]:
+    begun, ended = child.started_at, child.started_at + child.seconds
+    records: list[Record] = [Submitted(run=run, time=begun, spec=_spec(parent.spec, run, child))]
+    if parent.started is not None:  # the same process, with the same packages
+        start = msgspec.structs.replace(parent.started, run=run, time=begun, attempt=1, rank=0)
+        records.append(start)
+    problem = Problem(kind="error", message=child.failure) if child.failure else None
+    state = "succeeded" if problem is None else "failed"
+    end = Ended(run=run, time=ended, attempt=1, state=state, problem=problem)
+    return [*records, _points(run, child.curves, ended), end]
+
+
+def _spec(parent: Spec, run: str, child: Child) -> Spec:
+    return Spec(
+        run=run,
+        name=child.name,
+        experiment=parent.experiment,
+        target=Target(kind="block", text=child.name),
+        origin=parent.origin,
+        submitted_at=child.started_at,
+        store=parent.store,
+        cluster=parent.cluster,
+        working_dir=parent.working_dir,
+        params=describe_params(child.params),
+        parent=parent.run,
+    )
+
+
+def _points(run: str, curves: Mapping[str, Sequence[float]], at: float) -> Points:
+    series = {
+        name: (list(range(len(values))), [at] * len(values), plain_values(list(values)))
+        for name, values in curves.items()
+    }
+    return Points(run=run, time=at, attempt=1, rank=0, series=series)
