@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,14 +10,30 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - so it is asked for
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
+    KFold,
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+    learning_curve,
+    validation_curve,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from rayml.autologging.data import digest_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rayml import Run
 
 pytestmark = pytest.mark.usefixtures("autolog")
@@ -77,3 +94,190 @@ def test_a_search_that_halves(track: Any) -> None:
     run = track(lambda: search.fit(X, AMOUNT))
     stages = [trial.params["cv/n_resources"] for trial in run.children()]
     assert stages[::-1] == search.cv_results_["n_resources"].tolist()
+
+
+# Cross-validations
+
+
+def test_cross_validations(track: Any) -> None:
+    found = {}
+
+    def train() -> None:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=2.0))
+        found.update(cross_validate(model, X, TWO, cv=3, scoring=["f1", "roc_auc"]))
+        found["r2"] = cross_val_score(Ridge(), X, AMOUNT, cv=KFold(4, shuffle=True), n_jobs=2)
+        predicted = cross_val_predict(LogisticRegression(), X, TWO, method="predict_proba")
+        roc_auc_score(TWO, predicted[:, 1])
+
+    run = track(train)
+    assert run.params["cv/class"] == "Pipeline"
+    assert run.params["cv/logisticregression__C"] == 2.0
+    assert (run.params["cv/folds"], run.params["cv/rows"], run.params["cv/columns"]) == (3, 120, 4)
+    assert run.params["cv/digest"] == run.params["cv-2/digest"] == digest_of(X, 10**9)
+    assert run.params["cv/scoring"] == ["f1", "roc_auc"]
+    assert run.history("cv/test/f1")["value"].to_list() == found["test_f1"].tolist()
+    assert run.metrics["cv/test/roc_auc-mean"] == pytest.approx(found["test_roc_auc"].mean())
+    assert run.metrics["cv/test/roc_auc-std"] == pytest.approx(found["test_roc_auc"].std())
+    assert len(run.history("cv/fit_time")) == 3
+    assert run.metrics["cv-2/test/score-mean"] == pytest.approx(found["r2"].mean())
+    assert run.params["cv-2/folds"] == 4
+    assert "shuffle=True" in str(run.params["cv-2/split"])
+    assert run.params["cv-3/method"] == "predict_proba"
+    assert 0.5 < run.metrics["TWO-cv-3/roc_auc_score"] <= 1
+    assert "model/class" not in run.params
+
+
+def test_a_cross_validation_with_folds_and_scores_of_its_own(track: Any) -> None:
+    def folds() -> Iterator[tuple[Any, Any]]:
+        rows = np.arange(120)
+        yield rows[:60], rows[60:]
+        yield rows[60:], rows[:60]
+
+    def bias(model: Any, X: Any, y: Any) -> float:
+        return float((model.predict(X) - y).mean())
+
+    run = track(lambda: cross_val_score(Ridge(), X, AMOUNT, cv=folds(), scoring=bias))
+    assert len(run.history("cv/test/score")) == 2
+    assert "bias" in str(run.params["cv/scoring"])
+
+
+def test_a_cross_validation_that_fails_is_the_users_and_logs_nothing(track: Any) -> None:
+    def train() -> None:
+        with pytest.raises(ValueError, match="inconsistent"):
+            cross_val_score(Ridge(), X, AMOUNT[:50])
+
+    assert track(train).params == {}
+
+
+# Curves
+
+
+def test_learning_and_validation_curves(track: Any) -> None:
+    found = {}
+
+    def train() -> None:
+        found["rows"] = learning_curve(Ridge(alpha=0.5), X, AMOUNT, cv=3, train_sizes=[20, 60])
+        found["alpha"] = validation_curve(
+            Ridge(), X, AMOUNT, param_name="alpha", param_range=[0.1, 10.0], cv=3
+        )
+        validation_curve(
+            LogisticRegression(), X, TWO, param_name="class_weight", param_range=[None, "balanced"]
+        )
+
+    run = track(train)
+    assert run.params["learning_curve/alpha"] == 0.5
+    assert run.params["learning_curve/folds"] == 3
+    curve = run.history("learning_curve/test/score")
+    assert curve["step"].to_list() == [20, 60]
+    assert curve["value"].to_list() == pytest.approx(found["rows"][2].mean(axis=1))
+    table = run.artifact("validation_curve/scores").to_pandas()
+    assert table["alpha"].to_list() == [0.1, 10.0]
+    assert table["train"].to_list() == pytest.approx(found["alpha"][0].mean(axis=1))
+    settings = run.artifact("validation_curve-2/scores").to_pandas()["class_weight"]
+    assert settings.to_list() == ["None", "balanced"]
+    if find_spec("matplotlib"):
+        assert "learning_curve/plots/scores" in run.artifacts
+
+
+# What code computes of predictions
+
+
+def test_tables_of_predictions(track: Any) -> None:
+    late = TWO[:60]
+
+    def train() -> None:
+        model = LogisticRegression().fit(X[60:], TWO[60:])
+        predicted, likely = model.predict(X[:60]), model.predict_proba(X[:60])[:, 1]
+        metrics.confusion_matrix(late, predicted)
+        metrics.confusion_matrix(late, predicted, labels=[1, 0])  # the last one counts
+        metrics.roc_curve(late, likely)
+        metrics.precision_recall_curve(late, likely)
+        calibration_curve(late, likely, n_bins=4)
+        metrics.classification_report(late, predicted, target_names=["in time", "late 1"])
+        metrics.precision_recall_fscore_support(late, predicted, average="macro")
+        metrics.f1_score(late, predicted, average=None)
+        metrics.accuracy_score(late, predicted, normalize=False)
+        metrics.confusion_matrix(late, late)  # of no model
+
+    run = track(train)
+    matrix = run.artifact("late/confusion_matrix").to_pandas()
+    assert list(matrix.columns) == ["actual", "predicted 1", "predicted 0"]
+    assert matrix.drop(columns="actual").to_numpy().sum() == 60
+    assert list(run.artifact("late/roc_curve").to_pandas().columns) == [
+        *("class", "false positives", "true positives"),
+    ]
+    assert run.artifact("late/precision_recall_curve").to_pandas()["recall"].max() == 1.0
+    assert len(run.artifact("late/calibration_curve").to_pandas()) <= 4
+    report = run.artifact("late/classification_report").to_pandas().set_index("class")
+    assert report.loc[["in time", "late 1"], "support"].sum() == 60
+    assert report.loc["accuracy", "support"] == 60
+    by_class = run.artifact("late/f1_score").to_pandas()
+    assert by_class["class"].to_list() == ["0", "1"]
+    assert run.metrics["late/fscore"] == pytest.approx(by_class["f1_score"].mean())
+    assert run.metrics["late/accuracy_score"] > 30
+    if find_spec("matplotlib"):
+        drawn = {name for name in run.artifacts if name.startswith("late/plots/")}
+        curves = ("roc_curve", "precision_recall_curve", "calibration_curve")
+        assert drawn == {f"late/plots/{name}" for name in ("confusion_matrix", *curves)}
+
+
+def test_a_report_as_a_dict_and_of_several_outputs(track: Any) -> None:
+    both = np.column_stack([AMOUNT, -AMOUNT])
+
+    def train() -> None:
+        predicted = LogisticRegression().fit(X, THREE).predict(X)
+        metrics.classification_report(THREE, predicted, output_dict=True)
+        metrics.r2_score(both, Ridge().fit(X, both).predict(X), multioutput="raw_values")
+
+    run = track(train)
+    report = run.artifact("THREE/classification_report").to_pandas()
+    assert {"high", "low", "middle", "accuracy", "macro avg"} <= set(report["class"])
+    assert run.artifact("both-2/r2_score").to_pandas()["output"].to_list() == [0, 1]
+
+
+def test_of_many_tables_some_are_kept(
+    track: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rayml.autologging.charts._TABLES", 1)
+
+    def train() -> None:
+        predicted = LogisticRegression().fit(X, TWO).predict(X)
+        metrics.confusion_matrix(TWO, predicted)
+        metrics.classification_report(TWO, predicted)
+
+    run = track(train)
+    assert "TWO/confusion_matrix" in run.artifacts
+    assert "TWO/classification_report" not in run.artifacts
+    assert "not TWO/classification_report" in caplog.text
+
+
+# Scores and curves of classifiers
+
+
+def test_probabilities_and_how_often_they_come_true(track: Any) -> None:
+    model = LogisticRegression()
+    run = track(lambda: model.fit(X, TWO))
+    share, likely = calibration_curve(TWO, model.predict_proba(X)[:, 1], n_bins=10)
+    table = run.artifact("train/calibration_curve").to_pandas()
+    assert table["probability"].to_list() == pytest.approx(likely)
+    assert table["share that is true"].to_list() == pytest.approx(share)
+
+
+def test_certainty_that_is_no_probability_is_not_calibrated(track: Any) -> None:
+    run = track(lambda: LinearSVC().fit(X, TWO))
+    assert "train/roc_curve" in run.artifacts
+    assert "train/calibration_curve" not in run.artifacts
+
+
+def test_means_over_more_than_two_classes(track: Any) -> None:
+    model = LogisticRegression()
+    run = track(lambda: model.fit(X, THREE))
+    predicted, likely = model.predict(X), model.predict_proba(X)
+    for end, average in (("", "weighted"), ("_macro", "macro")):
+        for name in ("precision", "recall", "f1"):
+            expected = getattr(metrics, f"{name}_score")(THREE, predicted, average=average)
+            assert run.metrics[f"train/{name}{end}"] == pytest.approx(expected)
+        area = roc_auc_score(THREE, likely, multi_class="ovr", average=average)
+        assert run.metrics[f"train/roc_auc{end}"] == pytest.approx(area)
+    area = roc_auc_score(THREE, likely, multi_class="ovr", average="micro")
+    assert run.metrics["train/roc_auc_micro"] == pytest.approx(area)
