@@ -193,6 +193,7 @@ def test_a_pipeline_with_its_nested_parameters_and_words_as_columns(track: Any) 
     )
     run = track(lambda: model.fit(frame, TWO))
     assert run.params["model/logisticregression__C"] == 2.0
+    assert "LogisticRegression(C=2.0)" in str(run.params["model/repr"])
     assert "model/C" not in run.params
     features = set(run.artifact("train/feature_importance").to_pandas()["feature"])
     assert "onehotencoder__colour_red" in features

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,14 @@ pytest.importorskip("sklearn")
 
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
+from sklearn.cluster import DBSCAN, KMeans
+from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+)
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - so it is asked for
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
@@ -25,6 +33,7 @@ from sklearn.model_selection import (
     learning_curve,
     validation_curve,
 )
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -149,7 +158,116 @@ def test_a_cross_validation_that_fails_is_the_users_and_logs_nothing(track: Any)
     assert track(train).params == {}
 
 
+# Parts
+
+
+def test_parts_are_counted_and_their_end_is_logged(track: Any) -> None:
+    model = SGDClassifier(loss="log_loss", random_state=0)
+
+    def train() -> None:
+        for start in range(0, 120, 40):
+            rows = slice(start, start + 40)
+            model.partial_fit(X[rows], TWO[rows], classes=[0, 1])
+        metrics.accuracy_score(TWO, model.predict(X))
+
+    run = track(train)
+    assert run.params["model/loss"] == "log_loss"
+    counted = [run.params[f"train/{name}"] for name in ("calls", "rows", "columns")]
+    assert counted == [3, 120, 4]
+    assert "model-2/class" not in run.params
+    assert {"train/accuracy", "train/log_loss", "TWO/accuracy_score"} <= set(run.metrics)
+    assert (run.artifact("model").load().coef_ == model.coef_).all()
+    assert "train/roc_curve" in run.artifacts
+
+
+def test_a_model_of_parts_is_kept_after_the_code_has_let_it_go(track: Any) -> None:
+    def train() -> None:
+        for _ in range(2):
+            SGDClassifier().partial_fit(X, TWO, classes=[0, 1])
+
+    run = track(train)
+    assert {"model", "model-2"} <= set(run.artifacts)
+    assert run.params["train-2/calls"] == 1
+
+
+def test_rows_that_are_written_into_after_the_last_part_are_not_scored(track: Any) -> None:
+    model = SGDClassifier(random_state=0)
+    rows, target = X.copy(), TWO.copy()
+
+    def train() -> None:
+        model.partial_fit(rows, target, classes=[0, 1])
+        rows[:] = 0
+
+    run = track(train)
+    assert run.metrics["train/accuracy"] == pytest.approx(model.score(X, TWO))
+
+
+def test_a_fit_after_parts_is_another_fit_and_parts_after_a_fit_are(track: Any) -> None:
+    model = SGDClassifier(random_state=0)
+
+    def train() -> None:
+        model.partial_fit(X, TWO, classes=[0, 1])
+        model.fit(X[:60], TWO[:60])
+        model.partial_fit(X, TWO)
+
+    run = track(train)
+    calls = [run.params.get(f"train{end}/calls") for end in ("", "-2", "-3")]
+    assert calls == [1, None, 1]
+    assert set(run.artifacts) >= {"model-2", "model-3"}
+    assert "model" not in run.artifacts  # it is not any more what the first part has made
+
+
+def test_after_ten_estimators_trained_in_parts_none_is_held(track: Any) -> None:
+    def train() -> None:
+        models = [SGDClassifier() for _ in range(12)]
+        for model in models:
+            model.partial_fit(X, TWO, classes=[0, 1])
+        known = weakref.ref(models[11])
+        del models, model
+        gc.collect()
+        assert known() is None
+
+    run = track(train)
+    assert run.params["train-12/calls"] == 1
+
+
+def test_an_error_of_a_part_is_the_users_own(track: Any) -> None:
+    def train() -> None:
+        with pytest.raises(ValueError, match="classes"):
+            SGDClassifier().partial_fit(X, TWO)
+
+    assert track(train).params == {}
+
+
 # Curves
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # three rounds are enough
+def test_curves_that_an_estimator_keeps(track: Any) -> None:
+    boosting = GradientBoostingRegressor(n_estimators=5)
+    network = MLPClassifier(max_iter=3, early_stopping=True, random_state=0)
+    histograms = HistGradientBoostingClassifier(max_iter=4, early_stopping=True)
+    by_score = HistGradientBoostingClassifier(max_iter=4, early_stopping=True, scoring="accuracy")
+
+    def train() -> None:
+        boosting.fit(X, AMOUNT)
+        make_pipeline(StandardScaler(), network).fit(X, TWO)
+        histograms.fit(X, TWO)
+        by_score.fit(X, TWO)
+
+    run = track(train)
+    assert values(run, "train/loss") == boosting.train_score_.tolist()
+    assert values(run, "train-2/loss") == network.loss_curve_
+    assert values(run, "valid-2/iteration_score") == network.validation_scores_
+    assert values(run, "train-3/loss") == [-score for score in histograms.train_score_]
+    assert values(run, "valid-3/loss") == [-score for score in histograms.validation_score_]
+    assert values(run, "valid-4/iteration_score") == by_score.validation_score_.tolist()
+
+
+def test_a_long_curve_is_thinned(track: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayml.autologging.sklearn_curves._POINTS", 2)
+    run = track(lambda: GradientBoostingRegressor(n_estimators=5).fit(X, AMOUNT))
+    assert run.history("train/loss")["step"].to_list() == [0, 3]
 
 
 def test_learning_and_validation_curves(track: Any) -> None:
@@ -281,3 +399,54 @@ def test_means_over_more_than_two_classes(track: Any) -> None:
         assert run.metrics[f"train/roc_auc{end}"] == pytest.approx(area)
     area = roc_auc_score(THREE, likely, multi_class="ovr", average="micro")
     assert run.metrics["train/roc_auc_micro"] == pytest.approx(area)
+
+
+# What predicts nothing
+
+
+def test_transformers_have_names_of_their_own(track: Any) -> None:
+    scaler, reduced = StandardScaler(), make_pipeline(StandardScaler(), PCA(2))
+
+    def train() -> None:
+        LogisticRegression().fit(scaler.fit_transform(X), TWO)
+        reduced.fit_transform(X)
+
+    run = track(train)
+    assert run.params["model/class"] == "LogisticRegression"
+    assert run.params["transform/class"] == "StandardScaler"
+    assert (run.params["transform/rows"], run.params["transform/columns"]) == (120, 4)
+    assert run.params["transform-2/pca__n_components"] == 2
+    assert "model-2/class" not in run.params
+    assert (run.artifact("transform/model").load().mean_ == scaler.mean_).all()
+    shares = reduced[-1].explained_variance_ratio_
+    assert run.metrics["transform-2/explained_variance"] == pytest.approx(shares.sum())
+    table = run.artifact("transform-2/explained_variance").to_pandas()
+    assert table["ratio"].to_list() == shares.tolist()
+
+
+def test_clusters(track: Any) -> None:
+    groups, spread = DBSCAN(eps=0.25), KMeans(2, n_init=1, random_state=0)
+
+    def train() -> None:
+        groups.fit_predict(X)
+        make_pipeline(StandardScaler(), spread).fit_predict(X)
+
+    run = track(train)
+    assert run.params["model/eps"] == 0.25
+    assert run.metrics["train/clusters"] == len(set(groups.labels_) - {-1})
+    assert run.metrics["train/unclustered"] == (groups.labels_ == -1).sum()
+    assert run.metrics["train-2/inertia"] == pytest.approx(spread.inertia_)
+    assert run.metrics["train-2/n_iter"] == spread.n_iter_
+    assert {"model", "model-2"} <= set(run.artifacts)
+
+
+def test_what_is_reduced_in_parts(track: Any) -> None:
+    def train() -> None:
+        reduced = IncrementalPCA(2)
+        for _ in range(3):
+            reduced.partial_fit(X)
+
+    run = track(train)
+    assert run.params["transform/calls"] == 3
+    assert "transform/explained_variance" in run.metrics
+    assert "transform/model" in run.artifacts
