@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rayml.tracker.runs import RunRecord
 
 _AT_ONCE = 32  # the tracker makes those durable together that come together
+# They count as submitted as long before their run, one after the other: in lists, which begin with
+# the newest, they follow it in their order, and the latest run is no part of another.
+_APART_S = 1e-5
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,20 @@ def record_children(context: Context, children: Sequence[Child]) -> None:
     ids: set[str] = set()
     while len(ids) < len(children):
         ids.add(new_run_id())
-    record = partial(_record, context, parent)
+    named = zip(sorted(ids), children, strict=True)
+    specs = [_spec(parent.spec, place, *each) for place, each in enumerate(named, 1)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(record, sorted(ids), children))
+        list(pool.map(partial(_record, context, parent), specs, children))
 
 
-def _record(context: Context, parent: RunRecord, run: str, child: Child) -> None:
-    producer = Producer(context.transport, run, 1, context.redactor)
-    producer.record(*_records(parent, run, child))
+def _record(context: Context, parent: RunRecord, spec: Spec, child: Child) -> None:
+    producer = Producer(context.transport, spec.run, 1, context.redactor)
+    producer.record(*_records(parent, spec, child))
 
 
-def _records(parent: RunRecord, run: str, child: Child) -> list[Record]:
-    begun, ended = child.started_at, child.started_at + child.seconds
-    records: list[Record] = [Submitted(run=run, time=begun, spec=_spec(parent.spec, run, child))]
+def _records(parent: RunRecord, spec: Spec, child: Child) -> list[Record]:
+    run, begun, ended = spec.run, child.started_at, child.started_at + child.seconds
+    records: list[Record] = [Submitted(run=run, time=begun, spec=spec)]
     if parent.started is not None:  # the same process, with the same packages
         start = msgspec.structs.replace(parent.started, run=run, time=begun, attempt=1, rank=0)
         records.append(start)
@@ -78,14 +82,14 @@ def _records(parent: RunRecord, run: str, child: Child) -> list[Record]:
     return [*records, _points(run, child.curves, ended), end]
 
 
-def _spec(parent: Spec, run: str, child: Child) -> Spec:
+def _spec(parent: Spec, place: int, run: str, child: Child) -> Spec:
     return Spec(
         run=run,
         name=child.name,
         experiment=parent.experiment,
         target=Target(kind="block", text=child.name),
         origin=parent.origin,
-        submitted_at=child.started_at,
+        submitted_at=parent.submitted_at - place * _APART_S,
         store=parent.store,
         cluster=parent.cluster,
         working_dir=parent.working_dir,

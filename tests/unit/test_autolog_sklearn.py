@@ -38,10 +38,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+import rayml
 from rayml.autologging.data import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rayml import Run
 
@@ -62,7 +64,7 @@ def values(run: Run, metric: str) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore")  # a trial's folds fail, which scikit-learn warns of
-def test_the_trials_of_a_search_are_children(track: Any) -> None:
+def test_the_trials_of_a_search_are_children(track: Any, tmp_path: Path) -> None:
     search = GridSearchCV(
         Ridge(),
         {"alpha": [0.1, 1.0, -1.0]},
@@ -72,7 +74,7 @@ def test_the_trials_of_a_search_are_children(track: Any) -> None:
         return_train_score=True,
     )
     run = track(lambda: search.fit(X, AMOUNT))
-    refused, second, first = run.children()  # the newest is the first
+    first, second, refused = run.children()
     assert [trial.name for trial in (first, second)] == ["search/trial-1", "search/trial-2"]
     assert second.params == {"model/class": "Ridge", "model/alpha": 1.0}
     results = search.cv_results_
@@ -84,6 +86,7 @@ def test_the_trials_of_a_search_are_children(track: Any) -> None:
     assert second.metrics["cv/fit_time-mean"] == results["mean_fit_time"][1]
     assert (second.state, refused.state) == ("succeeded", "failed")
     assert {trial.parent.id for trial in run.children() if trial.parent} == {run.id}
+    assert rayml.get_run("latest", store=tmp_path / "store").id == run.id  # and none of its trials
     assert (second.experiment, second.packages) == (run.experiment, run.packages)
 
 
@@ -93,7 +96,7 @@ def test_of_many_trials_the_best_become_runs(
     monkeypatch.setattr("rayml.autologging.sklearn_trials._RUNS", 2)
     alphas = [1000.0, 0.1, 100.0, 0.01]  # the smaller, the better
     run = track(lambda: GridSearchCV(Ridge(), {"alpha": alphas}).fit(X, AMOUNT))
-    assert [trial.name for trial in run.children()] == ["search/trial-4", "search/trial-2"]
+    assert [trial.name for trial in run.children()] == ["search/trial-2", "search/trial-4"]
     assert len(run.artifact("search/trials").to_pandas()) == 4
     assert "runs of 2 of a search's 4 trials" in caplog.text
 
@@ -102,7 +105,7 @@ def test_a_search_that_halves(track: Any) -> None:
     search = HalvingGridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, factor=3)
     run = track(lambda: search.fit(X, AMOUNT))
     stages = [trial.params["cv/n_resources"] for trial in run.children()]
-    assert stages[::-1] == search.cv_results_["n_resources"].tolist()
+    assert stages == search.cv_results_["n_resources"].tolist()
 
 
 # Cross-validations
