@@ -219,8 +219,10 @@ def _versions(store: Store) -> dict[tuple[str, str], list[tuple[str, ArtifactRec
 
 def _run_node(record: RunRecord) -> Node:
     spec = record.spec
+    again = f", rerun of {spec.rerun_of}" if spec.rerun_of else ""
     deleted = ", deleted" if record.attribute("deleted") else ""
-    return Node("run", f"{_RUN}{spec.run}", f"{spec.run} ({spec.name}, {record.state}{deleted})")
+    text = f"{spec.run} ({spec.name}, {record.state}{again}{deleted})"
+    return Node("run", f"{_RUN}{spec.run}", text)
 
 
 def _reach(start: Node, nexts: Mapping[Node, list[Node]]) -> list[Node]:

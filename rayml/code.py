@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rayml.errors import SpecError
-from rayml.store import fetch_blob
+from rayml.store import fetch_blob, read_blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,19 @@ def pack_folder(folder: Path, store: Store, needed: str | None = None) -> str:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             for name in files:
                 _add(packed, folder, name)
+        archive.seek(0)
+        return store.add(archive).digest
+
+
+def renew_folder(store: Store, digest: str) -> str:
+    """Store an archive anew for another run, so that it does not go when the first one's does.
+
+    Raises:
+        ArtifactCorrupt: The store holds other bytes than were packed.
+        StoreError: The store cannot be read, or refused.
+    """
+    with tempfile.TemporaryFile() as archive:
+        archive.writelines(read_blob(store, digest))
         archive.seek(0)
         return store.add(archive).digest
 

@@ -43,8 +43,8 @@ def sql(query: str, *, store: str | Path | Store | None = None) -> pd.DataFrame:
     The tables, in which times are UTC:
 
         runs       id, name, experiment, state, attempt, submitted_at, started_at, ended_at,
-                   duration_s, worker_s, cpu_s, max_memory, parent, "user",
-                   notes, archived, labels (a map)
+                   duration_s, worker_s, cpu_s, max_memory, parent, rerun_of,
+                   "user", notes, archived, labels (a map)
         params     run, name (nested ones with dots), value (text), number (null if it is none)
         metrics    run, metric, attempt, rank, step, time, value: the points that count
         artifacts  run, name, kind, format, size (bytes), digest, uri, created_at
@@ -119,7 +119,7 @@ def _runs(records: list[RunRecord]) -> pa.Table:
         "id": text, "name": text, "experiment": text, "state": text, "attempt": pa.int64(),
         "submitted_at": time, "started_at": time, "ended_at": time, "duration_s": number,
         "worker_s": number, "cpu_s": number, "max_memory": pa.int64(), "parent": text,
-        "user": text, "notes": text, "archived": pa.bool_(),
+        "rerun_of": text, "user": text, "notes": text, "archived": pa.bool_(),
     }  # fmt: skip
     columns = {
         name: _array([record.attribute(name) for record in records], kind)

@@ -25,6 +25,7 @@ class Delivery:
     Attributes:
         code_folder: The folder that it needs there, or None.
         cluster: Where it goes, if that is a RayCluster on Kubernetes.
+        code: Digest of that folder if the store has it packed already.
     """
 
     spec: Spec
@@ -33,6 +34,7 @@ class Delivery:
     store: Store
     code_folder: Path | None
     cluster: KubeCluster | None = None
+    code: str | None = None
 
 
 def checked(job: Delivery, address: str) -> Delivery:

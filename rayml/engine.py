@@ -13,7 +13,7 @@ from rayml.config import Resources, check_count, parse_memory
 from rayml.errors import SpecError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _BACKENDS = ("gloo", "nccl")
 _DEFAULTS = Resources()
@@ -326,7 +326,7 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
     for name, wish in wishes.items():
         given = getattr(resources, name)
         if given not in (getattr(_DEFAULTS, name), wish):
-            word = _SPARK_WORDS.get(name, name) if isinstance(engine, Spark) else name
+            word = _word(engine, name)
             raise SpecError(
                 f"the engine has {word}={wish!r} and the resources have {name}={given!r}; give "
                 "it once"
@@ -334,6 +334,21 @@ def resize_for(engine: Engine, resources: Resources) -> Resources:
     resized = replace(resources, **wishes) if wishes else resources
     engine.check(resized)
     return resized
+
+
+def leave_to_resources(engine: Engine, names: Iterable[str]) -> Engine:
+    """Return an engine that no longer says these things about `Resources`, by their names there.
+
+    >>> leave_to_resources(Dask(workers=2, memory="2Gi"), ["workers"])
+    Dask(workers=None, memory='2Gi', client=False)
+    """
+    words = [_word(engine, name) for name in names]
+    return msgspec.structs.replace(engine, **{n: None for n in words if hasattr(engine, n)})
+
+
+def _word(engine: Engine, name: str) -> str:
+    """Return what an engine calls one of the names of `Resources`."""
+    return _SPARK_WORDS.get(name, name) if isinstance(engine, Spark) else name
 
 
 def has_ranks(engine: Engine) -> bool:

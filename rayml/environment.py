@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from rayml import _ray
 from rayml.code import unpacked_folder
 from rayml.engine import has_ranks
 from rayml.errors import SpecError
+from rayml.installed import CLUSTERS, requirements_text, split_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,10 +39,38 @@ def runtime_env(spec: Spec, code: str | None, explain: Callable[[str], None]) ->
         variables["PYTHONPATH"] = _search_path(spec, code)
     if variables:
         environment["env_vars"] = variables
-    if spec.requirements:
-        explain(f"installing {', '.join(spec.requirements)}")
-        environment["py_executable"] = _install(spec.requirements)
+    if requirements := _wanted(spec):
+        explain(f"installing {requirements_text(requirements)}")
+        environment["py_executable"] = _install(requirements)
     return environment
+
+
+def _wanted(spec: Spec) -> list[str]:
+    """Return what is to be installed on top of the environment.
+
+    A list of a whole environment names what is here already. That is not installed again, which
+    would take minutes and shadow Ray; it only says of which versions all else is. An image of the
+    job's own has other packages than this process.
+
+    Raises:
+        SpecError: There is nothing that meets the requirements.
+    """
+    missing, held = split_held(spec.requirements)
+    if not held or spec.image is not None:
+        return spec.requirements
+    return _with_needs(missing, held) if missing else []
+
+
+def _with_needs(missing: list[str], held: list[str]) -> list[str]:
+    """Return requirements with all that they need: the cluster's own, and held, as it is here."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        fixed = [line for line in held if "==" in line]
+        own = [f"{name}=={version(name)}" for name in CLUSTERS]
+        constraints.write("\n".join([*fixed, *own]))
+        constraints.flush()
+        words = _found(lambda: _ray.uv_compiler(constraints.name))
+        lines = _call(words, "\n".join(missing))
+    return [line for line in lines.splitlines() if line and not line.startswith("#")]
 
 
 def _search_path(spec: Spec, code: str | None) -> str:
@@ -55,20 +86,28 @@ def _search_path(spec: Spec, code: str | None) -> str:
 
 def _install(requirements: list[str]) -> str:
     """Let uv prepare the packages once, so that a mistake in them is one clear error."""
+    words = _found(lambda: _ray.uv_executable(requirements))
+    _call([*words, "-c", ""])
+    return " ".join(map(_ray.quote, words))
+
+
+def _found(find: Callable[[], list[str]]) -> list[str]:
     try:
-        words = _ray.uv_executable(requirements)
+        return find()
     except FileNotFoundError as exc:
         raise SpecError(
             "its requirements cannot be installed: there is no uv where the job's driver runs; "
             "use an image that has uv, or one that has the packages"
         ) from exc
-    done = subprocess.run(
-        [*words, "-c", ""],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+
+
+def _call(words: list[str], given: str = "") -> str:
+    """Return what uv prints.
+
+    Raises:
+        SpecError: It fails; with its own words.
+    """
+    done = subprocess.run(words, capture_output=True, text=True, check=False, input=given)
     if done.returncode != 0:
         raise SpecError(f"its requirements cannot be installed: {done.stderr.strip()}")
-    return " ".join(map(_ray.quote, words))
+    return done.stdout

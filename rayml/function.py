@@ -68,7 +68,7 @@ def is_context(parameter: inspect.Parameter) -> bool:
     return parameter.name == "context" or name in ("Context", "rayml.Context")
 
 
-def find_target(function: Callable[..., object] | str | Path, folder: Path) -> Target:
+def find_target(function: Callable[..., object] | str | Path | Target, folder: Path) -> Target:
     """Return what a job's function is and where.
 
     Args:
@@ -79,6 +79,8 @@ def find_target(function: Callable[..., object] | str | Path, folder: Path) -> T
     Raises:
         SpecError: There is no such file, module or function, or its source has a syntax error.
     """
+    if isinstance(function, Target):
+        return function
     if callable(function):
         return _callable_target(function)
     text = str(function)
@@ -214,7 +216,7 @@ def read_signature(target: Target, function: object) -> Signature | None:
         function: The callable itself, for a `callable` target.
     """
     if target.kind == "callable":
-        return callable_signature(typing.cast("Callable[..., object]", function))
+        return callable_signature(function) if callable(function) else None
     if target.kind == "script" or not target.file:
         return None
     node = _find_definition(_parse(Path(target.file)), target.function, target.file)

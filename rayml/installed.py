@@ -6,6 +6,7 @@ The list is kept once for each environment: a blob in the store, which `Started`
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -20,13 +21,19 @@ import msgspec
 from rayml.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rayml.store import Store
 
 _Folders: TypeAlias = tuple[tuple[str, int], ...]
 # The collection of what nobody names spares a blob for far longer: see `rayml.store.condemned`.
 _RENEW_S = 3600.0
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?=$|[\s\[(<>=!~;@])")
+# More are not looked at one by one.
+_SHOWN = 8
+CLUSTERS = ("ray", "rayml")
+# How the line of a rayml begins that no index has.
+OWN = "# rayml=="
 _kept: dict[tuple[str, _Folders], tuple[float, str]] = {}
 _keeping = threading.Lock()
 
@@ -63,6 +70,48 @@ def list_installed() -> str:
         for name, line in _distributions(folder):
             found.setdefault(name, line)  # Python takes the first one, too
     return "".join(f"{found[name]}\n" for name in sorted(found))
+
+
+def exact_requirements(packages: str, old: Sequence[str], new: Sequence[str]) -> list[str]:
+    r"""Return requirements that install again what a list of `list_installed` says.
+
+    Ray and rayml are left out: they are the cluster's.
+
+    Args:
+        packages: That list.
+        old: What had been required; what the list does not name of it, such as a path, stays.
+        new: What counts more than the list.
+
+    >>> listed = "b==1\nc==1\nray==2.60.0\n# mine==1 was installed from file:///mine\n"
+    >>> exact_requirements(listed, ["B>=1", "./mine"], ["C>=2"])
+    ['./mine', 'C>=2', 'b==1']
+    """
+    lines = {_name(line): line for line in packages.splitlines() if not line.startswith("#")}
+    rest = [requirement for requirement in old if _name(requirement) not in lines]
+    left_out = {*CLUSTERS, *map(_name, new)}
+    return [*rest, *new, *(line for name, line in lines.items() if name not in left_out)]
+
+
+def requirements_text(requirements: Sequence[str]) -> str:
+    """Return requirements in one line; of a whole environment, how many there are.
+
+    >>> requirements_text(["a==1", "b"]), requirements_text(["a"] * 100)
+    ('a==1, b', '100 packages')
+    """
+    few = len(requirements) <= _SHOWN
+    return ", ".join(requirements) if few else f"{len(requirements)} packages"
+
+
+def split_held(requirements: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return which requirements are to be installed, and which this process has to the letter."""
+    here = set(list_installed().splitlines())
+    return [r for r in requirements if r not in here], [r for r in requirements if r in here]
+
+
+def _name(requirement: str) -> str:
+    """Return whose requirement it is, as packages are compared by name; empty for a path."""
+    found = _NAME.match(requirement)
+    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
 
 
 def _folders() -> _Folders:

@@ -28,7 +28,7 @@ from rayml.registry import pin
 from rayml.run import Run
 from rayml.run_context import find_context
 from rayml.runner import Payload
-from rayml.spec import Spec, describe_params, has_jobs_api
+from rayml.spec import Spec, describe_params, has_jobs_api, is_exact, plain_value
 from rayml.store import Store, open_store
 from rayml.tracker.long_params import keep_long
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from rayml.engine import Engine
-    from rayml.spec import Target
+    from rayml.spec import InputRecord, Origin, Target
 
 _MIN_SECRET = 4
 _unfinished: dict[str, Run] = {}
@@ -51,6 +51,7 @@ class Job:
 
     Attributes:
         code_folder: What another machine needs to run it; None for a callable that brings its own.
+        code: Digest of that folder if the store has it packed already.
     """
 
     spec: Spec
@@ -58,6 +59,30 @@ class Job:
     secrets: dict[str, str] = field(repr=False)
     store: Store
     code_folder: Path | None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Again:
+    """What a rerun runs: it goes the way of a function through `submit`.
+
+    Attributes:
+        function: As `submit` takes it; or the target of a callable that only `payload` has.
+        run: The id of the run that is repeated; None if nothing is.
+        payload: That run's, packed, if some of its values are nowhere else.
+        params: Those parameters, as they were recorded.
+        inputs: Those inputs, as they were recorded.
+        code: Digest of its packed folder, which is unpacked in `working_dir`.
+        commit: What that folder was made of.
+    """
+
+    function: Callable[..., object] | str | Path | Target
+    run: str | None = None
+    payload: bytes | None = field(default=None, repr=False)
+    params: Mapping[str, object] = field(default_factory=dict)
+    inputs: Mapping[str, InputRecord] = field(default_factory=dict)
+    code: str | None = None
+    commit: str | None = None
 
 
 def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them optional
@@ -147,7 +172,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         labels={str(k): str(v) for k, v in (labels or {}).items()},
         resources=resources_to_borrow(resources, engine) if borrow else resources or Resources(),
         engine=engine,
-        requirements=_read_requirements(requirements),
+        requirements=read_requirements(requirements),
         working_dir=None if working_dir is None else Path(working_dir),
         env={str(k): str(v) for k, v in (env or {}).items()},
         secrets=_read_secrets(secrets),
@@ -200,7 +225,7 @@ def _previewed(spec: Spec) -> Spec:
 
 
 def prepare(  # noqa: PLR0913 - as `submit`
-    function: Callable[..., object] | str | Path,
+    function: Callable[..., object] | str | Path | Again,
     *,
     params: dict[str, object],
     inputs: dict[str, object],
@@ -221,23 +246,26 @@ def prepare(  # noqa: PLR0913 - as `submit`
     folder = (working_dir or Path.cwd()).resolve()
     if not folder.is_dir():
         raise SpecError(f"working_dir {folder} is not a folder; check its path")
-    target = find_target(function, folder)
-    signature = read_signature(target, function)
+    again = function if isinstance(function, Again) else Again(function)
+    target = find_target(again.function, folder)
+    signature = read_signature(target, again.function)
     if signature is not None:
-        check_values(signature, params, inputs)
+        check_values(signature, params, {**inputs, **again.params, **again.inputs})
     inputs = {key: pin(value, store) for key, value in inputs.items()}
     records = {key: describe_input(key, value, folder) for key, value in inputs.items()}
     spec = Spec(
         run=new_run_id(),
         name=name or _default_name(target),
         target=target,
-        origin=read_origin(folder),
+        origin=_origin(folder, again.commit),
         submitted_at=time.time(),
         store=store.uri,
         cluster=cluster or "",
         working_dir=str(folder),
-        params=describe_params(params),
-        inputs=records,
+        params={**again.params, **describe_params(params)},
+        described=sorted({*again.params, *_described(params, secrets)}),
+        inputs={**records, **again.inputs},
+        rerun_of=again.run,
         secrets=sorted(secrets),
         parent=context.run_id if (context := find_context()) is not None else None,
         resources=resources if engine is None else resize_for(engine, resources),
@@ -248,10 +276,25 @@ def prepare(  # noqa: PLR0913 - as `submit`
     carried = {
         key: carry(inputs[key]) for key, record in records.items() if record.kind == "memory"
     }
-    live = function if target.kind == "callable" else None
-    payload = Payload(live, params, carried, _sources(target))  # type: ignore[arg-type]
+    live = again.function if callable(again.function) else None
+    kept = again.payload, tuple(again.params)
+    payload = Payload(live, params, carried, _sources(target), *kept)
     is_alone = target.kind == "callable" and working_dir is None
-    return Job(spec, payload, secrets, store, None if is_alone else _code_folder(folder, target))
+    code_folder = None if is_alone else _code_folder(folder, target)
+    return Job(spec, payload, secrets, store, code_folder, again.code)
+
+
+def _origin(folder: Path, commit: str | None) -> Origin:
+    """Return who submits from where; a folder that was packed has no repository to ask."""
+    origin = read_origin(folder)
+    return origin if commit is None else msgspec.structs.replace(origin, commit=commit)
+
+
+def _described(params: Mapping[str, object], secrets: Mapping[str, str]) -> list[str]:
+    """Return which parameters could not be given again from what is recorded of them."""
+    redact = Redactor(secrets.values()).redact
+    plain = {name: plain_value(value) for name, value in params.items() if is_exact(value)}
+    return [n for n in params if n not in plain or redact_strings(plain[n], redact) != plain[n]]
 
 
 def _recordable(spec: Spec, secrets: Mapping[str, str]) -> Spec:
@@ -330,7 +373,7 @@ def _submit_there(job: Job, address: str) -> Run:
     from rayml.delivery import Delivery, checked  # noqa: PLC0415 - only for clusters
 
     payload = pack(job.payload, by_value=True)
-    delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder)
+    delivery = Delivery(job.spec, payload, job.secrets, job.store, job.code_folder, code=job.code)
     _announce(f"the Ray cluster behind {address}")
     delivery = checked(delivery, address)
     from rayml.remote import submit_remotely  # noqa: PLC0415 - loads Ray, which takes its time
@@ -426,7 +469,12 @@ def _default_name(target: Target) -> str:
     return target.function.strip("<>") or Path(target.file).stem or "run"
 
 
-def _read_requirements(requirements: Sequence[str] | str | Path | None) -> list[str]:
+def read_requirements(requirements: Sequence[str] | str | Path | None) -> list[str]:
+    """Return requirements as a list, from one or from a file.
+
+    Raises:
+        SpecError: There is no such file.
+    """
     if requirements is None:
         return []
     if not isinstance(requirements, str | Path):

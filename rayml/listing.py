@@ -69,9 +69,9 @@ def runs(
             saying so, `.min` or `.max`), id, name, experiment, state, attempt, submitted_at,
             started_at, ended_at (`> -7d`, `>= 2026-11-30`), duration_s, worker_s (that it held
             workers of a cluster, summed over them), cpu_s and max_memory (seconds of CPU in all,
-            and the most bytes that a process had, of attempts that have ended), parent, user,
-            notes, archived and deleted. They are compared by `= != < <= > >= in like`,
-            `is null`, and combined by `and or not ( )`.
+            and the most bytes that a process had, of attempts that have ended), parent,
+            rerun_of, user, notes, archived and deleted. They are compared by `= != < <= > >= in
+            like`, `is null`, and combined by `and or not ( )`.
         order_by: Fields by which they are sorted, such as `"metrics.auc desc, submitted_at"`. Runs
             without a value come last, and of equal ones the newest first.
         limit: At most so many.

@@ -16,7 +16,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from rayml import _ray
 from rayml._ray import jobs_api
 from rayml.cluster.address import SCHEME
-from rayml.code import pack_folder
+from rayml.code import pack_folder, renew_folder
 from rayml.errors import ClusterError, ClusterUnreachable, RaymlError, SpecError
 from rayml.kuberay import reach
 from rayml.spec import has_jobs_api
@@ -123,6 +123,9 @@ class TrackerDriver:
         self._spec = spec
         self._store = store
 
+    def payload(self) -> bytes | None:
+        """Return None: it is with the process that sees the run through."""
+
     def cancel(self, grace_s: float, by: str) -> None:
         """Record that the run is to end."""
         request_cancel(self._actor, self._spec.run, grace_s, by)
@@ -149,6 +152,9 @@ class JobDriver:
         self._unknown_since: float | None = None
         self._silent_since: float | None = None
         self.failure: RaymlError | None = None
+
+    def payload(self) -> bytes | None:
+        """Return None: it is in the store."""
 
     def cancel(self, grace_s: float, by: str) -> None:
         """Stop the Ray job, which ends the run in order."""
@@ -297,7 +303,10 @@ def _pack_code(job: Delivery) -> tuple[Spec, str | None]:
     if target.kind in ("file", "script"):
         needed = Path(target.file).relative_to(job.code_folder).as_posix()
         target = msgspec.structs.replace(target, file=needed)
-    digest = pack_folder(job.code_folder, job.store, needed)
+    if job.code is not None:
+        digest = renew_folder(job.store, job.code)
+    else:
+        digest = pack_folder(job.code_folder, job.store, needed)
     return msgspec.structs.replace(spec, target=target, working_dir=digest), digest
 
 

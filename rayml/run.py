@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rayml.curves import find_best, read_curve, read_summary
 from rayml.errors import SpecError
@@ -40,6 +40,9 @@ _REMOTE_POLL_S = 1.0
 
 class Driver(Protocol):
     """Whoever sees a run through: this process, or a job on a cluster."""
+
+    def payload(self) -> bytes | None:
+        """Return what the run was submitted with, packed, if this process still has it."""
 
     def cancel(self, grace_s: float, by: str) -> None:
         """Ask for the run's end."""
@@ -293,6 +296,32 @@ class Run:
             driver = find_driver(self._spec, self._store)
         driver.cancel(grace_s, by="its user")
 
+    def rerun(self, *, packages: bool = False, **overrides: Any) -> Run | Spec:  # noqa: ANN401 - as `submit` has them
+        """Submit the same job again, as a new run, which records of which one it is a rerun.
+
+        What is not said is as this run had it: its function, values, resources and all else.
+        It goes to the same cluster. Code that was packed for a cluster is used as it was packed;
+        else the file runs as it is now, and a line says if its repository is at another commit.
+
+        Args:
+            packages: Install the versions of packages that this run has found, but for Ray and
+                rayml, which are the cluster's; `requirements` among the overrides count more.
+            overrides: Arguments of `submit`, and `function`. Those of `params`, `inputs`, `env`,
+                `labels` and `secrets` are laid over this run's by name; None takes one away, but
+                of `params`, where it is a value. The others replace this run's. Resources leave
+                the number of workers to the engine unless they say another one.
+
+        Raises:
+            SpecError: The call is wrong, or something is needed that is not recorded and has to
+                be given: a function, input or parameter that was an object of another process, a
+                secret, a file that is gone.
+            CapacityError, ClusterUnreachable, StoreError: As `submit`.
+        """
+        from rayml.rerun import rerun  # noqa: PLC0415 - it submits, which makes a Run
+
+        handed = None if self._driver is None else self._driver.payload()
+        return rerun(self, handed, packages=packages, overrides=overrides)
+
     def history(
         self, metric: str, axis: str | None = None, rank: int | None = None
     ) -> pd.DataFrame:
@@ -343,6 +372,10 @@ class Run:
         ]
         found.sort(key=lambda record: record.spec.submitted_at, reverse=True)
         return RunList(Run(record.spec, self._store) for record in found)
+
+    def trials(self) -> RunList:
+        """Return the trials of a sweep: the runs that it started, in that order."""
+        return RunList(reversed(self.children()))
 
     def set_labels(self, labels: Mapping[str, str | None]) -> None:
         """Set labels, also of a run that has ended; None takes one away, the others stay."""

@@ -88,12 +88,17 @@ class Payload:
         params: The values as they were given.
         inputs: Those that were handed over as objects, by name.
         sources: Source text by file name, so that tracebacks show notebook cells.
+        base: The packed payload of the run that is repeated: what this one lacks comes from
+            there. Nobody unpacks it before the job does.
+        kept: The parameters among that.
     """
 
     function: Callable[..., object] | None = None
     params: dict[str, object] = field(default_factory=dict)
     inputs: dict[str, object] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    base: bytes | None = None
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -370,7 +375,14 @@ def _load_payload(payload: bytes) -> Payload:
     for name, text in loaded.sources.items():
         lines = text.splitlines(keepends=True)
         linecache.cache[name] = (len(text), None, lines, name)
-    return loaded
+    return loaded if loaded.base is None else _joined(loaded, _load_payload(loaded.base))
+
+
+def _joined(payload: Payload, base: Payload) -> Payload:
+    kept = {name: base.params[name] for name in payload.kept}
+    return Payload(
+        payload.function or base.function, kept | payload.params, base.inputs | payload.inputs
+    )
 
 
 @contextmanager

@@ -82,6 +82,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         changes: The JSON patch by which its RayCluster would change: only of a dry run.
         autolog: What its training code does is logged without that it says so.
         priority: Of its priority class: of two that wait for workers, the higher comes first.
+        described: The parameters that JSON cannot hold as they are, or that had a secret in
+            them: `params` only describes these.
+        rerun_of: The id of the run whose job this one repeats, or None.
     """
 
     run: str
@@ -112,6 +115,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     autolog: bool = False
     changes: list[dict[str, Any]] = []
     long_params: dict[str, str] = {}
+    described: list[str] = []
+    rerun_of: str | None = None
 
     @property
     def world_size(self) -> int:
@@ -187,6 +192,23 @@ def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind o
     if is_numpy_scalar(value):
         return plain_value(value.item())  # type: ignore[attr-defined]
     return _encodable(repr(value))
+
+
+def is_exact(value: object) -> bool:
+    """Tell whether JSON gives a value back as it is; a numpy scalar counts as its number.
+
+    >>> is_exact({"depth": [4, 0.5, None]}), is_exact((1, 2)), is_exact(float("nan"))
+    (True, False, False)
+    """
+    if type(value) is list:
+        return all(map(is_exact, value))
+    if type(value) is dict:
+        return all(type(key) is str and is_exact(item) for key, item in value.items())
+    plain = plain_value(value)
+    if type(value) is str or plain is None or isinstance(value, bool):
+        return plain == value
+    is_number = type(value) in (int, float) or is_numpy_scalar(value)
+    return is_number and not isinstance(plain, str)
 
 
 def _digits(value: int) -> str:

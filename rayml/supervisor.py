@@ -138,6 +138,13 @@ class Supervisor(threading.Thread):
         if attempt == 1:
             self._producer.record(Submitted(run=spec.run, time=time.time(), spec=spec))
 
+    def payload(self) -> bytes | None:
+        """Return the function and its values, packed, as long as this process's Ray is there."""
+        if self._has_ray():
+            with suppress(RayError, ValueError):  # the latter from a Ray that came after it
+                return bytes(ray.get(self._payload))
+        return None
+
     def cancel(self, grace_s: float, by: str) -> None:
         """Record that the run is to end; the supervisor hears of it from the tracker."""
         request_cancel(self._actor, self._spec.run, grace_s, by)

@@ -24,6 +24,7 @@ from rayml._ray.tasks import (
     start_attempt,
     take_workers,
     this_node,
+    uv_compiler,
     uv_executable,
     wait_for_any,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "take_workers",
     "this_node",
     "tracker_actor",
+    "uv_compiler",
     "uv_executable",
     "wait_for_any",
 ]

@@ -210,6 +210,19 @@ def uv_executable(requirements: list[str]) -> list[str]:
     return [*words, "python"]
 
 
+def uv_compiler(constraints: str) -> list[str]:
+    """Return the words that read requirements, and print them with all that they need.
+
+    Args:
+        constraints: A file with the versions of whatever that turns out to be.
+
+    Raises:
+        FileNotFoundError: As `uv_executable`.
+    """
+    words = [_find_uv(), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+    return [*words, "--python", sys.executable, "--constraints", constraints, "-"]
+
+
 def _find_uv() -> str:
     try:
         import uv  # noqa: PLC0415 - only jobs with requirements need it

@@ -1,6 +1,7 @@
 """The command line `rayml`: every verb of the Python interface as a command.
 
     run.py         submits a job and watches it: here, or in a child that can outlive the command
+    rerun.py       the same for the job of a run that there is
     watch.py       what happens to a run on its way, and how it is shown in a pipe
     worker.py      the child
     live.py        how it is shown on a terminal
@@ -31,6 +32,7 @@ from rayml import __version__
 from rayml.cli import artifacts, cluster, edits, exchange, models, questions, runs, stores
 from rayml.cli.doctor import doctor
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
+from rayml.cli.rerun import rerun
 from rayml.cli.run import run
 from rayml.errors import RaymlError
 
@@ -43,6 +45,7 @@ app = typer.Typer(
 artifact = typer.Typer(help="What runs have left: models, datasets, plots, tables, files.")
 
 app.command("run")(run)
+app.command("rerun")(rerun)
 app.command("list")(runs.list_runs)
 app.command("show")(runs.show)
 app.command("logs")(runs.logs)

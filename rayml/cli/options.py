@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,56 @@ RemoveOption = Annotated[
     list[str] | None, typer.Option("--remove", metavar="NAME", help="One to take away.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+WordsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ARGS]", help="The command line of a script.")
+]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for a parameter."),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="NAME=URI", help="Data for a parameter."),
+]
+CpusOption = Annotated[float | None, typer.Option(help="CPU cores of each worker.")]
+MemoryOption = Annotated[str | None, typer.Option(help="Memory of each worker: 4Gi.")]
+GpusOption = Annotated[float | None, typer.Option(help="GPUs of each worker.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Workers of this size.")]
+NameOption = Annotated[str | None, typer.Option(help="What people call the run.")]
+ExperimentOption = Annotated[str | None, typer.Option(help="What the run belongs to.")]
+LabelOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=TEXT", help="A word to find it by.")
+]
+RequirementOption = Annotated[
+    list[str] | None,
+    typer.Option("--requirement", "-r", metavar="PACKAGE", help="A package for this job."),
+]
+WorkingDirOption = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Where the job runs, and TARGET is looked for."),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=TEXT", help="An environment variable; it is recorded."),
+]
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="One of this environment that is never written down."),
+]
+TimeoutOption = Annotated[float | None, typer.Option(help="Seconds an attempt may run.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="'local', host:port, http://host:8265, or kuberay://namespace/name.",
+    ),
+]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", help="Return when it is recorded; it goes on.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check the job and print it; start nothing.")
+]
 
 
 def read_pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
@@ -55,6 +105,15 @@ def read_pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
             raise SpecError(f"{option} {word!r} has no name or value; write {option} NAME=VALUE")
         pairs[name] = value
     return pairs
+
+
+def given_of(**options: object) -> dict[str, Any]:
+    """Return those options that were given.
+
+    >>> given_of(cpus=2, memory=None)
+    {'cpus': 2}
+    """
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def read_changes(

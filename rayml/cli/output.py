@@ -76,6 +76,7 @@ def run_data(record: RunRecord, store: Store) -> dict[str, object]:
         "notes": record.attribute("notes"),
         "archived": record.attribute("archived"),
         "parent": spec.parent,
+        "rerun_of": spec.rerun_of,
         "metrics": dict(record.last_values()),
         "system": {
             name: {"last": summary.last, "max": summary.max}
@@ -165,6 +166,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("notes", str(record.attribute("notes"))),
         ("archived", "yes" if record.attribute("archived") else ""),
         ("parent", spec.parent or ""),
+        ("rerun of", spec.rerun_of or ""),
     ]
 
 

@@ -12,7 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from rayml.cli.exits import exit_code, report
-from rayml.cli.options import JsonOption, StoreOption, is_terminal, read_pairs
+from rayml.cli.options import (
+    ClusterOption,
+    CpusOption,
+    DetachOption,
+    DryRunOption,
+    EnvOption,
+    ExperimentOption,
+    GpusOption,
+    InputOption,
+    JsonOption,
+    LabelOption,
+    MemoryOption,
+    NameOption,
+    ParamOption,
+    RequirementOption,
+    SecretOption,
+    StoreOption,
+    TimeoutOption,
+    WordsArgument,
+    WorkersOption,
+    WorkingDirOption,
+    given_of,
+    is_terminal,
+    read_pairs,
+)
 from rayml.cli.output import (
     emit_json,
     print_artifacts,
@@ -35,10 +59,6 @@ if TYPE_CHECKING:
     from rayml.store import Store
     from rayml.tracker.runs import RunRecord
 
-_Words = Annotated[
-    list[str] | None, typer.Argument(metavar="[-- ARGS]", help="The command line of a script.")
-]
-
 
 def run(  # noqa: PLR0913 - one for each option
     target: Annotated[
@@ -48,24 +68,18 @@ def run(  # noqa: PLR0913 - one for each option
             help="file.py:function, file.py (a script) or package.module:function.",
         ),
     ],
-    args: _Words = None,
+    args: WordsArgument = None,
     *,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for a parameter."),
-    ] = None,
-    given: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=URI", help="Data for a parameter."),
-    ] = None,
-    cpus: Annotated[float, typer.Option(help="CPU cores of each worker.")] = 1,
-    memory: Annotated[str | None, typer.Option(help="Memory of each worker: 4Gi.")] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
+    param: ParamOption = None,
+    given: InputOption = None,
+    cpus: CpusOption = 1,
+    memory: MemoryOption = None,
+    gpus: GpusOption = 0,
     gpu_type: Annotated[
         str | None,
         typer.Option(help="A100: Ray's accelerator type. On KubeRay, what the nodes' label says."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Workers of this size.")] = 1,
+    workers: WorkersOption = 1,
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="torch, horovod, dask or spark.")
     ] = None,
@@ -95,32 +109,18 @@ def run(  # noqa: PLR0913 - one for each option
     service_account: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the pods, on Kubernetes.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What people call the run.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="What the run belongs to.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TEXT", help="A word to find it by.")
-    ] = None,
-    requirement: Annotated[
-        list[str] | None,
-        typer.Option("--requirement", "-r", metavar="PACKAGE", help="A package for this job."),
-    ] = None,
+    name: NameOption = None,
+    experiment: ExperimentOption = None,
+    label: LabelOption = None,
+    requirement: RequirementOption = None,
     requirements: Annotated[
         str | None, typer.Option(metavar="FILE", help="The packages of a file.")
     ] = None,
-    working_dir: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where the job runs, and TARGET is looked for."),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=TEXT", help="An environment variable; it is recorded."),
-    ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="One of this environment that is never written down."),
-    ] = None,
+    working_dir: WorkingDirOption = None,
+    env: EnvOption = None,
+    secret: SecretOption = None,
     attempts: Annotated[int, typer.Option(help="Tries in all.")] = 1,
-    timeout_s: Annotated[float | None, typer.Option(help="Seconds an attempt may run.")] = None,
+    timeout_s: TimeoutOption = None,
     start_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds it may wait for a place to run.")
     ] = None,
@@ -128,20 +128,10 @@ def run(  # noqa: PLR0913 - one for each option
         bool | None,
         typer.Option("--autolog/--no-autolog", help="Log what training code does by itself."),
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="'local', host:port, http://host:8265, or kuberay://namespace/name.",
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
     store: StoreOption = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return when it is recorded; it goes on.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the job and print it; start nothing.")
-    ] = False,
+    detach: DetachOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Run a function or a script once, to completion, and record what it does."""
@@ -152,15 +142,17 @@ def run(  # noqa: PLR0913 - one for each option
         "experiment": experiment,
         "labels": read_pairs("--label", label),
         "resources": Resources(
-            cpus=cpus,
-            memory=memory,
-            gpus=gpus,
-            gpu_type=gpu_type,
-            workers=workers,
-            node_selector=read_pairs("--node-selector", node) or None,
-            priority_class=priority_class,
-            spot=spot,
-            service_account=service_account,
+            **given_of(
+                cpus=cpus,
+                memory=memory,
+                gpus=gpus,
+                gpu_type=gpu_type,
+                workers=workers,
+                node_selector=read_pairs("--node-selector", node) or None,
+                priority_class=priority_class,
+                spot=spot,
+                service_account=service_account,
+            )
         ),
         "engine": _engine(engine, read_pairs("-e", engine_setting)),
         "image": image,
@@ -179,9 +171,30 @@ def run(  # noqa: PLR0913 - one for each option
     if dry_run:
         print(submit(dry_run=True))
         return 0
+    return see_through(submit, store, cluster, detach=detach, as_json=as_json)
+
+
+def see_through(
+    submit: Callable[[], Run],
+    location: str | None,
+    cluster: str | None,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Submit a job, show its run until it ends, and return the exit code.
+
+    Args:
+        submit: Submits it: perhaps in a child of this process, which no bucket or Ray may have
+            been spoken to in until then.
+        location: Its store, as it was given.
+        cluster: Where it goes, as `submit` takes it.
+        detach: Only until it is recorded.
+        as_json: For a program instead of a person.
+    """
     if as_json and not detach:
-        return _run_for_json(submit, store)
-    return _run(submit, store, cluster, detach=detach, as_json=as_json)
+        return _run_for_json(submit, location)
+    return _run(submit, location, cluster, detach=detach, as_json=as_json)
 
 
 def _submit(

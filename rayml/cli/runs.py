@@ -167,6 +167,8 @@ def _packages_text(record: RunRecord) -> str:
 
 
 def _job(record: RunRecord) -> list[tuple[str, str]]:
+    from rayml.installed import requirements_text  # noqa: PLC0415 - not for --help
+
     spec, origin = record.spec, record.spec.origin
     asked = {
         name: value
@@ -180,7 +182,7 @@ def _job(record: RunRecord) -> list[tuple[str, str]]:
         ("target", " ".join([spec.target.text, *spec.args])),
         ("resources", pairs_text(asked) + where),
         ("engine", _engine_text(record)),
-        ("requirements", ", ".join(spec.requirements)),
+        ("requirements", requirements_text(spec.requirements)),
         ("packages", _packages_text(record)),
         ("env", pairs_text(spec.env)),
         ("secrets", ", ".join(spec.secrets)),

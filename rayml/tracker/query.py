@@ -51,8 +51,7 @@ TIMES = frozenset({"submitted_at", "started_at", "ended_at"})
 FLAGS = frozenset({"archived", "deleted"})
 ATTRIBUTES = TIMES | FLAGS | {
     "id", "name", "experiment", "state", "attempt", "duration_s", "worker_s", "cpu_s",
-    "max_memory", "parent", "user",
-    "notes",
+    "max_memory", "parent", "rerun_of", "user", "notes",
 }  # fmt: skip
 _MAX_DEPTH = 50
 _SUMMARIES = ("last", "min", "max")

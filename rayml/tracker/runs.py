@@ -232,6 +232,7 @@ _ATTRIBUTES: dict[str, Callable[[RunRecord], object]] = {
     "state": lambda run: run.state,
     "attempt": lambda run: run.attempt,
     "parent": lambda run: run.spec.parent,
+    "rerun_of": lambda run: run.spec.rerun_of,
     "user": lambda run: run.spec.origin.user,
     "notes": lambda run: run.edits.notes if run.edits else "",
     "archived": lambda run: run.edits is not None and run.edits.is_archived,

@@ -199,6 +199,19 @@ def test_a_function_in_a_pipe(place: Place, shared_ray: dict[str, str]) -> None:
     assert all(line.startswith("rayml: ") for line in done.err.splitlines())
 
 
+def test_a_run_is_run_again(place: Place, shared_ray: dict[str, str]) -> None:
+    run_id = place.run("jobs.py:train", "-p", "rate=fast", env=shared_ray).run_id
+    words = ["rerun", run_id, "-p", "depth=5", "--label", "team=red", "--store", place.store]
+    done = call(*words, "--detach", cwd=place.store, env=shared_ray)
+
+    assert done.returncode == 0, done.stderr
+    run = rayml.get_run(done.stdout.splitlines()[0], store=place.store)
+    assert run.wait(60).logs() == "tiefe 5 str ☃\n"
+    assert run.labels == {"team": "red"}
+    shown = place.call("show", run.id).out
+    assert re.search(rf"^rerun of +{run_id}$", shown, re.MULTILINE)
+
+
 def test_the_two_lines_that_come_next_work(place: Place, shared_ray: dict[str, str]) -> None:
     done = place.run("jobs.py:train", env=shared_ray)
     show, load = done.out.splitlines()[-2:]

@@ -228,6 +228,7 @@ assert not psutil.pid_exists(int(mark.read_text()))
 """
 
 
+@pytest.mark.thorough
 def test_an_elastic_script_s_rank_that_hangs_is_replaced(
     submit: Submit, work: Path, tmp_path: Path
 ) -> None:

@@ -145,6 +145,23 @@ def test_a_closure_travels_by_value(head: Head, project: Path) -> None:
     assert run.wait(timeout_s=60).result == 42
 
 
+def test_a_rerun_uses_what_was_packed(head: Head, project: Path) -> None:
+    def join(words: list[str], pair: tuple[int, int], last: str = "!") -> str:
+        import helper  # type: ignore[import-not-found]
+
+        return " ".join([helper.WORD, *words, str(pair), last])
+
+    values = {"params": {"pair": (1, 2)}, "inputs": {"words": ["a", "b"]}}
+    run = _submit(head, join, working_dir=project, **values)
+    assert run.wait(timeout_s=60).result == "helped a b (1, 2) !"
+    (project / "helper.py").write_text("WORD = 'changed'\n")
+
+    again = rayml.get_run(run.id, store="store").rerun(params={"last": "?"})
+    assert isinstance(again, rayml.Run)
+    assert again.wait(timeout_s=60).result == "helped a b (1, 2) ?"
+    assert (again.spec.rerun_of, again.spec.cluster) == (run.id, head.jobs)
+
+
 def test_the_users_traceback_comes_back(head: Head, project: Path) -> None:
     run = _submit(head, "train.py:crash")
     with pytest.raises(rayml.JobFailed, match=r"ended before the function returned"):

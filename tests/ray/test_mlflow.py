@@ -107,6 +107,7 @@ def tracking_uri_of_job() -> Any:
     return inner.get_tracking_uri()
 
 
+@pytest.mark.thorough
 def test_mlflow_is_left_alone_if_it_was_told_where_to_log(
     submit: Submit, store: Store, work: Path
 ) -> None:

@@ -165,6 +165,7 @@ def link_to_nothing() -> Iterator[None]:
             aside.rename(link)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("link_to_nothing")
 def test_two_jobs_at_once_do_not_meet(submit: Submit) -> None:
     runs = [submit(count, params={"rows": rows}, engine=ONE, resources=HALF) for rows in (3, 100)]
@@ -214,6 +215,7 @@ def stand(context: rayml.Context, gate: str) -> None:
             context.spark.range(2).foreach(lambda _: time.sleep(600))
 
 
+@pytest.mark.thorough
 def test_cancel_leaves_nothing_of_a_job_that_does_not_listen(submit: Submit, gate: Gate) -> None:
     run = submit(stand, params={"gate": str(gate)}, engine=ONE, resources=HALF)
     gate.open(120)

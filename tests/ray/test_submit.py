@@ -38,6 +38,21 @@ class TestWhatCanBeSubmitted:
         assert run.name == "lambda"
         assert run.state == "succeeded"
 
+    def test_a_closure_of_this_process_runs_again_with_its_objects(self, submit: Submit) -> None:
+        offset = [40]
+        frame = pd.DataFrame({"a": [1, 2]})
+        run = submit(
+            lambda pair, table, factor=1: (offset[0] + sum(pair) + len(table)) * factor,
+            params={"pair": (1, 2)},
+            inputs={"table": frame},
+        )
+        again = run.rerun(params={"factor": 2})
+        assert isinstance(again, rayml.Run)
+        assert (run.wait().result, again.wait().result) == (45, 90)
+        assert again.spec.rerun_of == run.id
+        with pytest.raises(rayml.SpecError, match="not stored; give it as function="):
+            rayml.get_run(run.id, store=run.store).rerun()
+
     def test_a_class_and_a_bound_method_are_callables_too(self, submit: Submit) -> None:
         class Trainer:
             def __init__(self, base: int = 1) -> None:

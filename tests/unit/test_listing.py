@@ -267,6 +267,7 @@ def test_a_run_knows_its_parent_and_its_children(store: Folder) -> None:
             assert rayml.context().run_id == sweep.run_id
     parent = rayml.get_run(sweep.run_id, store=store)
     children = parent.children()
+    assert [run.params["depth"] for run in parent.trials()] == [1, 2]
 
     assert parent.parent is None
     assert sorted(run.params["depth"] for run in children) == [1, 2]  # type: ignore[type-var]
