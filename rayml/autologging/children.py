@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rayml.tracker.runs import RunRecord
 
 _AT_ONCE = 32  # the tracker makes those durable together that come together
-# They count as submitted as long before their run, one after the other: in lists, which begin with
-# the newest, they follow it in their order, and the latest run is no part of another.
+# They count as submitted one so long after the other, the last one before their run: in lists,
+# which begin with the newest, they come below it, and the latest run is no part of another.
 _APART_S = 1e-5
 
 
@@ -56,13 +56,21 @@ def record_children(context: Context, children: Sequence[Child]) -> None:
         RaymlError: One of them could not be recorded; others are.
     """
     parent = read_runs(context.store).find(context.run_id)
-    ids: set[str] = set()
-    while len(ids) < len(children):
-        ids.add(new_run_id())
-    named = zip(sorted(ids), children, strict=True)
-    specs = [_spec(parent.spec, place, *each) for place, each in enumerate(named, 1)]
+    first = parent.spec.submitted_at - len(children) * _APART_S
+    specs = [
+        _spec(parent.spec, first + place * _APART_S, run, child)
+        for place, (run, child) in enumerate(zip(_new_ids(len(children)), children, strict=True))
+    ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(partial(_record, context, parent), specs, children))
+
+
+def _new_ids(count: int) -> list[str]:
+    """Return so many ids, no two of them alike, in the order in which they sort."""
+    ids: set[str] = set()
+    while len(ids) < count:
+        ids.add(new_run_id())
+    return sorted(ids)
 
 
 def _record(context: Context, parent: RunRecord, spec: Spec, child: Child) -> None:
@@ -82,14 +90,14 @@ def _records(parent: RunRecord, spec: Spec, child: Child) -> list[Record]:
     return [*records, _points(run, child.curves, ended), end]
 
 
-def _spec(parent: Spec, place: int, run: str, child: Child) -> Spec:
+def _spec(parent: Spec, submitted_at: float, run: str, child: Child) -> Spec:
     return Spec(
         run=run,
         name=child.name,
         experiment=parent.experiment,
         target=Target(kind="block", text=child.name),
         origin=parent.origin,
-        submitted_at=parent.submitted_at - place * _APART_S,
+        submitted_at=submitted_at,
         store=parent.store,
         cluster=parent.cluster,
         working_dir=parent.working_dir,

@@ -74,7 +74,7 @@ def test_the_trials_of_a_search_are_children(track: Any, tmp_path: Path) -> None
         return_train_score=True,
     )
     run = track(lambda: search.fit(X, AMOUNT))
-    first, second, refused = run.children()
+    first, second, refused = run.trials()
     assert [trial.name for trial in (first, second)] == ["search/trial-1", "search/trial-2"]
     assert second.params == {"model/class": "Ridge", "model/alpha": 1.0}
     results = search.cv_results_
@@ -85,7 +85,7 @@ def test_the_trials_of_a_search_are_children(track: Any, tmp_path: Path) -> None
         assert second.metrics[f"cv/{data}/{name}-std"] == results[f"std_{data}_{name}"][1]
     assert second.metrics["cv/fit_time-mean"] == results["mean_fit_time"][1]
     assert (second.state, refused.state) == ("succeeded", "failed")
-    assert {trial.parent.id for trial in run.children() if trial.parent} == {run.id}
+    assert {trial.parent.id for trial in run.trials() if trial.parent} == {run.id}
     assert rayml.get_run("latest", store=tmp_path / "store").id == run.id  # and none of its trials
     assert (second.experiment, second.packages) == (run.experiment, run.packages)
 
@@ -96,7 +96,7 @@ def test_of_many_trials_the_best_become_runs(
     monkeypatch.setattr("rayml.autologging.sklearn_trials._RUNS", 2)
     alphas = [1000.0, 0.1, 100.0, 0.01]  # the smaller, the better
     run = track(lambda: GridSearchCV(Ridge(), {"alpha": alphas}).fit(X, AMOUNT))
-    assert [trial.name for trial in run.children()] == ["search/trial-2", "search/trial-4"]
+    assert [trial.name for trial in run.trials()] == ["search/trial-2", "search/trial-4"]
     assert len(run.artifact("search/trials").to_pandas()) == 4
     assert "runs of 2 of a search's 4 trials" in caplog.text
 
@@ -104,7 +104,7 @@ def test_of_many_trials_the_best_become_runs(
 def test_a_search_that_halves(track: Any) -> None:
     search = HalvingGridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, factor=3)
     run = track(lambda: search.fit(X, AMOUNT))
-    stages = [trial.params["cv/n_resources"] for trial in run.children()]
+    stages = [trial.params["cv/n_resources"] for trial in run.trials()]
     assert stages == search.cv_results_["n_resources"].tolist()
 
 
