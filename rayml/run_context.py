@@ -111,6 +111,12 @@ class Context:
         return self._producer.redactor
 
     @property
+    def transport(self) -> Transport:
+        """This process's way to the tracker; for whoever records other runs beside this one."""
+        self._sender()  # in a fork it finds a way of its own
+        return self._producer.transport
+
+    @property
     def client(self) -> Client:
         """What sends this process's records; not for users, who have the `log_*` methods."""
         return self._sender()

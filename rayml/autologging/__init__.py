@@ -32,6 +32,8 @@ _FRAMEWORKS = {
     "sklearn": {
         "sklearn.base": "rayml.autologging.sklearn_hooks",
         "sklearn.metrics": "rayml.autologging.sklearn_metrics",
+        "sklearn.calibration": "rayml.autologging.sklearn_metrics",
+        "sklearn.model_selection": "rayml.autologging.sklearn_validation",
     },
     "xgboost": {"xgboost": "rayml.autologging.xgboost_hooks"},
     "lightgbm": {"lightgbm": "rayml.autologging.lightgbm_hooks"},

@@ -18,7 +18,7 @@ from rayml.autologging.fits import (
     KEPT_BYTES,
     keep_model,
     log_table_at_end,
-    next_validation,
+    next_other,
     remember_fit,
 )
 from rayml.autologging.params import shown
@@ -208,8 +208,9 @@ def importances(library: Library, booster: Any) -> dict[str, list[float]]:  # no
 
 def log_validation(context: Context, bound: BoundArguments, result: Any) -> None:  # noqa: ANN401
     """Log a cross-validation: its parameters, and each score's mean and deviation by iteration."""
-    if (group := next_validation(context)) is None:
+    if (validation := next_other(context, "cv")) is None:
         return
+    group = validation.group
     context.log_params({f"{group}/{name}": value for name, value in params_of(bound).items()})
     curves = {str(name): list(values) for name, values in result.items() if name != "cvbooster"}
     for name, values in curves.items():

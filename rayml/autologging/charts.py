@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
+from rayml.autologging.calls import warn
 from rayml.autologging.ending import Task, at_end
 
 if TYPE_CHECKING:
@@ -13,10 +15,14 @@ if TYPE_CHECKING:
 
     from rayml.run_context import Context
 
-# What computes a table, or None, and what draws one on axes.
-Chart: TypeAlias = "tuple[Callable[[], Any], Callable[[Any, Any], None]]"
+# What computes a table, or None, and what draws one on axes, if it can be drawn.
+Draw: TypeAlias = "Callable[[Any, Any], None]"
+Chart: TypeAlias = "tuple[Callable[[], Any], Draw | None]"
+_TABLES = 100  # of a run, of those that its code computes
 _IMPORTANCES = 1000  # of features
 _DRAWN_IMPORTANCES = 30
+
+_newest: WeakKeyDictionary[Context, dict[str, Any]] = WeakKeyDictionary()
 
 
 def log_charts_at_end(context: Context, group: str, charts: Mapping[str, Chart]) -> None:
@@ -24,7 +30,27 @@ def log_charts_at_end(context: Context, group: str, charts: Mapping[str, Chart])
     for name, (compute, draw) in charts.items():
         table = _Table(context, group, name)
         at_end(context, Task(f"the table {group}/{name}", partial(table.log, compute)))
-        at_end(context, Task(f"the plot {group}/{name}", partial(table.plot, draw), is_plot=True))
+        if draw is not None:
+            plot = partial(table.plot, draw)
+            at_end(context, Task(f"the plot {group}/{name}", plot, is_plot=True))
+
+
+def log_newest_at_end(
+    context: Context,
+    group: str,
+    name: str,
+    table: Any,  # noqa: ANN401
+    draw: Draw | None,
+) -> None:
+    """Log a table and its plot when the run ends, of those of the same name the last."""
+    known = _newest.setdefault(context, {})
+    key = f"{group}/{name}"
+    if key not in known:
+        if len(known) >= _TABLES:
+            warn(f"keeps {_TABLES} tables of metrics, and not {key}", context)
+            return
+        log_charts_at_end(context, group, {name: (lambda: known[key], draw)})
+    known[key] = table
 
 
 def importance_table(
@@ -61,7 +87,7 @@ class _Table:
             self._context.log_table(f"{self._group}/{self._name}", table)
             self._table = table
 
-    def plot(self, draw: Callable[[Any, Any], None]) -> None:
+    def plot(self, draw: Draw) -> None:
         """Draw what was logged."""
         if self._table is None or find_spec("matplotlib") is None:
             return

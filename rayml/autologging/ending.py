@@ -56,20 +56,25 @@ def at_end(context: Context, task: Task) -> None:
 def finish(context: Context, *, failed: bool) -> None:
     """Do what waits for the end of a run; it raises nothing. Nobody waits for plots of a failure.
 
-    First comes what is brief, which has no need of the store. Of the rest, what does not fit in
-    the time is left out; so are all others once the store refuses something.
+    First comes what is brief, which has no need of the store and may add to the rest. Of that,
+    what does not fit in the time is left out; so are all others once the store refuses something.
     """
-    with _lock:
-        tasks = _waiting.pop(context, [])
+    tasks = _taken(context)
     for task in tasks:
         if task.is_brief:
             with spared(task.what, context):
                 task.do()
+    tasks += _taken(context)
     artifacts = [task for task in tasks if not task.is_plot and not task.is_brief]
     plots = [task for task in tasks if task.is_plot and not failed]
     with spared("what the store refuses", context):
         if left := _do(context, iter([*artifacts, *plots])):
             warn(f"left out {left} models, tables and plots, for which the time is short", context)
+
+
+def _taken(context: Context) -> list[Task]:
+    with _lock:
+        return _waiting.pop(context, [])
 
 
 def _do(context: Context, tasks: Iterator[Task]) -> int:

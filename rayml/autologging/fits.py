@@ -7,6 +7,7 @@ and `train-2`, and so on.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,14 +38,30 @@ class Fit:
     Attributes:
         number: From 1 up.
         seconds: How long it took.
+        kind: What it is called if it has made no model of the run's: each kind has its numbers.
     """
 
     number: int
     seconds: float = 0.0
+    kind: str = ""
 
     @property
     def suffix(self) -> str:
-        """What ends the names that belong to it."""
+        """What ends the names that belong to it, but for those of its own groups."""
+        return f"-{self.kind}{self._ending}" if self.kind else self._ending
+
+    @property
+    def model(self) -> str:
+        """What its parameters are called."""
+        return f"{self.kind or 'model'}{self._ending}"
+
+    @property
+    def group(self) -> str:
+        """What is told of its data and the scores there are called."""
+        return f"{self.kind or 'train'}{self._ending}"
+
+    @property
+    def _ending(self) -> str:
         return "" if self.number == 1 else f"-{self.number}"
 
     @property
@@ -141,7 +158,7 @@ class _Seen:
 
     count: int = 0
     number: int = 0
-    validations: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     memory: _Room = field(default_factory=lambda: _Room(KEPT_BYTES))
     disk: _Room = field(default_factory=lambda: _Room(_KEPT_FILES_BYTES))
     fits: dict[int, tuple[ref[Any], Fit]] = field(default_factory=dict)
@@ -198,15 +215,18 @@ def next_fit(context: Context) -> Fit | None:
     return fit if seen.count <= MOST_FITS else None
 
 
-def next_validation(context: Context) -> str | None:
-    """Return what the next cross-validation of boosters is called; None after many."""
+def next_other(context: Context, kind: str) -> Fit | None:
+    """Return the next fit of a kind that is not the run's model, as `cv`; None after many."""
     seen = _seen(context)
     with _lock:
-        seen.validations += 1
-        number = seen.validations
+        seen.others[kind] += 1
+        number = seen.others[kind]
     if number == MOST_FITS + 1:
-        warn(f"logs {MOST_FITS} cross-validations of a run, and no more of this one", context)
-    return f"cv{Fit(number).suffix}" if number <= MOST_FITS else None
+        warn(
+            f"logs {MOST_FITS} times what is called {kind} in a run, and no more of this one",
+            context,
+        )
+    return Fit(number, kind=kind) if number <= MOST_FITS else None
 
 
 def log_table_at_end(context: Context, name: str, table: dict[str, Any]) -> None:
@@ -240,7 +260,7 @@ def keep_files(context: Context, fit: Fit, kind: str, files: Files) -> None:
 
 
 def _store_at_end(context: Context, fit: Fit, kind: str, store: Callable[[str], None]) -> None:
-    name = f"model{fit.suffix}"
+    name = f"{fit.group}/model" if fit.kind else fit.model
 
     def store_unless_logged() -> None:
         if not context.has_logged(name):  # the user's own

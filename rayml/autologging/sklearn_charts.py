@@ -1,16 +1,13 @@
-"""Tables of a fit of scikit-learn: confusion matrix, curves, importances of features, trials."""
+"""Tables of a fit of scikit-learn: confusion matrix, curves, importances of features."""
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rayml.artifacts.record import json_safe
 from rayml.autologging.boosting import importances
 from rayml.autologging.charts import draw_importances, importance_table, log_charts_at_end
-from rayml.autologging.params import is_secret
-from rayml.redaction import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from rayml.autologging.sklearn_scores import Evaluation
     from rayml.run_context import Context
 
-_CLASSES = 100  # of a confusion matrix
+CLASSES = 100  # of a confusion matrix
 _CURVES = 20
 _POINTS = 500
 
@@ -32,34 +29,23 @@ def log_model_charts(
     tables: dict[str, Chart] = {}
     if not taken.has_own_code:
         tables["feature_importance"] = (lambda: _importances(taken.restore()), draw_importances)
-    if evaluation is not None and 2 <= len(evaluation.classes) <= _CLASSES:
-        tables["confusion_matrix"] = (lambda: _confusion(evaluation), _draw_confusion)
-        if evaluation.certainty is not None and len(evaluation.classes) <= _CURVES:
-            tables["roc_curve"] = (lambda: _curves(evaluation, _roc), _draw_curves)
-            tables["precision_recall_curve"] = (
-                lambda: _curves(evaluation, _precision),
-                _draw_curves,
-            )
+    if evaluation is not None and 2 <= len(evaluation.classes) <= CLASSES:
+        tables["confusion_matrix"] = (lambda: _confusion(evaluation), draw_confusion)
+        tables |= _curve_charts(evaluation)
     log_charts_at_end(context, group, tables)
 
 
-def trials_of(search: Any) -> dict[str, list[Any]]:  # noqa: ANN401
-    """Return what a search has tried, as columns."""
-    return {
-        name: _cells(name, values)
-        for name, values in search.cv_results_.items()
-        if name != "params"
+def _curve_charts(evaluation: Evaluation) -> dict[str, Chart]:
+    if evaluation.certainty is None or len(evaluation.classes) > _CURVES:
+        return {}
+    charts: dict[str, Chart] = {
+        "roc_curve": (partial(_curves, evaluation, _roc), draw_curves),
+        "precision_recall_curve": (partial(_curves, evaluation, _precision), draw_curves),
     }
-
-
-def _cells(name: str, values: Any) -> list[Any]:  # noqa: ANN401
-    """Return a column of one type; what a trial does not have is None."""
-    cells = [json_safe(value) for value in values.tolist()]
-    if any(is_secret(name, cell) for cell in cells):
-        return [MASK.decode()] * len(cells)
-    if len({type(cell) for cell in cells if cell is not None}) <= 1:
-        return cells
-    return [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+    if evaluation.is_likelihood:
+        compute = partial(_curves, evaluation, _calibration)
+        charts["calibration_curve"] = (compute, draw_calibration)
+    return charts
 
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:
@@ -67,12 +53,18 @@ def _confusion(evaluation: Evaluation) -> dict[str, Any]:
 
     classes = evaluation.classes
     counts = confusion_matrix(evaluation.target, evaluation.predicted, labels=classes)
+    return confusion_table(classes, counts)
+
+
+def confusion_table(classes: Iterable[Any], counts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return a confusion matrix with the names of its classes."""
     words = [str(name) for name in classes]
     columns = {f"predicted {word}": counts[:, place] for place, word in enumerate(words)}
     return {"actual": words, **columns}
 
 
-def _draw_confusion(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+def draw_confusion(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    """Draw a confusion matrix."""
     import numpy as np  # noqa: PLC0415 - scikit-learn has it
 
     words, *columns = table.values()
@@ -84,7 +76,8 @@ def _draw_confusion(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
     if len(words) <= _CURVES:
         for (row, column), value in np.ndenumerate(counts):
             dark = value > counts.max() / 2
-            axes.text(column, row, value, ha="center", color="white" if dark else "black")
+            text = f"{value:.4g}"  # of shares, where the counts are normalized
+            axes.text(column, row, text, ha="center", color="white" if dark else "black")
 
 
 def _curves(evaluation: Evaluation, curve: Callable[[Any, Any], Iterable[Any]]) -> Any:  # noqa: ANN401
@@ -97,14 +90,13 @@ def _curves(evaluation: Evaluation, curve: Callable[[Any, Any], Iterable[Any]]) 
     for place, name in enumerate(classes):
         is_it = target == name
         if 0 < is_it.sum() < len(is_it):
-            x, y = _thinned(*curve(is_it, evaluation.certainty[:, place]))
+            x, y = thinned(*curve(is_it, evaluation.certainty[:, place]))
             parts.append(([str(name)] * len(x), x, y))
     if not parts:
         return None
-    labels = ("false positives", "true positives") if curve is _roc else ("recall", "precision")
     return {
         name: np.concatenate(values)
-        for name, values in zip(("class", *labels), zip(*parts, strict=True), strict=True)
+        for name, values in zip(("class", *_AXES[curve]), zip(*parts, strict=True), strict=True)
     }
 
 
@@ -122,7 +114,26 @@ def _precision(is_it: Any, certainty: Any) -> tuple[Any, Any]:  # noqa: ANN401
     return recall, precision
 
 
-def _thinned(x: Any, y: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _calibration(is_it: Any, likely: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Return the mean probability of each tenth, and how often it came true, as scikit-learn."""
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
+
+    bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], likely)
+    rows = np.bincount(bins, minlength=10)
+    sums = (np.bincount(bins, weights=values, minlength=10) for values in (likely, is_it))
+    mean, share = (values[rows > 0] / rows[rows > 0] for values in sums)
+    return mean, share
+
+
+_AXES: dict[Callable[..., Any], tuple[str, str]] = {
+    _roc: ("false positives", "true positives"),
+    _precision: ("recall", "precision"),
+    _calibration: ("probability", "share that is true"),
+}
+
+
+def thinned(x: Any, y: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Return some hundred points of a curve, both ends among them."""
     import numpy as np  # noqa: PLC0415
 
     if len(x) <= _POINTS:
@@ -131,12 +142,19 @@ def _thinned(x: Any, y: Any) -> tuple[Any, Any]:  # noqa: ANN401
     return x[chosen], y[chosen]
 
 
-def _draw_curves(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+def draw_curves(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    """Draw a curve for each class."""
     (_, names), (x_label, x), (y_label, y) = table.items()
     for name in dict.fromkeys(names.tolist()):
         axes.plot(x[names == name], y[names == name], label=name)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.legend()
+
+
+def draw_calibration(axes: Any, table: dict[str, Any]) -> None:  # noqa: ANN401
+    """Draw how often what has a probability comes true, beside how often it should."""
+    axes.plot([0, 1], [0, 1], linestyle=":", color="grey", label="as it should be")
+    draw_curves(axes, table)
 
 
 def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401

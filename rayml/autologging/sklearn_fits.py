@@ -1,6 +1,6 @@
 """What is logged of a fit of scikit-learn: parameters, data, scores, the model, tables and plots.
 
-Transformers, which predict nothing, are no fits of their own.
+What only transforms rows has names and numbers of its own: it is hardly what a run is for.
 
 Nothing here goes to the store before the run ends, and what a fit waits for has a limit: each
 part may compute for a hundredth of the fit's own time, or some tenths of a second; see `Fit`.
@@ -8,6 +8,7 @@ part may compute for a hundredth of the fit's own time, or some tenths of a seco
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import spared, warn
@@ -19,14 +20,26 @@ from rayml.autologging.copies import (
     with_own_seeds,
 )
 from rayml.autologging.data import digest_of, example_of, is_known, schema_of, shape_of
-from rayml.autologging.fits import KEPT_BYTES, keep_model, log_table_at_end, remember_fit
+from rayml.autologging.fits import (
+    KEPT_BYTES,
+    keep_model,
+    log_table_at_end,
+    next_other,
+    remember_fit,
+)
 from rayml.autologging.params import holds_secret, is_verbose, params_of
-from rayml.autologging.sklearn_charts import log_model_charts, trials_of
+from rayml.autologging.sklearn_charts import log_model_charts
+from rayml.autologging.sklearn_curves import log_own_curves
+from rayml.autologging.sklearn_learned import log_learned
 from rayml.autologging.sklearn_scores import Evaluation, evaluate
+from rayml.autologging.sklearn_trials import log_trials
 
 if TYPE_CHECKING:
     from rayml.autologging.fits import Fit, Training
     from rayml.run_context import Context
+
+_OF_MODELS = ("predict", "fit_predict", "cv_results_")
+_OF_TRANSFORMERS = ("transform", "fit_transform")
 
 
 def log_fit(
@@ -38,36 +51,46 @@ def log_fit(
 ) -> None:
     """Log what an estimator has been fitted with and to; each part that fails is one warning."""
     context = training.context
-    if asks_own_code(type(estimator)):
-        warn(f"leaves a {type(estimator).__name__} alone, whose own code would be run", context)
+    if (found := begin_fit(training, estimator)) is None:
         return
-    if not hasattr(estimator, "predict") and not hasattr(estimator, "cv_results_"):
-        return
-    if (fit := training.ended(seconds)) is None:
-        return
-    remember_fit(context, estimator, fit)
-    name, group = f"{type(estimator).__name__}'s", f"train{fit.suffix}"
-    with spared(f"{name} parameters", context):
-        _log_params(context, fit, estimator)
-    if hasattr(best := getattr(estimator, "best_estimator_", estimator), "predict"):
-        with spared(f"{name} model and scores", context):
-            _log_model(context, fit, best, data, target, group)
+    fit = replace(found, seconds=seconds)
+    name = f"{type(estimator).__name__}'s"
+    with spared(f"{name} model and scores", context):
+        log_model(context, fit, getattr(estimator, "best_estimator_", estimator), data, target)
     if is_known(data):
         with spared(f"{name} data", context):
             _log_data(context, fit, data)
     if hasattr(estimator, "cv_results_"):
         with spared(f"{name} trials", context):
-            _log_trials(context, fit, estimator)
+            log_trials(context, fit, estimator)
+
+
+def begin_fit(training: Training, estimator: Any) -> Fit | None:  # noqa: ANN401
+    """Return the fit that a fitted estimator has, its parameters logged; None if it has none."""
+    context = training.context
+    if asks_own_code(type(estimator)):
+        warn(f"leaves a {type(estimator).__name__} alone, whose own code would be run", context)
+        return None
+    if any(hasattr(estimator, name) for name in _OF_MODELS):
+        fit = training.fit
+    elif any(hasattr(estimator, name) for name in _OF_TRANSFORMERS):
+        fit = next_other(context, "transform")
+    else:
+        return None
+    if fit is not None:
+        remember_fit(context, estimator, fit)
+        with spared(f"{type(estimator).__name__}'s parameters", context):
+            _log_params(context, fit, estimator)
+    return fit
 
 
 def _log_params(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: ANN401
-    prefix = f"model{fit.suffix}"
-    named = {f"{prefix}/{name}": value for name, value in params_of(estimator).items()}
-    context.log_params({f"{prefix}/class": type(estimator).__qualname__, **named})
+    named = {f"{fit.model}/{name}": value for name, value in params_of(estimator).items()}
+    context.log_params({f"{fit.model}/class": type(estimator).__qualname__, **named})
 
 
 def _log_data(context: Context, fit: Fit, data: Any) -> None:  # noqa: ANN401
-    (rows, columns), group = shape_of(data), f"train{fit.suffix}"
+    (rows, columns), group = shape_of(data), fit.group
     facts: dict[str, object] = {f"{group}/rows": rows, f"{group}/columns": columns}
     if (digest := digest_of(data, fit.most_bytes)) is not None:
         facts[f"{group}/digest"] = digest
@@ -76,22 +99,19 @@ def _log_data(context: Context, fit: Fit, data: Any) -> None:  # noqa: ANN401
         log_table_at_end(context, f"{group}/schema", schema_of(data))
 
 
-def _log_trials(context: Context, fit: Fit, search: Any) -> None:  # noqa: ANN401
-    if hasattr(search, "best_score_"):
-        context.log_metric(f"search{fit.suffix}/best_score", search.best_score_)
-    if fit.is_kept:
-        log_table_at_end(context, f"search{fit.suffix}/trials", trials_of(search))
-
-
-def _log_model(
+def log_model(
     context: Context,
     fit: Fit,
     estimator: Any,  # noqa: ANN401
     data: Any,  # noqa: ANN401
     target: Any,  # noqa: ANN401
-    group: str,
 ) -> None:
+    """Log what an estimator has learned, its scores on rows, its tables and itself."""
     kind = type(estimator).__name__
+    with spared(f"{kind}'s curves", context):
+        log_own_curves(context, fit, estimator)
+    with spared(f"what a {kind} has learned", context):
+        log_learned(context, fit, estimator)
     try:
         taken = snapshot(estimator, min(fit.most_bytes, KEPT_BYTES), fit.most_s)
     except NotCopied as exc:
@@ -100,13 +120,17 @@ def _log_model(
     evaluation = None
     if taken.has_own_code:
         warn(f"computes no scores with code of your own in a {kind}; call score yourself", context)
-    elif is_known(data) and (target is None or is_known(target)):
-        evaluation = _score(context, fit, taken, data, target, group)
+    elif not fit.kind and is_known(data) and (target is None or is_known(target)):
+        evaluation = _score(context, fit, taken, data, target)
+    if not taken.has_own_code and not holds_secret(estimator):
+        # What differs from the defaults, at a glance, as a notebook shows it.
+        context.log_param(f"{fit.model}/repr", repr(estimator))
     if fit.is_kept:
         # The example is predicted by the model as it is: one that prints would do so once more.
         is_shown = evaluation is not None and not is_verbose(estimator)
+        is_shown = is_shown and hasattr(estimator, "predict")
         _keep_model(context, fit, estimator, taken, data if is_shown else None)
-        log_model_charts(context, group, taken, evaluation)
+        log_model_charts(context, fit.group, taken, evaluation)
 
 
 def _score(
@@ -115,9 +139,8 @@ def _score(
     taken: Snapshot,
     data: Any,  # noqa: ANN401
     target: Any,  # noqa: ANN401
-    group: str,
 ) -> Evaluation | None:
-    evaluation = None
+    evaluation, group = None, fit.group
     with spared("scores", context):
         evaluation = evaluate(with_own_seeds(taken.restore()), data, target, fit.most_s)
         for what, why in evaluation.failed.items():

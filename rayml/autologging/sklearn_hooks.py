@@ -1,7 +1,7 @@
 """Hooks on scikit-learn's estimators: those that exist, and classes that are defined later.
 
-Seen are each class's own `fit`, `fit_predict`, `predict`, `predict_proba`, `decision_function` and
-`score`.
+Seen are each class's own `fit`, `fit_predict`, `fit_transform`, `partial_fit`, `predict`,
+`predict_proba`, `decision_function` and `score`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from rayml.autologging.calls import argument_name, caller, spared, unseen
 from rayml.autologging.fits import fit_of, remember_prediction
 from rayml.autologging.methods import Call, MethodHooks
 from rayml.autologging.sklearn_fits import log_fit
+from rayml.autologging.sklearn_parts import log_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FITS = ("fit", "fit_predict")
+_FITS = ("fit", "fit_predict", "fit_transform")
+_PART = "partial_fit"
 _PREDICTIONS = ("predict", "predict_proba", "decision_function")
 _undo: list[Callable[[], None]] = []
 
@@ -49,6 +51,9 @@ def _log(call: Call) -> None:
         if call.name in _FITS:
             data, target = (_argument(call, place, name) for place, name in enumerate("Xy"))
             log_fit(call.training, call.owner, data, target, call.seconds)
+        elif call.name == _PART:
+            data, target = (_argument(call, place, name) for place, name in enumerate("Xy"))
+            log_part(call.training, call.owner, data, target, call.seconds)
         elif (fit := fit_of(call.context, call.owner)) is None:
             return
         elif call.name in _PREDICTIONS:
@@ -62,7 +67,7 @@ def _argument(call: Call, place: int, name: str) -> Any:  # noqa: ANN401
     return call.args[place] if len(call.args) > place else call.kwargs.get(name)
 
 
-_hooks = MethodHooks((*_FITS, *_PREDICTIONS, "score"), _log)
+_hooks = MethodHooks((*_FITS, _PART, *_PREDICTIONS, "score"), _log)
 
 
 def _hook_new_classes(base: Any) -> None:  # noqa: ANN401

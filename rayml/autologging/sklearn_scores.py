@@ -34,6 +34,7 @@ class Evaluation:
         predicted: What the estimator takes them for.
         classes: What it knows; empty if it is no classifier of one target.
         certainty: A column for each class, or one for the second of two; None without any.
+        is_likelihood: That is probabilities.
         rows: How many there are.
         scores: By name.
         failed: Why a score is missing that should be there, by name.
@@ -43,6 +44,7 @@ class Evaluation:
     predicted: Any = None
     classes: Any = ()
     certainty: Any = None
+    is_likelihood: bool = False
     rows: int = 0
     scores: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -147,7 +149,7 @@ def _classify(told: Evaluation, estimator: Any, data: Any) -> None:  # noqa: ANN
     target, predicted = told.target, told.predicted
     told.add("accuracy", lambda: metrics.accuracy_score(target, predicted))
     _add_usual_score(told, estimator, "ClassifierMixin", "accuracy")
-    _add_weighted(told)
+    _add_means(told)
     classes = getattr(estimator, "classes_", ())
     if isinstance(classes, list) or getattr(target, "ndim", 1) > 1:  # several targets
         return
@@ -169,19 +171,23 @@ def _add_usual_score(told: Evaluation, estimator: Any, mixin: str, name: str) ->
         told.scores["score"] = told.scores[name]
 
 
-def _add_weighted(told: Evaluation) -> None:
+def _add_means(told: Evaluation) -> None:
+    """Add means over the classes: by their rows, and of more than two also all alike."""
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
     from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415
 
     try:
-        three = precision_recall_fscore_support(
-            told.target, told.predicted, average="weighted", zero_division=0
+        *three, rows = precision_recall_fscore_support(
+            told.target, told.predicted, average=None, zero_division=0
         )
     except Exception as exc:  # noqa: BLE001 - of whatever an estimator predicts
         pass_on(exc)
         told.failed["precision, recall and f1"] = first_line(exc)
         return
-    for name, value in zip(("precision", "recall", "f1"), three[:3], strict=True):
-        told.scores[name] = float(value)
+    for name, values in zip(("precision", "recall", "f1"), three, strict=True):
+        told.scores[name] = float(np.average(values, weights=rows)) if rows.any() else 0.0
+        if len(rows) > 2:
+            told.scores[f"{name}_macro"] = float(np.mean(values))
 
 
 def _score_probabilities(told: Evaluation, probabilities: Any) -> None:  # noqa: ANN401
@@ -192,12 +198,30 @@ def _score_probabilities(told: Evaluation, probabilities: Any) -> None:  # noqa:
     if len(classes) < 2 or probabilities.shape[1] != len(classes):
         return
     told.certainty = probabilities[:, 1:] if len(classes) == 2 else probabilities
+    told.is_likelihood = True
     told.add("log_loss", lambda: metrics.log_loss(target, probabilities, labels=classes))
     if len(np.unique(target)) < len(classes) or len(classes) > _MANY_CLASSES:
         return  # a class without rows has no ROC
-    how = {} if len(classes) == 2 else {"multi_class": "ovr", "average": "weighted"}
-    certainty = told.certainty[:, 0] if len(classes) == 2 else told.certainty
-    told.add("roc_auc", lambda: metrics.roc_auc_score(target, certainty, **how))
+    if len(classes) == 2:
+        told.add("roc_auc", lambda: metrics.roc_auc_score(target, told.certainty[:, 0]))
+    else:
+        _add_areas(told)
+
+
+def _add_areas(told: Evaluation) -> None:
+    """Add the areas under the curves of more than two classes, each against the rest."""
+    import numpy as np  # noqa: PLC0415 - scikit-learn has it
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
+
+    is_it = np.asarray(told.target).reshape(-1, 1) == np.asarray(told.classes)
+    try:
+        areas = roc_auc_score(is_it, told.certainty, average=None)
+    except ValueError as exc:  # a probability is not a number
+        told.failed["roc_auc"] = first_line(exc)
+        return
+    told.scores["roc_auc"] = float(np.average(areas, weights=is_it.sum(axis=0)))
+    told.scores["roc_auc_macro"] = float(np.mean(areas))
+    told.add("roc_auc_micro", lambda: roc_auc_score(is_it, told.certainty, average="micro"))
 
 
 def _regress(told: Evaluation, estimator: Any) -> None:  # noqa: ANN401
