@@ -284,10 +284,13 @@ class Context:
         return self.log_stored(save_dataset(self._store, name, data))
 
     def log_plot(self, name: str, figure: object) -> Artifact:
-        """Store a matplotlib figure as PNG and SVG, or a plotly figure as its JSON.
+        """Store a plot as data and picture.
+
+        A matplotlib figure, seaborn's too, is kept as PNG, SVG and the numbers in `data.json`; a
+        plotly figure or altair chart as its JSON, and a page for browsers.
 
         Raises:
-            SpecError: It is no such figure.
+            SpecError: It is none of these.
             StoreError: The store refused; nothing was logged.
         """
         from rayml.artifacts.plot import save_plot  # noqa: PLC0415 - loads matplotlib

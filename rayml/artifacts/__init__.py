@@ -103,9 +103,10 @@ class Artifact:
     def load(self, trusted: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         """Return what was logged, as near as its format allows.
 
-        A dataset or table is a pandas DataFrame, a model its library's own object, a plotly plot
-        the figure, a matplotlib plot its PNG as bytes, a file its bytes, and a folder the path of
-        a copy. A PyTorch model is its exported program, or without one its state dict.
+        A dataset or table is a pandas DataFrame, a model its library's own object, a plotly or
+        altair plot the figure or chart, a matplotlib plot its PNG as bytes, a file its bytes, and
+        a folder the path of a copy. A PyTorch model is its exported program, or without one its
+        state dict.
 
         Args:
             trusted: Run the code that a pickled or exported model brings along, or a model's own
@@ -213,8 +214,11 @@ class Artifact:
         if self.format == "matplotlib":
             image = base64.b64encode(load_file(self._store, self.record)).decode()
             return head + f'<img style="max-width:100%" src="data:image/png;base64,{image}">'
-        if self.format == "plotly":
-            return head + "<p>An interactive plotly figure: <code>load()</code> shows it.</p>"
+        if self.kind == "plot" and len(self.record.files) > 1:
+            page = escape(load_file(self._store, self.record, 1).decode())
+            # Of its own origin: whatever a page of somebody else's does, it does in there.
+            frame = 'sandbox="allow-scripts" style="width:100%;height:480px;border:0"'
+            return head + f'<iframe {frame} srcdoc="{page}"></iframe>'
         return head + f"<p><code>{escape(self.uri)}</code></p>"
 
 

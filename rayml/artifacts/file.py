@@ -65,9 +65,9 @@ def refer_to(name: str, uri: str | Path) -> ArtifactRecord:
     return save_reference(name, uri, _walk)
 
 
-def load_file(store: Store, record: ArtifactRecord) -> bytes:
-    """Return the bytes of an artifact's first file, checked against their digest."""
-    return b"".join(_read(store, record, record.files[0]))
+def load_file(store: Store, record: ArtifactRecord, place: int = 0) -> bytes:
+    """Return the bytes of one of an artifact's files, checked against their digest."""
+    return b"".join(_read(store, record, record.files[place]))
 
 
 def copy_files(store: Store, record: ArtifactRecord, target: Path) -> Path:

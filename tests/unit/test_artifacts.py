@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pytest
 import skops.io
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.base import BaseEstimator
 from sklearn.cluster import Birch
 from sklearn.datasets import make_classification
@@ -553,6 +554,53 @@ def test_a_matplotlib_figure_becomes_png_and_svg(store: Store) -> None:
     assert figure.get_dpi() == Figure().get_dpi()
 
 
+def test_the_numbers_of_a_matplotlib_figure_are_kept(store: Store) -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.plot([1, 2, 3], [0.5, float("nan"), 2.0], label="loss")
+    left.set(xlabel="epoch", title="training")
+    left.plot(range(25_000), range(25_000))
+    left.scatter([1, 2], [3, 4], label="best")
+    right.bar(["a", "b"], [5, 7])
+    right.barh([0, 1], [2, 3])
+    right.imshow([[1, 2], [3, 4]])
+    artifact = logged(store, save_plot(store, "many", figure))
+    first, second = json.loads((artifact.path() / "data.json").read_text())["axes"]
+    assert (first["title"], first["xlabel"], first["ylabel"]) == ("training", "epoch", "")
+    loss, long, best = first["series"]
+    assert loss == {"kind": "line", "label": "loss", "x": [1, 2, 3], "y": [0.5, None, 2.0]}
+    assert (len(long["x"]), long["x"][-1]) == (8334, 24_999)
+    assert (best["kind"], best["x"], best["y"]) == ("points", [1.0, 2.0], [3.0, 4.0])
+    bars, flat, image = second["series"]
+    assert (bars["x"], bars["y"], flat["x"], flat["y"]) == ([0.0, 1.0], [5, 7], [2, 3], [0.0, 1.0])
+    assert image["values"] == [[1, 2], [3, 4]]
+
+
+def test_a_figure_whose_numbers_cannot_be_had_keeps_its_pictures(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Secretive(Line2D):
+        def get_xdata(self, orig: bool = True) -> Never:
+            raise ValueError("not told")
+
+    figure = Figure()
+    figure.subplots().add_line(Secretive([1, 2], [3, 4]))
+    record = save_plot(store, "odd", figure)
+    assert [file.path for file in record.files] == ["plot.png", "plot.svg"]
+    assert "plot 'odd' keeps its pictures alone: ValueError: not told" in caplog.text
+
+
+def test_dates_and_missing_points_of_a_figure_are_kept(store: Store) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    days = np.array(["2013-01-01", "2013-01-02"], "datetime64[ns]")
+    axes.plot(days, np.ma.masked_equal([1, 9], 9))
+    artifact = logged(store, save_plot(store, "dates", figure))
+    line = json.loads((artifact.path() / "data.json").read_text())["axes"][0]["series"][0]
+    assert line["x"][0].startswith("2013-01-01")
+    assert line["y"] == [1, None]
+
+
 def test_axes_subfigures_and_grids_stand_for_their_figure(store: Store) -> None:
     figure = Figure()
     axes = figure.add_subfigure(figure.add_gridspec(1, 1)[0]).subplots()
@@ -568,7 +616,35 @@ def test_a_plotly_figure_comes_back(store: Store) -> None:
     artifact = logged(store, save_plot(store, "roc", figure))
     assert artifact.meta == {"width": 300, "height": None, "title": "ROC"}
     assert artifact.load().layout.title.text == "ROC"
-    assert json.loads(artifact.path().read_text())["data"][0]["type"] == "scatter"
+    assert json.loads((artifact.path() / "plot.json").read_text())["data"][0]["type"] == "scatter"
+    assert "<html>" in (artifact.path() / "plot.html").read_text()
+    again = logged(store, save_plot(store, "roc", figure))
+    assert again.digest == artifact.digest
+
+
+def test_an_altair_chart_comes_back(store: Store) -> None:
+    altair = pytest.importorskip("altair")
+    rows = pd.DataFrame({"step": range(6000), "loss": np.arange(6000.0)})
+    chart = altair.Chart(rows, title="losses", width=300).mark_line().encode(x="step", y="loss")
+    artifact = logged(store, save_plot(store, "losses", chart))
+    assert (artifact.format, artifact.meta["title"], artifact.meta["width"]) == (
+        *("altair", "losses"),
+        300,
+    )
+    assert (
+        artifact.load().to_dict()
+        == chart.from_json((artifact.path() / "plot.json").read_text()).to_dict()
+    )
+    layered = logged(store, save_plot(store, "layers", chart + chart.mark_point()))
+    assert len(layered.load().to_dict()["layer"]) == 2
+
+
+def test_a_plot_is_shown_in_a_notebook_where_it_can_reach_nothing(store: Store) -> None:
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
+    html = logged(store, save_plot(store, "roc", figure))._repr_html_()
+    assert '<iframe sandbox="allow-scripts"' in html
+    assert "&lt;script" in html
+    assert "<script" not in html
 
 
 @pytest.mark.parametrize("figure", [None, 3, "plot.png", np.ones(3), a_frame()])
