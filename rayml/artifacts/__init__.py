@@ -153,6 +153,24 @@ class Artifact:
             self._model = self.load(trusted)
         return predict(self.record, self._model, data)
 
+    def to_text(self) -> list[str]:
+        """Return a plot as lines for a terminal: the course of each series, and its ends.
+
+        Raises:
+            SpecError: It is no plot, or one of plotly's, which is not installed.
+        """
+        from rayml.artifacts.plot import plot_text  # noqa: PLC0415
+
+        if self.kind != "plot":
+            raise SpecError(f"artifact {self.name!r} is a {self.kind}, no plot; use load()")
+        try:
+            return plot_text(self._store, self.record)
+        except ImportError as exc:
+            raise SpecError(
+                f"plot {self.name!r} is one of plotly's, which is not installed; "
+                "pip install 'rayml[plots]'"
+            ) from exc
+
     def to_pandas(self) -> pd.DataFrame:
         """Return a dataset or table as pandas, with the index it was logged with."""
         frame: pd.DataFrame = self.to_arrow().to_pandas()

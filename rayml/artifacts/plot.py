@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.file import load_file
 from rayml.artifacts.plot_data import figure_data
+from rayml.artifacts.plot_text import altair_data, plot_lines, plotly_data
 from rayml.artifacts.record import (
     ArtifactRecord,
     FileRecord,
@@ -67,6 +68,20 @@ def load_plot(store: Store, record: ArtifactRecord) -> Any:  # noqa: ANN401
 
         return Chart.from_json(content.decode())
     return content
+
+
+def plot_text(store: Store, record: ArtifactRecord) -> list[str]:
+    """Return a plot as lines for a terminal; of one that is a picture alone, none.
+
+    Raises:
+        ImportError: It is a plotly figure, and plotly is not installed.
+    """
+    if record.format == "plotly":
+        return plot_lines(plotly_data(load_plot(store, record)))
+    if record.format == "altair":
+        return plot_lines(altair_data(json.loads(load_file(store, record))))
+    places = [place for place, file in enumerate(record.files) if file.path == "data.json"]
+    return plot_lines(json.loads(load_file(store, record, places[0]))) if places else []
 
 
 def _matplotlib_figure(value: Any) -> Any:  # noqa: ANN401

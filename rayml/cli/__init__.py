@@ -8,7 +8,7 @@
     runs.py        list, show, history, logs, cancel
     questions.py   compare, lineage, experiments, sql
     edits.py       archive, unarchive, delete, undelete, label, note
-    artifacts.py   artifact list, artifact get
+    artifacts.py   artifact list, show, get
     models.py      model list, show, register, alias, tag
     exchange.py    import mlflow, export mlflow
     stores.py      store verify, copy, gc, retain
@@ -63,6 +63,7 @@ app.command("delete")(edits.delete)
 app.command("undelete")(edits.undelete)
 app.command("doctor")(doctor)
 artifact.command("list")(artifacts.list_artifacts)
+artifact.command("show")(artifacts.show)
 artifact.command("get")(artifacts.get)
 app.add_typer(artifact, name="artifact")
 model = typer.Typer(help="Registered models: names for what others are to use.")

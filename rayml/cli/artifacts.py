@@ -1,14 +1,21 @@
-"""`rayml artifact list` and `rayml artifact get`."""
+"""`rayml artifact list`, `show` and `get`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rayml.cli.options import JsonOption, RunArgument, StoreOption
-from rayml.cli.output import artifact_data, emit_json, print_artifacts
+from rayml.cli.output import (
+    artifact_data,
+    emit_json,
+    print_artifacts,
+    print_facts,
+    print_frame,
+)
 from rayml.errors import SpecError
 
 if TYPE_CHECKING:
@@ -26,6 +33,29 @@ def list_artifacts(
         emit_json([artifact_data(artifact) for artifact in artifacts])
     elif artifacts:
         print_artifacts(artifacts, indent="")
+    return 0
+
+
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN|URI", help="A run, or a rayml:// URI alone.")],
+    name: Annotated[str | None, typer.Argument(help="The artifact's name.")] = None,
+    *,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Look at an artifact: a table's first rows, a plot's curves, what is told of others."""
+    artifact = _find(run, name, store)
+    if as_json:
+        emit_json({**artifact_data(artifact), "meta": artifact.meta})
+    elif artifact.kind in ("dataset", "table"):
+        import pandas as pd  # noqa: PLC0415 - not for --help
+
+        preview = artifact.meta["preview"]
+        print_frame(pd.DataFrame(preview["rows"], columns=preview["columns"], dtype=object))
+    elif artifact.kind == "plot":
+        print("\n".join(artifact.to_text() or [repr(artifact)]))
+    else:
+        print_facts((name, json.dumps(value)) for name, value in artifact.meta.items())
     return 0
 
 

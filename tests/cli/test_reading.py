@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,6 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         context.log_metrics({"system/cpus": 1.5, "system/memory": 2**30}, step=10)
         context.log_artifact("notes", b"hello")
         context.log_artifact("report", folder)
+        context.log_table("scores", {"fold": [1, 2], "score": [0.5, None]})
         good = context.run_id
     with pytest.raises(KeyError):
         fail_a_run(store)
@@ -282,7 +283,15 @@ def test_artifacts_are_listed_with_their_uris(
 
     assert lines[0].split() == ["notes", "file", "5", "B", f"rayml://runs/{written[1]}/notes"]
     assert isinstance(data, list)
-    assert [artifact["name"] for artifact in data] == ["notes", "report"]
+    assert [artifact["name"] for artifact in data] == ["notes", "report", "scores"]
+
+
+def test_an_artifact_is_looked_at(rayml_in: Run, written: tuple[Path, str, str]) -> None:
+    table = rayml_in("artifact", "show", written[1], "scores")
+    data: Any = rayml_in.json("artifact", "show", f"rayml://runs/{written[1]}/scores")
+
+    assert table.stdout == "fold,score\n1,0.5\n2,\n"
+    assert (data["name"], data["meta"]["statistics"]["score"]["nulls"]) == ("scores", 1)
 
 
 def test_an_artifact_is_fetched_by_name_or_uri(

@@ -639,6 +639,36 @@ def test_an_altair_chart_comes_back(store: Store) -> None:
     assert len(layered.load().to_dict()["layer"]) == 2
 
 
+def test_plots_of_all_libraries_are_lines_of_text(store: Store) -> None:
+    altair = pytest.importorskip("altair")
+    rows = pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 0.0]})
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(rows["step"], rows["loss"], label="loss")
+    axes.set(title="training", xlabel="step")
+    drawn = {
+        "matplotlib": (figure, ["training (step)", "loss  █▅▁  0 … 4 by 1 … 3"]),
+        "plotly": (
+            go.Figure(
+                go.Scatter(x=rows["step"], y=rows["loss"], name="loss"), {"title": "training"}
+            ),
+            ["training", "loss  █▅▁  0 … 4 by 1 … 3"],
+        ),
+        "altair": (
+            altair.Chart(rows, title="training").mark_line().encode(x="step", y="loss"),
+            ["training", "loss by step  █▅▁  0 … 4 by 1 … 3"],
+        ),
+    }
+    for name, (plot, lines) in drawn.items():
+        assert logged(store, save_plot(store, name, plot)).to_text() == lines
+    heatmap = go.Figure(go.Heatmap(z=np.array([[1, 20], [3, 4]])))
+    heat = logged(store, save_plot(store, "heat", heatmap))
+    assert heat.to_text() == [" 1  20", " 3   4"]
+    assert logged(store, save_plot(store, "pie", go.Figure(go.Pie(values=[1])))).to_text() == []
+    with pytest.raises(SpecError, match="is a file, no plot; use load"):
+        logged(store, save_file(store, "notes", b"hello")).to_text()
+
+
 def test_a_plot_is_shown_in_a_notebook_where_it_can_reach_nothing(store: Store) -> None:
     figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
     html = logged(store, save_plot(store, "roc", figure))._repr_html_()
