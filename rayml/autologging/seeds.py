@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "seed/"
 _HASH = "PYTHONHASHSEED"
+_RAYML = str(Path(__file__).parents[1])
 _lock = threading.Lock()
 _with_seeds: WeakSet[Context] = WeakSet()
 
@@ -84,7 +85,8 @@ def watch_seed(
         name: Of the function, whose first argument is the seed.
         generator: What it seeds, for the parameter's name.
         keyword: The argument's name.
-        of_user: Installed packages call it for reasons of their own: these do not count.
+        of_user: Installed packages, and rayml, call it for reasons of their own, which do not
+            count.
     """
     function, seen = getattr(owner, name), _Generator(generator)
     is_on = [True]
@@ -118,7 +120,7 @@ def watch_seed(
 
 
 def _is_installed(file: str) -> bool:
-    return "site-packages" in file or "dist-packages" in file
+    return "site-packages" in file or "dist-packages" in file or file.startswith(_RAYML)
 
 
 def _log_hash_seed(context: Context) -> None:

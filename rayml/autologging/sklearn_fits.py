@@ -124,7 +124,7 @@ def log_model(
         evaluation = _score(context, fit, taken, data, target)
     if not taken.has_own_code and not holds_secret(estimator):
         # What differs from the defaults, at a glance, as a notebook shows it.
-        context.log_param(f"{fit.model}/repr", repr(estimator))
+        context.log_param(f"{fit.model}/repr", " ".join(repr(estimator).split()))
     if fit.is_kept:
         # The example is predicted by the model as it is: one that prints would do so once more.
         is_shown = evaluation is not None and not is_verbose(estimator)

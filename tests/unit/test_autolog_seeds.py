@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import rayml
@@ -39,6 +40,13 @@ def test_the_seeds_of_python_and_numpy(track: Any) -> None:
         np.random.default_rng([3, 4])
 
     assert seeds(track, train) == {"seed/random": 1, "seed/numpy": 2, "seed/default_rng": [3, 4]}
+
+
+def test_what_rayml_draws_itself_is_none(track: Any) -> None:
+    def train() -> None:
+        rayml.context().log_dataset("rows", pa.table({"x": range(100_000)}))
+
+    assert seeds(track, train) == {}
 
 
 def test_of_many_seeds_the_first_and_the_last(track: Any) -> None:
