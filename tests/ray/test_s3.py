@@ -48,7 +48,7 @@ def test_a_run_in_a_bucket_is_read_back_elsewhere(
         print("done")
         return {"auc": 0.75}
 
-    run = submit(job).wait(120)
+    run = submit(job, autolog=False).wait(120)
     assert run.metrics == {"loss": 0.01, "auc": 0.75}
     assert len(run.history("loss")) == 100
     source = """
