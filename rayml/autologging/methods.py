@@ -150,6 +150,22 @@ class _Hook:
             raise AttributeError(name)
         return getattr(self.method, name)
 
+    def __eq__(self, other: object) -> bool:
+        # MLflow only hooks what a class has and gives alike.
+        return self is other or self.method == (other.method if type(other) is _Hook else other)
+
+    def __hash__(self) -> int:
+        return hash(self.method)
+
+    @property
+    def fn(self) -> Any:  # noqa: ANN401
+        """What a method that exists on a condition calls: MLflow reads it past `__getattr__`."""
+        return self.method.fn
+
+    @fn.setter
+    def fn(self, function: Callable[..., Any]) -> None:
+        self.method.fn = function
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return copy.copy, (self.method,)  # of a function, that is the function itself
 

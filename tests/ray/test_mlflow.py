@@ -47,7 +47,6 @@ def write(work: Path, text: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
 def test_an_unchanged_script_with_autolog_lands_in_the_run(
     submit: Submit, store: Store, work: Path
 ) -> None:

@@ -34,7 +34,7 @@ from sklearn.model_selection import (
     validation_curve,
 )
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -453,3 +453,28 @@ def test_what_is_reduced_in_parts(track: Any) -> None:
     assert run.params["transform/calls"] == 3
     assert "transform/explained_variance" in run.metrics
     assert "transform/model" in run.artifacts
+
+
+def test_what_others_put_into_a_method_that_exists_on_a_condition_is_called() -> None:
+    hook, calls = vars(Pipeline)["predict"], []
+    function = object.__getattribute__(hook, "fn")  # as MLflow does
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    hook.fn = counted
+    try:
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(X, TWO).predict(X)
+    finally:
+        hook.fn = function
+    assert calls == [1]
+
+
+def test_a_class_s_method_is_the_function_that_it_gives() -> None:
+    # What looks whether a method is one of the usual kind, as MLflow does, finds it so.
+    hook, function = vars(LogisticRegression)["fit"], LogisticRegression.fit
+    assert hook == function
+    assert function == hook
+    assert hash(hook) == hash(function)
+    assert hook != vars(Ridge)["fit"]
