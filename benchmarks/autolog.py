@@ -87,10 +87,10 @@ def loop(steps: int) -> Callable[[], object]:
     import torch
 
     torch.set_num_threads(1)
-    rows = torch.rand(256, 128)
+    rows = torch.rand(512, 256)
 
     def train(count: int) -> None:
-        layers = (torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
+        layers = (torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1))
         model = torch.nn.Sequential(*layers)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
         for _ in range(count):
