@@ -65,8 +65,8 @@ def begin(train: JobCluster, name: str, **options: Any) -> rayml.Run:
 
 
 def assert_nothing_is_held(train: JobCluster) -> None:
-    def book() -> str:
-        return str(train.client.ray_cluster(train.name)["metadata"]["annotations"].get(BOOK))
+    def book() -> str:  # there is none before the first reservation
+        return str(train.client.ray_cluster(train.name)["metadata"]["annotations"].get(BOOK, "[]"))
 
     wait_for(lambda: book() == "[]", "the end of all reservations")
     wait_for(lambda: not train.pods(), "the workers' departure")
