@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.boosting import importances
 from rayml.autologging.charts import draw_importances, importance_table, log_charts_at_end
+from rayml.autologging.sklearn_learned import final_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -161,7 +162,7 @@ def _importances(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
     """Return the most important features; of coefficients, by their mean size over the classes."""
     import numpy as np  # noqa: PLC0415 - scikit-learn has it
 
-    final = model[-1] if hasattr(model, "named_steps") else model
+    final = final_of(model)
     values = getattr(final, "feature_importances_", None)
     if values is None:
         values = getattr(final, "coef_", None)

@@ -10,6 +10,7 @@ from rayml.autologging.calls import spared
 from rayml.autologging.charts import log_charts_at_end
 from rayml.autologging.fits import next_other
 from rayml.autologging.sklearn_folds import log_settings
+from rayml.autologging.sklearn_learned import final_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ _STAGES = {"train_score_": "train", "validation_score_": "valid"}
 
 def log_own_curves(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: ANN401
     """Log what an estimator, or the last of a pipeline, has kept of each of its iterations."""
-    final = estimator[-1] if hasattr(estimator, "named_steps") else estimator
+    final = final_of(estimator)
     for name, values in _own_curves(final).items():
         data, _, metric = name.partition("/")
         each = -(-len(values) // _POINTS)

@@ -31,13 +31,18 @@ def log_learned(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: AN
 
     if is_classifier(estimator) or is_regressor(estimator):
         return
-    final = estimator[-1] if hasattr(estimator, "named_steps") else estimator
+    final = final_of(estimator)
     values = {name: _number(getattr(final, name, None)) for name in _NUMBERS}
     learned = {name.rstrip("_"): value for name, value in values.items() if value is not None}
     learned |= _groups(getattr(final, "labels_", None))
     context.log_metrics({f"{fit.group}/{name}": value for name, value in learned.items()})
     if fit.is_kept and getattr(final, "explained_variance_ratio_", None) is not None:
         _log_explained(context, fit, final.explained_variance_ratio_)
+
+
+def final_of(estimator: Any) -> Any:  # noqa: ANN401
+    """Return the last step of a pipeline; of all else, itself."""
+    return estimator[-1] if hasattr(estimator, "named_steps") else estimator
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401

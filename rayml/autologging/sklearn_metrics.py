@@ -16,9 +16,8 @@ _MODULES = ("sklearn.metrics", "sklearn.calibration")
 def install() -> None:
     """Hook every function that compares targets with predictions, of what is imported so far."""
     for name in _MODULES:
-        if (
-            module := sys.modules.get(name)
-        ) is not None:  # as an attribute it may not be there yet
+        module = sys.modules.get(name)  # as an attribute of its package it may not be there yet
+        if module is not None:
             _hooks.hook(name, [f for f in _public(module) if takes_first(f, "y_true")])
 
 

@@ -194,7 +194,21 @@ def see_through(
     """
     if as_json and not detach:
         return _run_for_json(submit, location)
-    return _run(submit, location, cluster, detach=detach, as_json=as_json)
+    events: SimpleQueue[Event] = SimpleQueue()
+    worker = None
+    # Only what somebody may want to leave alone needs a process of its own; in a pipe, whoever
+    # stops this process must stop the run.
+    if (is_terminal() or detach) and not _is_remote(cluster):
+        worker = Worker(events, submit)
+    with signals_as_events(events) as watch_signals:
+        keeper = worker or Here(events, submit)
+        watch_signals()
+        watch = _watch(keeper, events, location, detach=detach)
+        ended = watch.until_end()
+        code = _tell_end(watch, ended, location, as_json=as_json)
+        if worker is not None and ended is not None:
+            worker.join()
+    return code
 
 
 def _submit(
@@ -232,32 +246,6 @@ def _is_remote(cluster: str | None) -> bool:
 
     address = setting("cluster", cluster) or os.environ.get("RAY_ADDRESS", "")
     return has_jobs_api(address)
-
-
-def _run(
-    submit: Callable[[], Run],
-    location: str | None,
-    cluster: str | None,
-    *,
-    detach: bool,
-    as_json: bool,
-) -> int:
-    """Run a job for a person or a pipe."""
-    events: SimpleQueue[Event] = SimpleQueue()
-    worker = None
-    # Only what somebody may want to leave alone needs a process of its own; in a pipe, whoever
-    # stops this process must stop the run.
-    if (is_terminal() or detach) and not _is_remote(cluster):
-        worker = Worker(events, submit)
-    with signals_as_events(events) as watch_signals:
-        keeper = worker or Here(events, submit)
-        watch_signals()
-        watch = _watch(keeper, events, location, detach=detach)
-        ended = watch.until_end()
-        code = _tell_end(watch, ended, location, as_json=as_json)
-        if worker is not None and ended is not None:
-            worker.join()
-    return code
 
 
 def _watch(
