@@ -8,10 +8,10 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv-bootstra
 BIN := $(or $(UV_PROJECT_ENVIRONMENT),.venv)/bin
 # --inexact: what another target has installed stays, so that the order of the targets does not matter.
 SYNC := CXX=$(CURDIR)/rayml/engines/c++20 $(UV) sync --frozen --inexact
-TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra torch --extra horovod --extra dask --extra spark --extra xgboost --extra lightgbm
+TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra torch --extra horovod --extra dask --extra spark --extra xgboost --extra lightgbm --extra hub --extra onnx
 # Two at a time, each with servers and Rays of its own: much of a test is waiting. A file's tests share a Ray.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
-FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store
+FAST_TESTS := rayml tests/unit tests/hub tests/packaging tests/formats tests/store
 RAY_TESTS := tests/cli tests/mlflow tests/ray
 # What takes all CPUs for minutes: nothing else would be in time beside it.
 GREEDY := tests/ray/test_kills.py

@@ -7,6 +7,7 @@
     rayml.autolog()                                    track code that never mentions rayml
     rayml.runs(), rayml.get_run(id)                    read back; only the store is needed
     rayml.load_model("rayml://models/churn@production")    what was registered
+    rayml.hub.get("describe")(table)                   reusable functions
 
 The words, one per idea: a *function* (what you wrote) with parameters, inputs and resources is a
 *job*; each execution of it is a *run*, each try of a run an *attempt*. The *tracker* records runs
@@ -41,6 +42,7 @@ from rayml.errors import (
 )
 
 if TYPE_CHECKING:
+    from rayml import hub
     from rayml.ancestry import Lineage, lineage
     from rayml.artifacts import Artifact
     from rayml.autologging import autolog
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_HUB = ("hub", "marketplace")
 _LAZY = {
     "Artifact": "rayml.artifacts:Artifact",
     "Context": "rayml.run_context:Context",
@@ -134,6 +137,7 @@ __all__ = [
     "context",
     "experiments",
     "get_run",
+    "hub",
     "lineage",
     "load_model",
     "model",
@@ -147,6 +151,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _HUB:
+        return importlib.import_module("rayml.hub")
     if name not in _LAZY:
         raise AttributeError(f"module 'rayml' has no attribute {name!r}")
     module, _, attribute = _LAZY[name].partition(":")

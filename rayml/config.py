@@ -247,6 +247,20 @@ def switch(name: str, argument: bool | None, *, default: bool) -> bool:  # noqa:
     raise SpecError(f"setting {name!r} is {value!r}, neither on nor off; give true or false")
 
 
+def settings_table(name: str) -> dict[str, object]:
+    """Return a setting that is a table of the project's file; `name=value` words as a variable.
+
+    Raises:
+        SpecError: It is no table.
+    """
+    value = _find_setting(name)
+    if isinstance(value, str):
+        value = dict(word.partition("=")[::2] for word in value.split())
+    if not isinstance(value, dict | None):
+        raise SpecError(f"setting {name!r} is {value!r} in the project's file; make it a table")
+    return value or {}
+
+
 def _find_setting(name: str) -> object:
     if from_environment := os.environ.get(f"RAYML_{name.upper()}"):
         return from_environment

@@ -16,6 +16,7 @@ import typing
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +27,6 @@ from rayml.spec import Target, is_numpy_scalar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
 _TYPING_NAMES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
 _BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type)}
@@ -387,7 +387,8 @@ def _guess(word: str) -> object:
 def load_function(target: Target, folder: Path) -> Callable[..., object]:
     """Import a `file` or `module` target anew and return its function.
 
-    The file's own folder comes first on Python's path, as it does for a script.
+    The file's own folder comes first on Python's path, as it does for a script. A hub function's
+    folder is a package instead.
 
     Raises:
         SpecError: The module has no such function, or it is not callable.
@@ -395,6 +396,8 @@ def load_function(target: Target, folder: Path) -> Callable[..., object]:
     if target.kind == "module":
         sys.path.insert(0, str(folder))
         module = importlib.import_module(target.module)
+    elif target.digest:
+        module = import_package(Path(folder, target.file), target.digest)
     else:
         module = _import_file(Path(folder, target.file))
     function = getattr(module, target.function, None)
@@ -413,6 +416,22 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def import_package(file: Path, digest: str) -> ModuleType:
+    """Import a file as part of a package that its folder makes, and return it.
+
+    The package's name tells its version from others, and what is sent of it to Ray's workers is
+    sent with its code: they have no such package.
+    """
+    name = f"rayml_hub_{file.parent.name.replace('.', '_')}_{digest.removeprefix('sha256:')[:12]}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(file.parent)]
+        sys.modules[name] = package
+        for pickler in ("cloudpickle", "ray.cloudpickle"):
+            importlib.import_module(pickler).register_pickle_by_value(package)
+    return importlib.import_module(f"{name}.{file.stem}")
 
 
 def call(function: Callable[..., object], values: Mapping[str, object], context: object) -> object:

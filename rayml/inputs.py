@@ -41,7 +41,7 @@ _PACKED = (".gz", ".zip")
 _READ_BYTES = 32 * 1024 * 1024
 _READ_FILES = 1000
 
-__all__ = ["Input", "InputRecord", "convert", "describe_input"]
+__all__ = ["Input", "InputRecord", "convert", "describe_input", "is_input_form"]
 
 
 def describe_input(name: str, value: object, folder: Path) -> InputRecord:
@@ -222,6 +222,13 @@ def convert(given: Input, annotation: object) -> Any:  # noqa: ANN401
     if (read := _FORMS.get(_annotated(annotation))) is not None:
         return read(given)
     return given.value if given.record.kind == "memory" else given
+
+
+def is_input_form(annotation: object) -> bool:
+    """Tell whether a parameter with this annotation takes data rather than a plain value."""
+    plain = ("builtins.str", "str", "builtins.bytes", "bytes")
+    name = _annotated(annotation)
+    return name in _FORMS and name not in plain
 
 
 def _describe_path(name: str, path: Path) -> InputRecord:

@@ -23,6 +23,7 @@ from rayml.engines.led import end_with_session, resources_to_borrow
 from rayml.engines.tables import carry, settle
 from rayml.errors import RaymlError, SpecError
 from rayml.function import check_values, find_target, read_signature
+from rayml.hubs.needs import needs_of
 from rayml.inputs import describe_input
 from rayml.origin import new_run_id, read_origin
 from rayml.redaction import Redactor, redact_strings
@@ -115,8 +116,9 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
     """Submit a job and return its run, once that is durably recorded; the job goes on by itself.
 
     Args:
-        function: A callable, `"file.py:function"`, `"file.py"` (a script, run unchanged), or
-            `"package.module:function"`.
+        function: A callable, `"file.py:function"`, `"file.py"` (a script, run unchanged),
+            `"package.module:function"`, or a hub function: `"hub://name"`, `"hub://name@1.0"`,
+            what `rayml.hub.get` gives, or the path of its folder.
         params: Plain values for the function's parameters, by name; they arrive as they are.
         inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A
             model's URI is resolved now: an alias that moves later does not change it. A parameter
@@ -126,9 +128,9 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         name: For people; the function's name by default.
         experiment: What the run belongs to; `"default"` by default.
         labels: Words to find the run by.
-        resources: What each worker needs; one CPU by default.
+        resources: What each worker needs; one CPU by default, or what a hub function says.
         engine: How the job spreads over its workers, such as `rayml.Torch(workers=4)`; by default
-            it runs on the first of them.
+            it runs on the first of them, or as a hub function says.
         requirements: Packages for this job alone, on top of the environment: a list, or the path
             of
             a requirements.txt. uv installs them once and keeps them.
@@ -162,9 +164,12 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         ClusterUnreachable: No cluster answers.
         StoreError: The submission could not be recorded.
     """
+    needs = needs_of(function)
+    engine = engine or needs.engine
+    resources = resources or needs.resources
     check_engine(engine)
     job = prepare(
-        function,
+        needs.function,
         params=dict(params or {}),
         cluster=_cluster_of(cluster, borrow=borrow),
         inputs=_borrowable(inputs) if borrow else dict(inputs or {}),
@@ -174,7 +179,10 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         labels={str(k): str(v) for k, v in (labels or {}).items()},
         resources=resources_to_borrow(resources, engine) if borrow else resources or Resources(),
         engine=engine,
-        requirements=read_requirements(requirements),
+        requirements=[
+            *needs.packages(setting("cluster", cluster)),
+            *read_requirements(requirements),
+        ],
         working_dir=None if working_dir is None else Path(working_dir),
         env={str(k): str(v) for k, v in (env or {}).items()},
         secrets=_read_secrets(secrets),
@@ -326,6 +334,8 @@ def _keep_long_params(job: Job) -> Job:
 
 
 def _code_folder(folder: Path, target: Target) -> Path:
+    if target.digest:
+        return Path(target.file).parent
     is_elsewhere = target.kind in ("file", "script") and not Path(target.file).is_relative_to(
         folder
     )

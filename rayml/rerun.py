@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import msgspec
 
 from rayml.code import unpack_folder
 from rayml.config import Resources
 from rayml.engine import leave_to_resources
 from rayml.errors import NotFound, SpecError, suggestion
 from rayml.function import find_target, read_signature
+from rayml.hubs import find_function
+from rayml.hubs.folder import digest_of
 from rayml.installed import OWN, exact_requirements
 from rayml.job import Again, read_requirements, submit
 from rayml.origin import read_origin
@@ -114,6 +117,8 @@ class _Past:
             SpecError: Nobody has it.
         """
         target = self._spec.target
+        if target.digest and self._given.get("function") is None:
+            return self._hub_target()
         if (given := self._given.get("function")) is not None:
             return given  # type: ignore[no-any-return]
         if target.kind != "callable":
@@ -127,6 +132,17 @@ class _Past:
                 "that submitted it and is not stored; give it as function="
             )
         return target
+
+    def _hub_target(self) -> Target:
+        """Return the very files of a hub function that were run, where they are now."""
+        target = self._spec.target
+        if self._code:
+            file = unpack_folder(self._run.store, self._code) / target.file
+            return msgspec.structs.replace(target, file=str(file))
+        folder = Path(target.file).parent
+        if folder.is_dir() and digest_of(folder) == target.digest:
+            return target
+        return find_function(f"{target.text}#{target.digest}").target
 
     def folder(self) -> str | Path | None:
         """Return where the job runs; None if it needs no folder of its own.

@@ -48,6 +48,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             none.
         module: The module's dotted name, for `module`.
         function: The function's name; empty for scripts.
+        digest: Of a hub function's files, `sha256:` and hexadecimal digits; empty for all else.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     file: str = ""
     module: str = ""
     function: str = ""
+    digest: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,9 +15,11 @@ import psutil
 from rayml.autologging.ending import finish
 from rayml.config import setting
 from rayml.diff import keep_diff, look, telling
+from rayml.inputs import Input, describe_input
 from rayml.installed import keep_installed
 from rayml.origin import new_run_id, read_origin
 from rayml.problem import describe_exception
+from rayml.registry import pin
 from rayml.run_context import Context, enter, find_context_around, leave
 from rayml.sampling import Usage, sampling
 from rayml.spec import Spec, Target, describe_params
@@ -26,6 +28,7 @@ from rayml.tracker.client import Client, Producer
 from rayml.tracker.edits import find_edited
 from rayml.tracker.long_params import keep_long
 from rayml.tracker.own import own_transport
+from rayml.tracker.reader import find_artifact
 from rayml.tracker.records import Differed, Ended, Problem, Started, Submitted
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def start_run(
     *,
     experiment: str | None = None,
     params: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     labels: Mapping[str, str] | None = None,
     parent: str | None = None,
     store: str | Path | Store | None = None,
@@ -57,12 +61,14 @@ def start_run(
         name: What people call the run.
         experiment: What it belongs to; `"default"` by default.
         params: Its parameters.
+        inputs: What it reads, as `submit` takes them; `context.inputs` has them, and lineage.
         labels: Words to find it by.
         parent: The id of the run that this one is a part of.
         store: Where; the project's own by default.
 
     Raises:
         NotFound: The store has no such parent.
+        SpecError: An input is not there.
         StoreError: The store cannot be written, or at the end: not all was durable, and the run
             failed.
     """
@@ -71,12 +77,19 @@ def start_run(
         return
     opened = open_store(store)
     spec = _spec(name, setting("experiment", experiment) or "default", params, labels, opened)
+    given = {key: pin(value, opened) for key, value in (inputs or {}).items()}
+    records = {key: describe_input(key, value, Path.cwd()) for key, value in given.items()}
+    spec = msgspec.structs.replace(spec, inputs=records)
     if parent is not None:
         spec = msgspec.structs.replace(spec, parent=find_edited(opened, parent).spec.run)
     with own_transport(opened) as transport:
         producer = Producer(transport, spec.run, 1)
         _begin(producer, spec, opened)
-        context = Context(Client(producer), producer, opened, params or {}, {})
+        read = {
+            key: Input(record, given[key], partial(find_artifact, opened))
+            for key, record in records.items()
+        }
+        context = Context(Client(producer), producer, opened, params or {}, read)
         yield from _track(context, producer, spec)
 
 

@@ -29,7 +29,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rayml import __version__
-from rayml.cli import artifacts, cluster, edits, exchange, models, questions, runs, stores
+from rayml.cli import artifacts, cluster, edits, exchange, hub, models, questions, runs, stores
 from rayml.cli.doctor import doctor
 from rayml.cli.exits import INTERRUPTED, exit_code, report, say
 from rayml.cli.rerun import rerun
@@ -73,6 +73,18 @@ model.command("register")(models.register)
 model.command("alias")(models.alias)
 model.command("tag")(models.tag)
 app.add_typer(model, name="model")
+functions = typer.Typer(help="Reusable functions: preparation, analysis, training, deployment.")
+functions.command("list")(hub.list_functions)
+functions.command("search")(hub.search)
+functions.command("show")(hub.show)
+functions.command(
+    "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(hub.run)
+functions.command("new")(hub.new)
+functions.command("check")(hub.check)
+functions.command("publish")(hub.publish)
+app.add_typer(functions, name="hub")
+app.add_typer(functions, name="marketplace", hidden=True)
 imports = typer.Typer(help="Take runs from elsewhere.")
 imports.command("mlflow")(exchange.import_mlflow)
 app.add_typer(imports, name="import")

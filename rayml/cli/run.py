@@ -65,7 +65,7 @@ def run(  # noqa: PLR0913 - one for each option
         str,
         typer.Argument(
             metavar="TARGET",
-            help="file.py:function, file.py (a script) or package.module:function.",
+            help="file.py:function, file.py (a script), package.module:function or hub://name.",
         ),
     ],
     args: WordsArgument = None,
@@ -141,18 +141,16 @@ def run(  # noqa: PLR0913 - one for each option
         "name": name,
         "experiment": experiment,
         "labels": read_pairs("--label", label),
-        "resources": Resources(
-            **given_of(
-                cpus=cpus,
-                memory=memory,
-                gpus=gpus,
-                gpu_type=gpu_type,
-                workers=workers,
-                node_selector=read_pairs("--node-selector", node) or None,
-                priority_class=priority_class,
-                spot=spot,
-                service_account=service_account,
-            )
+        "resources": _resources(
+            cpus=cpus,
+            memory=memory,
+            gpus=gpus,
+            gpu_type=gpu_type,
+            workers=workers,
+            node_selector=read_pairs("--node-selector", node) or None,
+            priority_class=priority_class,
+            spot=spot,
+            service_account=service_account,
         ),
         "engine": _engine(engine, read_pairs("-e", engine_setting)),
         "image": image,
@@ -217,12 +215,19 @@ def _submit(
     from pathlib import Path  # noqa: PLC0415 - with the rest
 
     from rayml.function import find_target, parse_word, read_signature  # noqa: PLC0415
+    from rayml.hubs.needs import needs_of  # noqa: PLC0415
     from rayml.job import submit  # noqa: PLC0415 - not for --help
 
     folder = Path(options["working_dir"] or Path.cwd()).resolve()
-    signature = read_signature(find_target(target, folder), None)
+    signature = read_signature(find_target(needs_of(target).function, folder), None)
     params = {name: parse_word(name, word, signature) for name, word in words.items()}
     return submit(target, params=params, dry_run=dry_run, **options)
+
+
+def _resources(**options: object) -> Resources | None:
+    """Return what was asked for; None for the usual, which is what a hub function says."""
+    asked = Resources(**given_of(**options))
+    return None if asked == Resources() else asked
 
 
 def _engine(name: str | None, settings: dict[str, str]) -> Engine | None:

@@ -1,0 +1,97 @@
+"""Calling a hub function in this process: with its inputs as it wants them, and tracked."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayml.errors import SpecError
+from rayml.function import call, callable_signature, check_values, load_function
+from rayml.hubs.needs import missing_packages
+from rayml.inputs import Input, convert, describe_input, is_input_form
+from rayml.registry import pin
+from rayml.run_context import find_context_around
+from rayml.store import open_store
+from rayml.tracker.reader import find_artifact
+from rayml.tracking import start_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rayml.function import Signature
+    from rayml.hubs.folder import HubFunction
+    from rayml.run_context import Context
+
+
+def call_function(
+    function: HubFunction, args: tuple[object, ...], values: Mapping[str, object]
+) -> Any:  # noqa: ANN401 - what it returns
+    """Call a hub function with values by position and name.
+
+    Raises:
+        SpecError: It takes no such values, or it needs a package that is not installed.
+    """
+    given = _by_name(function, args, values)
+    check_values(function.signature, {}, given)
+    if missing := missing_packages(function.requirements):
+        raise SpecError(
+            f"hub function {function.name!r} needs {', '.join(missing)}; install rayml[hub], or "
+            f"submit it as {function.uri!r}, which installs them for its run alone"
+        )
+    loaded = load_function(function.target, Path.cwd())
+    live = callable_signature(loaded) or function.signature
+    with _run_of(function, given, live) as context:
+        converted = {name: _converted(name, value, live, context) for name, value in given.items()}
+        return call(loaded, converted, context)
+
+
+def _by_name(
+    function: HubFunction, args: tuple[object, ...], values: Mapping[str, object]
+) -> dict[str, object]:
+    names = list(function.signature.named)
+    if len(args) > len(names):
+        raise SpecError(
+            f"hub function {function.name!r} takes {len(names)} values and got {len(args)}; give "
+            "them by name"
+        )
+    first = dict(zip(names, args, strict=False))
+    if twice := sorted(first.keys() & values.keys()):
+        raise SpecError(f"{twice[0]!r} is given by position and by name; give it once")
+    return {**first, **values}
+
+
+@contextmanager
+def _run_of(
+    function: HubFunction, given: Mapping[str, object], signature: Signature
+) -> Iterator[Context]:
+    """Give the run around the call, or one of its own."""
+    if (current := find_context_around()) is not None:
+        yield current
+        return
+    inputs = {name: value for name, value in given.items() if _is_input(name, value, signature)}
+    params = {name: value for name, value in given.items() if name not in inputs}
+    with start_run(
+        function.name, params=params, inputs=inputs, labels={"hub": function.uri}
+    ) as context:
+        yield context
+
+
+def _is_input(name: str, value: object, signature: Signature) -> bool:
+    parameter = signature.named.get(name)
+    return value is not None and parameter is not None and is_input_form(parameter.annotation)
+
+
+def _converted(name: str, value: object, signature: Signature, context: Context) -> object:
+    if not _is_input(name, value, signature):
+        return value
+    annotation = signature.named[name].annotation
+    if name in context.inputs and context.inputs[name].value is value:
+        return convert(context.inputs[name], annotation)
+    if isinstance(value, Input):
+        return convert(value, annotation)
+    store = context.store or open_store(None)
+    pinned = pin(value, store)
+    record = describe_input(name, pinned, Path.cwd())
+    return convert(Input(record, pinned, partial(find_artifact, store)), annotation)
