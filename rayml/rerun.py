@@ -142,7 +142,13 @@ class _Past:
         folder = Path(target.file).parent
         if folder.is_dir() and digest_of(folder) == target.digest:
             return target
-        return find_function(f"{target.text}#{target.digest}").target
+        try:
+            return find_function(f"{target.text}#{target.digest}").target
+        except NotFound as exc:
+            raise SpecError(
+                f"hub function {target.text} of run {self._run.id} is not in {folder} any more as "
+                "it was run; give it as function="
+            ) from exc
 
     def folder(self) -> str | Path | None:
         """Return where the job runs; None if it needs no folder of its own.

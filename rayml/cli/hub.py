@@ -133,7 +133,7 @@ def publish(
 
     place, function = publish(folder, to, run_example=example)
     print(place)
-    print(f"{function.name}@{function.version}#{function.digest}")
+    print(f"hub://{function.name}@{function.version}#{function.digest}")
     return 0
 
 

@@ -14,6 +14,8 @@ import rayml
 from rayml.hubs import find_function, list_functions
 from rayml.hubs.folder import SETTINGS
 from rayml.hubs.publishing import check_folder, make_folder, publish
+from rayml.hubs.sources import cache_folder
+from rayml.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,6 +233,45 @@ class TestGit:
 
         with pytest.raises(rayml.SpecError, match="has no revision 'v1' that can be fetched"):
             find_function("team/score")
+
+
+@pytest.mark.s3
+class TestBucket:
+    def test_a_bucket_is_a_hub_that_is_published_to(
+        self,
+        score: Path,
+        know: Callable[..., None],
+        s3_store_uri: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        know(team=s3_store_uri)
+
+        place, published = publish(score, "team", run_example=False)
+        raise_version(score, "0.2.0")
+        publish(score, "team", run_example=False)
+
+        assert place == f"{s3_store_uri}/score/0.1.0"
+        assert find_function("score").version == "0.2.0"
+        assert find_function(f"team/score@0.1#{published.digest}").digest == published.digest
+        assert rayml.hub.get("score@0.1")(table=ROWS, column="amount") == 0.75
+
+        open_store(s3_store_uri).put("score/0.1.0/function.py", b"def score(): pass\n")
+        with pytest.raises(rayml.SpecError, match="was changed, or is not whole"):
+            find_function("score@0.1")
+
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        assert find_function("score").version == "0.2.0"
+
+    def test_what_is_no_hub_is_not_fetched(
+        self, know: Callable[..., None], s3_store_uri: str
+    ) -> None:
+        store = open_store(s3_store_uri)
+        store.put("data/large.bin", b"x" * (17 * 1024 * 1024))
+        know(team=s3_store_uri)
+
+        with pytest.raises(rayml.NotFound, match="hub 'team' has no function 'score'"):
+            find_function("team/score")
+        assert not list(cache_folder("stores", s3_store_uri).rglob("*.bin"))
 
 
 class TestBroken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import rayml
 from rayml import driver
 from rayml._ray.jobs_api import job_client
+from rayml.code import unpack_folder
 from rayml.remote import JobDriver, find_driver
 from rayml.store import open_store
 from rayml.tracker.journal import Journal
@@ -25,6 +27,7 @@ from rayml.tracker.records import Submission
 from rayml.tracker.shards import ShardFold
 from rayml.tracker.submissions import create_submission, read_submission
 from tests.git import commit_all
+from tests.hub.functions import make_squares
 from tests.ray.heads import BIN, Head, free_port, started_head
 from tests.unit.journals import OWNER, encode, make_spec, submitted
 
@@ -167,6 +170,31 @@ def test_a_rerun_uses_what_was_packed(head: Head, project: Path) -> None:
     assert isinstance(again, rayml.Run)
     assert again.wait(timeout_s=60).result == "helped a b (1, 2) ?"
     assert (again.spec.rerun_of, again.spec.cluster) == (run.id, head.jobs)
+
+
+def test_a_hub_function_travels_alone_with_its_modules_and_is_run_again_without_its_folder(
+    head: Head, project: Path
+) -> None:
+    folder = make_squares(project / "hub")
+
+    run = _submit(head, folder, params={"count": 4})
+    run.wait(timeout_s=60)
+    shutil.rmtree(folder)
+    again = rayml.get_run(run.id, store="store").rerun(params={"count": 5})
+
+    again.wait(timeout_s=60)
+    assert (run.result, again.result) == (14, 30)
+    assert run.spec.target.text == "hub://hub/squares@1.0.0"
+    assert run.spec.target.digest == again.spec.target.digest
+    code = read_submission(open_store(project / "store"), run.id).code
+    assert code is not None
+    packed = unpack_folder(open_store(project / "store"), code)
+    assert sorted(path.name for path in packed.iterdir() if path.is_file()) == [
+        "_steps.py",
+        "example.py",
+        "function.py",
+        "hub.toml",
+    ]
 
 
 def test_the_users_traceback_comes_back(head: Head, project: Path) -> None:

@@ -21,6 +21,7 @@ import ray
 
 import rayml
 from tests.git import commit_all
+from tests.hub.functions import make_squares
 from tests.ray.conftest import run_script
 from tests.ray.eventually import eventually
 
@@ -53,6 +54,22 @@ class TestWhatCanBeSubmitted:
         assert again.spec.rerun_of == run.id
         with pytest.raises(rayml.SpecError, match="not stored; give it as function="):
             rayml.get_run(run.id, store=run.store).rerun()
+
+    def test_a_hub_function_runs_with_what_its_folder_says(
+        self, submit: Submit, tmp_path: Path
+    ) -> None:
+        folder = make_squares(tmp_path / "hub")
+
+        run = submit(folder, params={"count": 4})
+        assert run.wait().result == 14
+        assert run.spec.resources.cpus == 0.5
+        assert run.spec.target.digest == rayml.hub.get(folder).digest
+        assert submit(rayml.hub.get(folder), resources=rayml.Resources()).wait().result == 5
+
+        (folder / "_steps.py").write_text("def square(number):\n    return -number\n")
+        with pytest.raises(rayml.SpecError, match="any more as it was run; give it as function="):
+            run.rerun()
+        assert submit(folder).wait().result == -3
 
     def test_a_class_and_a_bound_method_are_callables_too(self, submit: Submit) -> None:
         class Trainer:
