@@ -11,8 +11,8 @@ SYNC := CXX=$(CURDIR)/rayml/engines/c++20 $(UV) sync --frozen --inexact
 TEST_EXTRAS := --extra sklearn --extra plots --extra polars --extra sql --extra mlflow --extra examples --extra torch --extra horovod --extra dask --extra spark --extra xgboost --extra lightgbm --extra hub --extra onnx
 # Two at a time, each with servers and Rays of its own: much of a test is waiting. A file's tests share a Ray.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
-FAST_TESTS := rayml tests/unit tests/hub tests/packaging tests/formats tests/store
-RAY_TESTS := tests/cli tests/mlflow tests/ray
+FAST_TESTS := rayml tests/unit tests/packaging tests/formats tests/store
+RAY_TESTS := tests/cli tests/mlflow tests/hub tests/ray
 # What takes all CPUs for minutes: nothing else would be in time beside it.
 GREEDY := tests/ray/test_kills.py
 KUBE_TESTS := tests/kube

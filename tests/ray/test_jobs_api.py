@@ -182,6 +182,7 @@ def test_a_hub_function_travels_alone_with_its_modules_and_is_run_again_without_
     shutil.rmtree(folder)
     again = rayml.get_run(run.id, store="store").rerun(params={"count": 5})
 
+    assert isinstance(again, rayml.Run)
     again.wait(timeout_s=60)
     assert (run.result, again.result) == (14, 30)
     assert run.spec.target.text == "hub://hub/squares@1.0.0"
