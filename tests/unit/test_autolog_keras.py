@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import logging
+import os
 import pickle
 import random
 import weakref
@@ -26,16 +27,21 @@ if TYPE_CHECKING:
 
     from rayml import Run
 
-torch = pytest.importorskip("torch")
+# The one that is there anyway; the others by the variable that Keras itself reads.
+BACKEND = os.environ.get("KERAS_BACKEND", "torch")
+pytest.importorskip(BACKEND)
 with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("KERAS_BACKEND", "torch")
+    patch.setenv("KERAS_BACKEND", BACKEND)
     pytest.importorskip("keras")
 
 import keras  # noqa: E402 - an extra
 
 import rayml.keras  # noqa: E402 - it loads Keras
 
-torch.set_num_threads(1)  # its pool of threads would be missing where another test forks
+if BACKEND == "torch":
+    import torch
+
+    torch.set_num_threads(1)  # its pool of threads would be missing where another test forks
 
 pytestmark = [
     pytest.mark.usefixtures("autolog"),
@@ -300,6 +306,7 @@ def test_a_loop_of_ones_own(track: Any) -> None:
 # Of other kinds
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="a loader of PyTorch's")
 def test_data_that_is_no_table(track: Any) -> None:
     def rows() -> Any:
         for start in range(0, 60, 20):
@@ -476,7 +483,8 @@ def test_a_list_of_callbacks_that_takes_no_more(
 
 def state() -> Any:
     shared: Any = np.random.get_state()  # noqa: NPY002 - others may draw from it
-    return random.getstate(), shared[1].tolist(), torch.get_rng_state().tolist()
+    own = torch.get_rng_state().tolist() if BACKEND == "torch" else None
+    return random.getstate(), shared[1].tolist(), own
 
 
 def test_results_are_the_same_to_the_bit(track: Any) -> None:
@@ -487,8 +495,10 @@ def test_results_are_the_same_to_the_bit(track: Any) -> None:
         stopping = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
         history = fit(model, epochs=5, callbacks=[stopping])
         score = model.evaluate(X, Y, verbose=0)
-        gradients = [weight.value.grad is None for weight in model.trainable_weights]
-        told = history.history, score, state(), model.training, gradients
+        weights = model.trainable_weights
+        gradients = [getattr(weight.value, "grad", None) is None for weight in weights]
+        training = getattr(model, "training", None)  # PyTorch's modules have that
+        told = history.history, score, state(), training, gradients
         kept.append((model.get_weights(), *told))
 
     track(train)
@@ -548,7 +558,9 @@ def test_models_and_functions_travel_as_before(track: Any, tmp_path: Path) -> No
     track(lambda: fit(model))
     told = cloudpickle.dumps([model, type(model).fit, model.fit, keras.Model.evaluate])
     assert b"rayml" not in told
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    model.save_weights(tmp_path / "own.weights.h5")
+    if BACKEND == "torch":
+        torch.save(model.state_dict(), tmp_path / "weights.pt")
     expected = model.predict(X, verbose=0)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(other.predict(X, verbose=0), expected)
