@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,16 +120,21 @@ def _save_plotly(store: Store, name: str, figure: Any, folder: Path) -> Artifact
         "height": json_safe(layout.height),
         "title": json_safe(layout.title.text),
     }
-    page = figure.to_html(include_plotlyjs="cdn", div_id="plot")
+    page = figure.to_html(include_plotlyjs="directory", div_id="plot")
     files = _add_both(store, folder, figure.to_json(), page)
+    files.append(_add_library(store))
     return ArtifactRecord(name=name, kind="plot", format="plotly", files=files, meta=meta)
 
 
 def _save_altair(store: Store, name: str, chart: Any, folder: Path) -> ArtifactRecord:  # noqa: ANN401
+    """Store a chart: its page loads its library from the web, and its picture needs vl-convert."""
     import altair as alt  # noqa: PLC0415 - whoever has a chart has loaded it
 
+    draws = find_spec("vl_convert") is not None
     with alt.data_transformers.disable_max_rows():
         text, page = chart.to_json(), chart.to_html()
+        if draws:
+            chart.save(folder / "plot.png", ppi=_DPI)
     told = json.loads(text)
     title = told.get("title")
     meta = {
@@ -137,11 +143,21 @@ def _save_altair(store: Store, name: str, chart: Any, folder: Path) -> ArtifactR
         "title": json_safe(title.get("text") if isinstance(title, dict) else title),
     }
     files = _add_both(store, folder, text, page)
+    if draws:
+        files.append(add_file(store, folder / "plot.png", "plot.png"))
     return ArtifactRecord(name=name, kind="plot", format="altair", files=files, meta=meta)
 
 
+def _add_library(store: Store) -> FileRecord:
+    """Store the library that a page of plotly's needs, beside it: once in a store, by content."""
+    import plotly  # noqa: PLC0415 - whoever has a figure has loaded it
+
+    path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return add_file(store, path, path.name)
+
+
 def _add_both(store: Store, folder: Path, text: str, page: str) -> list[FileRecord]:
-    """Store what a plot is, and a page that shows it; the page loads its library from the web."""
+    """Store what a plot is, and a page that shows it."""
     return [
         _add_text(store, folder, "plot.json", text),
         _add_text(store, folder, "plot.html", page),

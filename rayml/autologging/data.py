@@ -20,6 +20,7 @@ _NUMBERS = "biufcmM"  # kinds of dtypes that are bytes, and no references to obj
 _SHOWN_COLUMNS = 1000
 EXAMPLE_ROWS = 5
 _HASHED_ROWS = 65_536
+_WORD_COST = 600  # bytes of numbers that are digested while one word is hashed
 
 
 def is_known(data: object) -> bool:
@@ -52,14 +53,17 @@ def row_bytes(data: Any) -> int:  # noqa: ANN401
 
 
 def digest_of(data: Any, most_bytes: int) -> str | None:  # noqa: ANN401
-    """Return SHA-1 of the numbers in a table, with its shape; None of words and of too many bytes.
+    """Return SHA-1 of what is in a table, with its shape; None of too many bytes.
 
-    It copies a part at a time, and only where numbers of a column are not side by side.
+    It copies a part at a time, and only where numbers of a column are not side by side. Words are
+    told by their hashes, other objects not at all.
     """
     columns = _columns(data)
-    if not columns or any(column.dtype.kind not in _NUMBERS for column in columns):
+    if not columns or sum(map(_cost, columns)) > most_bytes:
         return None
-    if sum(column.nbytes for column in columns) > most_bytes:
+    try:
+        columns = [column if _is_of_numbers(column) else _hashes(column) for column in columns]
+    except TypeError:  # of lists and the like
         return None
     digest = hashlib.sha1(repr(shape_of(data)).encode(), usedforsecurity=False)
     for column in columns:
@@ -72,13 +76,34 @@ def digest_of(data: Any, most_bytes: int) -> str | None:  # noqa: ANN401
 def _columns(data: Any) -> list[Any]:  # noqa: ANN401
     if is_a(data, "numpy.ndarray"):
         return [data]
+    if is_a(data, "pandas.Series"):
+        return [_column(data)]
     if is_a(data, "pandas.DataFrame"):
-        is_plain = all(hasattr(kind, "str") for kind in data.dtypes)  # numpy's own
-        return (
-            [data.iloc[:, place].to_numpy() for place in range(data.shape[1])] if is_plain else []
-        )
+        return [_column(data.iloc[:, place]) for place in range(data.shape[1])]
     parts = [getattr(data, name, None) for name in ("data", "indices", "indptr")]
     return parts if all(is_a(part, "numpy.ndarray") for part in parts) else []
+
+
+def _column(series: Any) -> Any:  # noqa: ANN401
+    """Return numpy's array of a column that is one, else the column."""
+    return series.to_numpy() if hasattr(series.dtype, "str") else series
+
+
+def _is_of_numbers(column: Any) -> bool:  # noqa: ANN401
+    return is_a(column, "numpy.ndarray") and column.dtype.kind in _NUMBERS
+
+
+def _cost(column: Any) -> int:  # noqa: ANN401
+    """Return how many bytes of numbers take as long to digest as a column."""
+    return column.nbytes if _is_of_numbers(column) else column.size * _WORD_COST
+
+
+def _hashes(column: Any) -> Any:  # noqa: ANN401
+    """Return a number for each word, category or value of a type of pandas'."""
+    import pandas as pd  # noqa: PLC0415 - whoever has such a column has it
+
+    values = pd.Series(column.ravel()) if is_a(column, "numpy.ndarray") else column
+    return pd.util.hash_pandas_object(values, index=False).to_numpy()
 
 
 def _parts(column: Any) -> Iterator[Any]:  # noqa: ANN401

@@ -59,7 +59,7 @@ def log_fit(
         log_model(context, fit, getattr(estimator, "best_estimator_", estimator), data, target)
     if is_known(data):
         with spared(f"{name} data", context):
-            _log_data(context, fit, data)
+            _log_data(context, fit, data, target)
     if hasattr(estimator, "cv_results_"):
         with spared(f"{name} trials", context):
             log_trials(context, fit, estimator)
@@ -89,11 +89,13 @@ def _log_params(context: Context, fit: Fit, estimator: Any) -> None:  # noqa: AN
     context.log_params({f"{fit.model}/class": type(estimator).__qualname__, **named})
 
 
-def _log_data(context: Context, fit: Fit, data: Any) -> None:  # noqa: ANN401
+def _log_data(context: Context, fit: Fit, data: Any, target: Any) -> None:  # noqa: ANN401
     (rows, columns), group = shape_of(data), fit.group
     facts: dict[str, object] = {f"{group}/rows": rows, f"{group}/columns": columns}
-    if (digest := digest_of(data, fit.most_bytes)) is not None:
-        facts[f"{group}/digest"] = digest
+    for name, table in (("digest", data), ("target_digest", target)):
+        known = table is not None and is_known(table)
+        if known and (digest := digest_of(table, fit.most_bytes)) is not None:
+            facts[f"{group}/{name}"] = digest
     context.log_params(facts)
     if fit.is_kept:
         log_table_at_end(context, f"{group}/schema", schema_of(data))

@@ -1117,11 +1117,18 @@ def test_an_array_whose_base_never_ends_is_no_prediction(track: Any) -> None:
     assert "TWO/accuracy_score" not in track(train).metrics
 
 
-def test_numbers_are_digested_and_words_are_not() -> None:
+def test_a_table_is_digested_by_its_content() -> None:
     frame = pd.DataFrame(X, columns=list("abcd"))
     assert digest_of(frame, 10_000) == digest_of(frame.copy(), 10_000) is not None
     assert digest_of(X, 10_000) != digest_of(X[::-1], 10_000)
-    assert digest_of(frame.assign(word="x"), 100_000) is None
+    words = frame.assign(word="x", kind=pd.Categorical(["a"] * len(X)))
+    assert digest_of(words, 10**6) == digest_of(words.copy(), 10**6) is not None
+    assert digest_of(words, 10**6) != digest_of(words.assign(word="y"), 10**6)
+    assert digest_of(words, 10_000) is None
+    assert digest_of(frame.assign(lists=[[1]] * len(X)), 10**6) is None
+    assert digest_of(np.array(["a", "b"], dtype=object), 10**6) is not None
+    dates = pd.Series(pd.date_range("2026-01-01", periods=3, tz="UTC"))
+    assert digest_of(dates, 10**6) != digest_of(dates + pd.Timedelta("1s"), 10**6)
     assert digest_of(X, 100) is None
     assert digest_of(scipy_sparse.csr_matrix(X), 10_000) is not None
 

@@ -27,7 +27,6 @@ import rayml
 from rayml.artifacts import Artifact, FileRecord
 from rayml.artifacts.model import save_model
 from rayml.errors import ArtifactCorrupt, SpecError
-from rayml.store.base import blob_key
 from rayml.store.folder import Folder
 
 if TYPE_CHECKING:
@@ -494,13 +493,22 @@ def test_only_models_predict(store: Folder) -> None:
 @pytest.mark.parametrize("which", ["xgboost", "lightgbm", "lightgbm estimator"])
 def test_a_corrupt_model_is_not_read(store: Folder, which: str) -> None:
     artifact = log(store, FITTED[which][1]())
-    path = store.root / blob_key(artifact.digest)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
+    for path in (path for path in (store.root / "blobs").rglob("*") if path.is_file()):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(content)
     with pytest.raises(ArtifactCorrupt):
         artifact.load()
+
+
+def test_a_lightgbm_estimators_booster_lies_beside_it_in_its_own_text(store: Folder) -> None:
+    import lightgbm
+
+    model = a_lightgbm_estimator().fit(FRAME, WORDS)
+    own = lightgbm.Booster(model_file=log(store, model).path() / "model.txt")
+    np.testing.assert_array_equal(own.predict(FRAME), model.booster_.predict(FRAME))
+    assert log(store, a_lightgbm_estimator()).path().name == "model.skops"  # it is not fitted
 
 
 @pytest.mark.parametrize("which", ["xgboost", "lightgbm", "sklearn"])

@@ -1,7 +1,7 @@
 """LightGBM: boosters in its own text.
 
-Its estimators go through skops, which keeps the same text beside what that lacks: the names of the
-classes and the settings.
+Its estimators go through skops, which keeps what that text lacks: the names of the classes and the
+settings. The text lies beside it, for whatever else reads LightGBM's own.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ def save(model: Any, folder: Path, _example: object) -> dict[str, object]:  # no
     """Write one file; of a training that was stopped early, it ends with the best iteration."""
     model.save_model(folder / _FILE)
     return {"requirements": requirements("lightgbm")}
+
+
+def save_beside(model: Any, folder: Path) -> None:  # noqa: ANN401
+    """Write the booster of one of its estimators, if that is fitted."""
+    if type_name(model) in TYPES and (booster := getattr(model, "booster_", None)) is not None:
+        booster.save_model(folder / _FILE)
 
 
 def load(stored: StoredModel) -> Any:  # noqa: ANN401

@@ -68,11 +68,12 @@ def fits(model: object) -> bool:
 
 
 def save(model: Any, folder: Path, _example: object) -> dict[str, object]:  # noqa: ANN401
-    """Write one file, and note which types in it a reader has to trust."""
+    """Write its file, and note which types in it a reader has to trust."""
     with _without_array_libraries():
         import skops.io  # noqa: PLC0415 - an extra
 
     skops.io.dump(model, folder / _FILE)
+    lightgbm.save_beside(model, folder)
     found = skops.io.get_untrusted_types(file=folder / _FILE)
     libraries = {name.partition(".")[0] for name in found}
     return {
