@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.boosting import Boosting, log_validation
 from rayml.autologging.calls import bind, caller, spared, unseen, user_run
-from rayml.autologging.fits import Training, fit_of, remember_prediction, training_now
+from rayml.autologging.fits import Training, fit_or_other, remember_prediction, training_now
 from rayml.autologging.methods import MethodHooks, is_half_imported
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ def _exchange(module: ModuleType, before: Any, after: Any) -> None:  # noqa: ANN
 def _log_prediction(call: Call) -> None:
     """Let the scores of what a booster predicts belong to its fit."""
     with spared(f"a call of {call.name}", call.context):
-        if (fit := fit_of(call.context, call.owner)) is not None:
+        if (fit := fit_or_other(call.context, call.owner)) is not None:
             remember_prediction(call.context, call.result, fit)

@@ -174,6 +174,19 @@ def fit_of(context: Context, estimator: object) -> Fit | None:
     return _find(_seen(context).fits, estimator)
 
 
+def fit_or_other(context: Context, estimator: object) -> Fit | None:
+    """Return an estimator's fit; for one that this run has not fitted, a name of its own.
+
+    It was loaded, or is a part of another one. None after many of either.
+    """
+    if (fit := fit_of(context, estimator)) is not None or _seen(context).count > MOST_FITS:
+        return fit
+    if (fit := next_other(context, "other")) is not None:
+        remember_fit(context, estimator, fit)
+        context.log_param(f"{fit.model}/class", type(estimator).__qualname__)
+    return fit
+
+
 def fit_of_prediction(context: Context, predicted: Any) -> Fit | None:  # noqa: ANN401
     """Return the fit whose estimator has predicted an array, or the one that it is a part of."""
     known = _seen(context).predictions

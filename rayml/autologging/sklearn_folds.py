@@ -34,6 +34,10 @@ def log_validation(called: Called) -> None:
         log_settings(context, validation, called.arguments)
     with spared("the scores of a cross-validation", context):
         _log_scores(context, validation.group, _scores(called))
+        if called.name == "permutation_test_score":
+            score, _, chance = called.result
+            group = validation.group
+            context.log_metrics({f"{group}/test/score": score, f"{group}/p_value": chance})
 
 
 def log_settings(context: Context, validation: Fit, arguments: Mapping[str, Any]) -> None:
@@ -74,6 +78,8 @@ def _scores(called: Called) -> dict[str, Any]:
             return {name: values for name, values in named if is_a(values, "numpy.ndarray")}
         case "cross_val_score":
             return {"test_score": called.result}
+        case "permutation_test_score":
+            return {"permutation_score": called.result[1]}
     return {}
 
 

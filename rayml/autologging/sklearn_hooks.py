@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rayml.autologging.calls import argument_name, caller, spared, unseen
-from rayml.autologging.fits import fit_of, remember_prediction
+from rayml.autologging.fits import fit_or_other, remember_prediction
 from rayml.autologging.methods import Call, MethodHooks
 from rayml.autologging.sklearn_fits import log_fit
 from rayml.autologging.sklearn_parts import log_part
@@ -54,7 +54,7 @@ def _log(call: Call) -> None:
         elif call.name == _PART:
             data, target = (_argument(call, place, name) for place, name in enumerate("Xy"))
             log_part(call.training, call.owner, data, target, call.seconds)
-        elif (fit := fit_of(call.context, call.owner)) is None:
+        elif (fit := fit_or_other(call.context, call.owner)) is None:
             return
         elif call.name in _PREDICTIONS:
             remember_prediction(call.context, call.result, fit)

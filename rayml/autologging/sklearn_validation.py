@@ -8,7 +8,7 @@ from rayml.autologging.sklearn_curves import log_scored_curve
 from rayml.autologging.sklearn_folds import log_validation
 from rayml.autologging.sklearn_functions import Called, FunctionHooks
 
-_FOLDS = ("cross_validate", "cross_val_score", "cross_val_predict")
+_FOLDS = ("cross_validate", "cross_val_score", "cross_val_predict", "permutation_test_score")
 _CURVES = ("learning_curve", "validation_curve")
 
 

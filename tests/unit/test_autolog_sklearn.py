@@ -22,7 +22,7 @@ from sklearn.ensemble import (
 )
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - so it is asked for
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -31,6 +31,7 @@ from sklearn.model_selection import (
     cross_val_score,
     cross_validate,
     learning_curve,
+    permutation_test_score,
     validation_curve,
 )
 from sklearn.neural_network import MLPClassifier
@@ -478,3 +479,44 @@ def test_a_class_s_method_is_the_function_that_it_gives() -> None:
     assert function == hook
     assert hash(hook) == hash(function)
     assert hook != vars(Ridge)["fit"]
+
+
+def test_a_permutation_test_tells_its_score_and_how_likely_it_is_by_chance(track: Any) -> None:
+    found: list[Any] = []
+    run = track(
+        lambda: found.append(
+            permutation_test_score(LogisticRegression(), X, TWO, cv=3, n_permutations=5)
+        )
+    )
+
+    score, permuted, chance = found[0]
+    assert run.metrics["cv/test/score"] == score
+    assert run.metrics["cv/p_value"] == chance
+    assert values(run, "cv/permutation_score") == permuted.tolist()
+
+
+def test_scores_of_a_model_that_the_run_has_not_fitted_have_its_own_name(
+    track: Any,
+) -> None:
+    loaded = LogisticRegression().fit(X, TWO)
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2)
+
+    def evaluate() -> None:
+        accuracy_score(TWO, loaded.predict(X))
+        loaded.score(X, TWO)
+        search.fit(X, TWO)
+        accuracy_score(TWO, search.best_estimator_.predict(X))
+        accuracy_score(TWO, search.predict(X))
+
+    run = track(evaluate)
+
+    assert run.params["other/class"] == run.params["other-2/class"] == "LogisticRegression"
+    assert run.metrics["TWO-other/accuracy_score"] == run.metrics["X-other/score"]
+    assert run.metrics["TWO-other-2/accuracy_score"] == run.metrics["TWO/accuracy_score"]
+
+
+def test_the_target_has_a_digest_of_its_own(track: Any) -> None:
+    run = track(lambda: LogisticRegression().fit(X, THREE))
+
+    assert run.params["train/target_digest"] == digest_of(THREE, 10**9)
+    assert run.params["train/digest"] == digest_of(X, 10**9)
