@@ -168,7 +168,10 @@ class JobDriver:
             problem = Problem(kind="cancelled", message=f"it was cancelled by {by}")
             end_unstarted(self._store, self._spec, "cancelled", problem)
         with _calling(self._client.get_address()):
-            self._client.stop_job(self._spec.run)
+            try:
+                self._client.stop_job(self._spec.run)
+            except RuntimeError as exc:
+                _raise_unless_unknown(exc)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the run has ended, its driver is lost, or for `timeout` seconds."""
@@ -238,9 +241,14 @@ class JobDriver:
         try:
             return self._client.get_job_info(self._spec.run)
         except RuntimeError as exc:
-            if "404" not in str(exc):
-                raise
+            _raise_unless_unknown(exc)
             return None
+
+
+def _raise_unless_unknown(exc: RuntimeError) -> None:
+    """Let it pass that Ray knows no such job: its head may have been replaced."""
+    if "404" not in str(exc):
+        raise exc
 
 
 def _ticks(timeout: float | None) -> Iterator[float]:

@@ -95,7 +95,7 @@ def _is_of_numbers(column: Any) -> bool:  # noqa: ANN401
 
 def _cost(column: Any) -> int:  # noqa: ANN401
     """Return how many bytes of numbers take as long to digest as a column."""
-    return column.nbytes if _is_of_numbers(column) else column.size * _WORD_COST
+    return int(column.nbytes if _is_of_numbers(column) else column.size * _WORD_COST)
 
 
 def _hashes(column: Any) -> Any:  # noqa: ANN401

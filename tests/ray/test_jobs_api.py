@@ -366,6 +366,16 @@ def test_a_run_whose_driver_went_with_the_head_before_it_began_ends(
     assert "head was replaced" in problem.message
 
 
+def test_a_run_that_a_new_head_knows_nothing_of_can_be_cancelled(
+    head: Head, project: Path
+) -> None:
+    store = open_store(project / "store")
+    spec = make_spec("unheard", cluster=head.jobs)
+    assert create_submission(store, Submission(spec=spec, payload="", code=None))
+    _job_driver(head, store, "unheard").cancel(1.0, "its user")
+    assert read_runs(store).find("unheard").state == "cancelled"
+
+
 def test_a_submission_is_executed_once(head: Head, project: Path) -> None:
     run = _submit(head, "train.py:train")
     run.wait(timeout_s=60)

@@ -1125,7 +1125,7 @@ def test_a_table_is_digested_by_its_content() -> None:
     assert digest_of(words, 10**6) == digest_of(words.copy(), 10**6) is not None
     assert digest_of(words, 10**6) != digest_of(words.assign(word="y"), 10**6)
     assert digest_of(words, 10_000) is None
-    assert digest_of(frame.assign(lists=[[1]] * len(X)), 10**6) is None
+    assert digest_of(frame.assign(lists=pd.Series([[1]] * len(X), dtype=object)), 10**6) is None
     assert digest_of(np.array(["a", "b"], dtype=object), 10**6) is not None
     dates = pd.Series(pd.date_range("2026-01-01", periods=3, tz="UTC"))
     assert digest_of(dates, 10**6) != digest_of(dates + pd.Timedelta("1s"), 10**6)
