@@ -55,12 +55,13 @@ def list_runs(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; 20.")] = None,
     shows_all: Annotated[
-        bool, typer.Option("--all", help="Archived runs too, and no limit but your own.")
+        bool,
+        typer.Option("--all", help="Archived runs and parts of others too; no limit but yours."),
     ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List runs, the newest first; archived ones only if you ask for them."""
+    """List runs, the newest first; without --where, parts of others (trials) are left out."""
     from rayml.listing import select  # noqa: PLC0415 - not for --help
     from rayml.tracker.edits import read_edited  # noqa: PLC0415
 
@@ -68,7 +69,8 @@ def list_runs(
     _warn(opened)
     if shows_all:
         where = _EITHER if where is None else f"({where}) and {_EITHER}"
-    found = select(read_edited(opened).values(), experiment, where, order_by)
+    listed = select(read_edited(opened).values(), experiment, where, order_by)
+    found = listed if where is not None else _without_parts(listed)
     shown = found[: limit or (None if shows_all else _SHOWN_RUNS)]
     if as_json:
         emit_json([run_data(record, opened) for record in shown])
@@ -76,10 +78,18 @@ def list_runs(
         _print_runs(shown)
         if len(found) > len(shown):
             say(f"{len(shown)} of {len(found)} runs; --limit {len(found)} lists all")
+        if parts := len(listed) - len(found):
+            say(f"{parts} more are parts of others; --all lists them, run.children() those of one")
     else:
         asked = f" of {experiment!r}" if experiment else ""
         say(f"store {opened.uri} has no runs{asked}" + (" that meet --where" if where else ""))
     return 0
+
+
+def _without_parts(records: list[RunRecord]) -> list[RunRecord]:
+    """Return the runs that are no part of another one that is listed."""
+    ids = {record.spec.run for record in records}
+    return [record for record in records if record.spec.parent not in ids]
 
 
 def _warn(store: Store) -> None:

@@ -144,6 +144,22 @@ def test_list_warns_once_of_what_cannot_be_read(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_parts_of_runs_are_left_out_of_the_list_until_they_are_asked_for(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with rayml.start_run("search", store=store) as context:
+        for _ in range(3):
+            with rayml.start_run("trial", parent=context.run_id, store=store):
+                pass
+
+    done = call("list", "--store", store, cwd=tmp_path)
+    every = call("list", "--all", "--store", store, cwd=tmp_path)
+    asked = call("list", "--where", "name = 'trial'", "--store", store, cwd=tmp_path)
+
+    assert "trial" not in done.stdout
+    assert "3 more are parts of others; --all lists them" in done.stderr
+    assert every.stdout.count("trial") == asked.stdout.count("trial") == 3
+
+
 def test_list_fits_the_terminal(written: tuple[Path, str, str], tmp_path: Path) -> None:
     terminal = Terminal("list", "--store", written[0], cwd=tmp_path)
     try:
