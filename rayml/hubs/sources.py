@@ -125,12 +125,13 @@ def _from_store(hub: Hub) -> Path:
     copy.mkdir(parents=True, exist_ok=True)
     try:
         store = open_store(hub.url)
-        stats = store.stats("")
+        found = store.stats("").items()
     except StoreUnreachable:
         if any(copy.iterdir()):
             _tell_offline(hub)
             return copy
         raise
+    stats = {key: stat for key, stat in found if _is_of_function(key)}
     if len(stats) > _MOST_FILES:
         raise SpecError(
             f"hub {hub.name!r}: {hub.url} has {len(stats):,} objects and a hub may have "
@@ -140,6 +141,11 @@ def _from_store(hub: Hub) -> Path:
         _fetch(store, key, copy / key, (stat.size, stat.modified))
     _forget(copy, stats)
     return copy
+
+
+def _is_of_function(key: str) -> bool:
+    """Tell whether an object lies in a folder that is named as a function is."""
+    return "/" in key and is_name(key.partition("/")[0])
 
 
 def _fetch(store: Store, key: str, file: Path, stat: tuple[int, float]) -> None:
