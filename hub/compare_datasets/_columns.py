@@ -70,6 +70,9 @@ def open_table(name: str, given: rayml.Input) -> Table:
     """
     if not given.uri.startswith("memory://") and _is_parquet(path := given.path()):
         table = _of_parquet(path)
+    elif given.uri.startswith("memory://") and not isinstance(given.value, pd.DataFrame):
+        whole = given.to_arrow()
+        table = Table(whole.num_rows, whole.column_names, whole.column)
     else:
         table = _of_pandas(name, given.to_pandas())
     if not table.rows:
