@@ -7,8 +7,6 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import ray
-
 from ._read import Source, frame_table, tables_of
 
 if TYPE_CHECKING:
@@ -65,6 +63,8 @@ def _sum(results: list[_T]) -> _T:
 
 def _by_ray(source: Source, work: Callable[[Iterable[pa.Table]], _T]) -> _T:
     """Let tasks without a CPU of their own do it: the job that waits may hold all of them."""
+    import ray  # noqa: PLC0415 - a table of this process does without it
+
     task: Any = ray.remote(num_cpus=0)(_of_table)
     width = max(2, int(ray.cluster_resources().get("CPU", 0)))
     calls = (task.remote(work, part) for part in source.parts)
@@ -78,6 +78,8 @@ def _of_table(work: Callable[[Iterable[pa.Table]], _T], table: pa.Table) -> _T:
 
 def _finished(calls: Iterable[Any], width: int) -> Iterator[Any]:
     """Yield what tasks return, with so many under way."""
+    import ray  # noqa: PLC0415 - loaded already
+
     under_way: list[Any] = []
     for call in calls:
         under_way.append(call)

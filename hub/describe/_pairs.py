@@ -1,16 +1,15 @@
 """The second pass: counts and sums of pairs of columns, from which all associations follow.
 
 Each column's values become at most 32 levels: quantiles of numbers and times, the most frequent
-ones of text, and one for what is missing. What is counted is exact; parts add up.
+ones of text, and one for what is missing or infinite. What is counted is exact; parts add up.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,14 @@ import pyarrow as pa
 from ._profile import plain_numbers, plain_values, to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ._profile import Column
 
 _LEVELS = 32
 _PLACES = _LEVELS + 1  # the first one is of missing values
 _BLOCK = 2**16  # rows whose levels stay in the CPU's cache
+_RANGE = 2**20
 _TINY = 1e-300
 OTHER = "(other)"
 
@@ -50,6 +50,11 @@ class Scale:
     def is_numeric(self) -> bool:
         """It has numbers to correlate."""
         return self.column.spread is not None
+
+    @property
+    def first(self) -> float:
+        """The least number."""
+        return float(self.column.spread.numbers[0]) if self.column.spread else 0.0
 
 
 @dataclass(frozen=True)
@@ -144,16 +149,44 @@ def relate(tables: Iterable[pa.Table], plan: Plan) -> Pairs:
     joint = np.zeros((width * (width - 1) // 2, _PLACES, _PLACES), np.int64)
     sums = np.zeros((2, 4, numbers, numbers))
     groups = np.zeros((len(plan.groups), 3, _PLACES))
+    finders = {name: _finder(scale) for name, scale in plan.scales.items()}
     with ThreadPoolExecutor(pa.cpu_count()) as threads:
         for table in tables:
             for start in range(0, table.num_rows, _BLOCK):
-                block = table.slice(start, _BLOCK)
-                levels = threads.map(partial(_code, block, plan), plan.scales)
+                block = table.slice(start, _BLOCK).select(list(plan.scales))
+                levels = threads.map(_code, block.columns, plan.scales.values(), finders.values())
                 coded = dict(zip(plan.scales, levels, strict=True))
                 _count(coded, plan, joint)
                 _sum_numbers(coded, plan, sums)
                 _sum_groups(coded, plan, groups)
     return Pairs(joint, sums[0], sums[1], groups)
+
+
+def _finder(scale: Scale) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
+    """Return what finds the levels and standardized ranks of a column's finite numbers."""
+    spread = scale.column.spread
+    if spread is None:
+        return None
+
+    def search(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ranks = (spread.ranks(numbers) - 0.5) * np.sqrt(12)
+        return np.searchsorted(scale.edges, numbers) + 1, ranks
+
+    if not spread.is_exact:
+        return search
+    known = spread.numbers
+    levels, ranks = search(known)
+    low = known[0]
+    if not (known[-1] - low < _RANGE and (known % 1 == 0).all()):
+        return lambda numbers: _take(np.searchsorted(known, numbers), levels, ranks)
+    # Of whole numbers in a small range, a table says where each one is.
+    places = np.zeros(int(known[-1] - low) + 1, np.int64)
+    places[(known - low).astype(np.int64)] = np.arange(len(known))
+    return lambda numbers: _take(places[(numbers - low).astype(np.int64)], levels, ranks)
+
+
+def _take(places: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(value[places] for value in values)
 
 
 @dataclass(frozen=True)
@@ -173,25 +206,23 @@ class _Coded:
     ranks: np.ndarray
 
 
-def _code(table: pa.Table, plan: Plan, name: str) -> _Coded:
-    array, scale = table.column(name), plan.scales[name]
-    nothing = np.empty(0)
-    if scale.column.spread is None:
-        return _Coded(_text_levels(array, scale), nothing, nothing, nothing)
+def _code(array: pa.ChunkedArray, scale: Scale, find: Any) -> _Coded:  # noqa: ANN401 - of _finder
+    if find is None:
+        return _Coded(_text_levels(array, scale), *[np.empty(0)] * 3)
     values, is_missing = plain_numbers(array)
     numbers = values * to_ms(array)
-    levels = np.searchsorted(scale.edges, numbers) + 1
-    if is_missing is not None:
-        levels[is_missing] = 0
     is_there = np.isfinite(numbers)
     if is_missing is not None:
         is_there &= ~is_missing
-    return _Coded(
-        levels,
-        is_there.astype(float),
-        _standardized(numbers, is_there, scale),
-        _standardized_ranks(numbers, is_there, scale),
-    )
+    mean, deviation = _center(scale)
+    if is_there.all():
+        levels, ranks = find(numbers)
+        return _Coded(levels, np.ones(len(numbers)), (numbers - mean) / deviation, ranks)
+    numbers = np.where(is_there, numbers, scale.first)
+    levels, ranks = find(numbers)
+    apart = np.where(is_there, (numbers - mean) / deviation, 0.0)
+    ranks = np.where(is_there, ranks, 0.0)
+    return _Coded(np.where(is_there, levels, 0), is_there.astype(float), apart, ranks)
 
 
 def _text_levels(array: pa.ChunkedArray, scale: Scale) -> np.ndarray:
@@ -202,12 +233,6 @@ def _text_levels(array: pa.ChunkedArray, scale: Scale) -> np.ndarray:
     return found
 
 
-def _standardized(numbers: np.ndarray, is_there: np.ndarray, scale: Scale) -> np.ndarray:
-    mean, deviation = _center(scale)
-    with np.errstate(invalid="ignore"):  # of infinite ones
-        return np.where(is_there, (numbers - mean) / deviation, 0.0)
-
-
 def _center(scale: Scale) -> tuple[float, float]:
     moments, spread = scale.column.moments, scale.column.spread
     if moments.count or spread is None:
@@ -215,14 +240,6 @@ def _center(scale: Scale) -> tuple[float, float]:
         return (moments.mean, moments.deviation or 1.0) if is_finite else (0.0, np.inf)
     mean = float(np.average(spread.numbers, weights=spread.weights))
     return mean, float(spread.numbers[-1] - spread.numbers[0]) or 1.0
-
-
-def _standardized_ranks(numbers: np.ndarray, is_there: np.ndarray, scale: Scale) -> np.ndarray:
-    spread = scale.column.spread
-    if spread is None:
-        return np.zeros(len(numbers))
-    ranks = spread.ranks(np.where(is_there, numbers, spread.numbers[0]))
-    return np.where(is_there, (ranks - 0.5) * np.sqrt(12), 0.0)
 
 
 def _count(coded: dict[str, _Coded], plan: Plan, joint: np.ndarray) -> None:
@@ -243,7 +260,11 @@ def _sum_numbers(coded: dict[str, _Coded], plan: Plan, sums: np.ndarray) -> None
 
 
 def _sum_groups(coded: dict[str, _Coded], plan: Plan, groups: np.ndarray) -> None:
+    rows = {by: np.bincount(coded[by].levels, minlength=_PLACES) for by, _ in plan.groups}
     for place, (by, name) in enumerate(plan.groups):
-        levels, numbers = coded[by].levels, coded[name].numbers
-        for row, weights in enumerate((coded[name].is_there, numbers, numbers * numbers)):
-            groups[place, row] += np.bincount(levels, weights, minlength=_PLACES)
+        levels, column = coded[by].levels, coded[name]
+        weights = column.numbers, column.numbers * column.numbers
+        groups[place, 1:] += [np.bincount(levels, one, _PLACES) for one in weights]
+        is_whole = column.is_there.all()
+        there = rows[by] if is_whole else np.bincount(levels, column.is_there, _PLACES)
+        groups[place, 0] += there

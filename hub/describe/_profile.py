@@ -138,7 +138,7 @@ class Column:
     type: str
     rows: int
     missing: int
-    mark: int
+    mark: int = 0
     infinite: int = 0
     zeros: int = 0
     negative: int = 0
@@ -245,13 +245,14 @@ def profile(tables: Iterable[pa.Table], *, is_whole: bool) -> Profile:
 def _profile(table: pa.Table, *, is_whole: bool) -> Profile:
     limit = max(_PART_VALUES, _EXACT_VALUES // max(table.num_columns, 1))
     kept = limit if is_whole else _PART_VALUES
+    places = np.random.default_rng(0).integers(1, 2**63, table.num_rows, np.uint64)
     # Arrow and numpy let go of the interpreter; Arrow knows how many CPUs a job was given.
     with ThreadPoolExecutor(pa.cpu_count()) as threads:
         measured = threads.map(lambda column: _measure(column, kept), table.columns)
         columns: dict[str, Column] = {}
         rows = np.zeros(table.num_rows, np.uint64)
         for name, (column, hashes) in zip(table.column_names, measured, strict=True):
-            columns[name] = column
+            columns[name] = replace(column, mark=int((hashes * places).sum()))
             rows = rows * _ODD + hashes
     hashes, counts = np.unique(rows, return_counts=True)
     return Profile(
@@ -296,7 +297,7 @@ def _measure_numbers(array: pa.ChunkedArray, kind: str, limit: int) -> tuple[Col
     if is_missing is not None:
         hashes[is_missing] = _MISSING
         present = numbers[~is_missing]
-    column = Column(kind, str(array.type), len(array), len(array) - len(present), _mark(hashes))
+    column = Column(kind, str(array.type), len(array), len(array) - len(present))
     if not len(present):
         return replace(column, kind="empty"), hashes
     is_finite = np.isfinite(present)
@@ -347,7 +348,7 @@ def _measure_values(array: pa.ChunkedArray, kind: str) -> tuple[Column, np.ndarr
     missing, counts = int(counts[0]), counts[1:]
     of_values = pd.util.hash_array(values, categorize=False)
     hashes = np.append(of_values, _MISSING)[codes]
-    column = Column(kind, str(array.type), len(array), missing, _mark(hashes))
+    column = Column(kind, str(array.type), len(array), missing)
     if missing == len(array):
         return replace(column, kind="empty"), hashes
     is_there = counts > 0  # a dictionary may name values that no row has
@@ -392,8 +393,3 @@ def _text(values: np.ndarray, counts: np.ndarray) -> Text:
         longest=int(lengths.max()),
         characters=int(np.dot(lengths, counts)),
     )
-
-
-def _mark(hashes: np.ndarray) -> int:
-    places = np.random.default_rng(0).integers(1, 2**63, len(hashes), np.uint64)
-    return int((hashes * places).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 import rayml
 
@@ -75,9 +75,18 @@ def _of_parquet(name: str, given: rayml.Input, path: Path) -> Source:
     if size <= _WHOLE_BYTES:
         tables = [table for reader in readers for table in reader()]
         return Source([pa.concat_tables(tables) if tables else schema.empty_table()], "whole")
-    if not given.uri.startswith("/") and ray.is_initialized() and len(ray.nodes()) > 1:
+    if not given.uri.startswith("/") and _has_nodes():
         return Source(given.to_ray().to_arrow_refs(), "ray")  # the copy is on this machine only
     return Source(readers, "files")
+
+
+def _has_nodes() -> bool:
+    """Tell whether other machines may be asked to read."""
+    if "ray" not in sys.modules:
+        return False
+    import ray  # noqa: PLC0415 - a table of this process does without it
+
+    return bool(ray.is_initialized()) and len(ray.nodes()) > 1
 
 
 def _groups(metadata: pq.FileMetaData) -> Iterator[tuple[list[int], int]]:

@@ -133,9 +133,6 @@ class Spread:
     def ranks(self, values: np.ndarray) -> np.ndarray:
         """Return which share of all numbers each one exceeds, half of its equals included."""
         middles = (np.cumsum(self.weights) - self.weights / 2) / self.total
-        if not self.is_exact:
-            near: np.ndarray = np.interp(values, self.numbers, middles)
-            return near
         found: np.ndarray = middles[np.searchsorted(self.numbers[:-1], values)]
         return found
 

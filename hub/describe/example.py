@@ -25,5 +25,6 @@ if __name__ == "__main__":
     run: Any = rayml.submit("hub://describe", inputs={"table": flights}, params={"target": "late"})
     run.wait()
     print(run.artifact("warnings").load().to_string(index=False))
-    print(run.artifact("target").load()[["column", "measure", "value", "explained", "leak"]])
+    told = run.artifact("target").load()[["column", "measure", "value", "explained", "leak"]]
+    print(told.to_string(index=False))
     print("report:", run.artifact("report.html").uri)
