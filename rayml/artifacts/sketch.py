@@ -104,10 +104,11 @@ class Spread:
         """Return how many values there are in equal steps from the least to the greatest."""
         import numpy as np  # noqa: PLC0415
 
-        if self.low == self.high:
-            return [round(float(self.weights.sum()))]
-        limits = self.low, self.high
-        counts, _ = np.histogram(self.numbers, bins, range=limits, weights=self.weights)
+        with np.errstate(over="ignore", invalid="ignore"):
+            edges = np.linspace(self.low, self.high, bins + 1)
+            if not (edges[1:] > edges[:-1]).all():  # too near each other, or too far apart
+                return [round(float(self.weights.sum()))]
+        counts, _ = np.histogram(self.numbers, edges, weights=self.weights)
         return [round(float(count)) for count in counts]
 
 

@@ -64,6 +64,11 @@ def test_one_value_alone_has_one_bin() -> None:
     assert sketch.quantiles(SHARES) == [2.5] * 5
 
 
+@pytest.mark.parametrize("ends", [(0.0, 5e-324), (-1e308, 1e308)])
+def test_ends_that_no_bins_fit_between_have_one(ends: tuple[float, float]) -> None:
+    assert spread_of(np.array(ends)).histogram(20) == [2]
+
+
 def test_what_is_not_finite_has_no_place() -> None:
     assert Spread.of(np.array([np.inf, -np.inf])) is None
     assert spread_of(np.array([np.inf, 1.0, 3.0])).quantiles([0.5]) == [2.0]
