@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ._parts import Parts
 
 _LOOKED_AT = 100_000  # rows of each side, for columns that are the target in disguise
-_BINS = 256
 _ALL_BUT = 0.99  # of the error of knowing nothing is gone: the column tells the target
 
 
@@ -45,7 +44,7 @@ def find_leaks(
 def _same_rows(table: pd.DataFrame, parts: Parts, warnings: list[str]) -> int:
     """Return how many held out rows are in train too, all of their values."""
     plain = table.copy(deep=False)
-    for name in table.columns[[kind == object for kind in table.dtypes]]:
+    for name in table.columns[table.dtypes.map(pd.api.types.is_object_dtype)]:
         plain[name] = table[name].map(str, na_action="ignore")
     hashes = pd.util.hash_pandas_object(plain, index=False).to_numpy()
     total = 0
@@ -90,9 +89,9 @@ def _future_rows(times: pd.Series, parts: Parts, warnings: list[str]) -> int:
 def disguised(table: pd.DataFrame, parts: Parts, target: str) -> dict[str, float]:
     """Return the columns that tell the target all by themselves, with their scores on the test.
 
-    Of each column's values, or stretches of its numbers, train says which class or mean goes with
-    them, and the test how far that is right: 1 is always, 0 is no better than not to look. An
-    identifier tells nothing, as the test has none of train's.
+    Of each value, or the nearest number, train says which class or mean goes with it, and the
+    test how far that is right: 1 is always, 0 is no better than not to look. An identifier in
+    text tells nothing, as the test has none of train's.
     """
     known = table[target].notna().to_numpy()
     sides = [_some(parts[name][known[parts[name]]]) for name in ("train", "test")]
@@ -121,17 +120,19 @@ def _numbers(target: pd.Series) -> tuple[np.ndarray, bool]:
 
 
 def _codes(column: pd.Series, is_train: np.ndarray) -> np.ndarray:
-    """Return a number for each value, or stretch of many numbers; missing values have one too."""
+    """Return a number for each value, of numbers that of the nearest one in train."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         column = column.astype("int64").where(column.notna())
-    is_numeric = pd.api.types.is_numeric_dtype(column.dtype)
-    if not is_numeric:
+    if not pd.api.types.is_numeric_dtype(column.dtype):
         return pd.factorize(column.map(str, na_action="ignore"))[0]
-    if column.nunique() <= _BINS:
-        return pd.factorize(column)[0]
     numbers = column.to_numpy(dtype=float, na_value=np.nan)
-    edges = np.nanquantile(numbers[is_train], np.linspace(0, 1, _BINS + 1)[1:-1])
-    return np.where(np.isnan(numbers), -1, np.searchsorted(np.unique(edges), numbers))
+    known = np.unique(numbers[is_train & ~np.isnan(numbers)])
+    if not len(known):
+        return np.zeros(len(numbers), dtype=int)
+    above = np.searchsorted(known, numbers).clip(0, len(known) - 1)
+    below = (above - 1).clip(0)
+    is_below = np.abs(numbers - known[below]) < np.abs(numbers - known[above])
+    return np.where(np.isnan(numbers), -1, np.where(is_below, below, above))
 
 
 def _score(codes: np.ndarray, values: np.ndarray, is_train: np.ndarray, *, is_mean: bool) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings as python_warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
+from pandas.tseries.api import guess_datetime_format
 
 import rayml
 
@@ -50,7 +52,7 @@ def check(table: pd.DataFrame, named: Mapping[str, str]) -> pd.DataFrame:
 def plain(table: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     """Return the table with text in the columns of mixed types, which Parquet cannot hold."""
     table = table.copy(deep=False)
-    for name in table.columns[[kind == object for kind in table.dtypes]]:
+    for name in table.columns[table.dtypes.map(pd.api.types.is_object_dtype)]:
         if not _fits(table[name]):
             warnings.append(f"Values of mixed types are kept as text: {name!r}.")
             table[name] = table[name].map(str, na_action="ignore")
@@ -105,7 +107,10 @@ def _read(column: pd.Series, warnings: list[str]) -> pd.Series:
 
 
 def _guess(text: pd.Series, *, day_first: bool) -> pd.Series:
-    """Return dates in the format of the first value; which has to say whether its day is first."""
-    if not day_first:
-        return pd.to_datetime(text, errors="coerce", utc=True)
-    return pd.to_datetime(text, errors="coerce", utc=True, dayfirst=True)
+    """Return dates in the format that the first value seems to have."""
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")  # the first value may say that this is not so
+        how = guess_datetime_format(text.dropna().iloc[0], dayfirst=day_first)
+    if how is None:
+        return pd.Series(pd.NaT, index=text.index, dtype="datetime64[us, UTC]")
+    return pd.to_datetime(text, errors="coerce", utc=True, format=how)
