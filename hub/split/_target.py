@@ -72,8 +72,9 @@ def _warn_of_shares(name: str, shares: pd.DataFrame, warnings: list[str]) -> Non
         apart = (shares["train"] - shares[part]).abs()
         if len(apart) and apart.max() > _APART:
             place = int(apart.argmax())
+            value = shares.index.tolist()[place]
             train, held_out = shares["train"].iloc[place], shares[part].iloc[place]
             warnings.append(
-                f"{shares.index.tolist()[place]!r} of {name!r} is {train:.0%} of train and {held_out:.0%} "
+                f"{value!r} of {name!r} is {train:.0%} of train and {held_out:.0%} "
                 f"of {part}; split it stratified if you can."
             )
