@@ -107,4 +107,4 @@ def _calendar(times: pd.Series, form: str) -> Calendar:
         moments = pd.date_range(first, end, freq="h" if step > 1 else "D")
     else:
         step, moments = 0.0, pd.DatetimeIndex(times.sort_values().unique())
-    return Calendar(step, step > 1, moments.strftime(form).to_numpy(dtype=object), form)
+    return Calendar(step, step > 1, moments.strftime(form).to_numpy(dtype=str), form)

@@ -31,6 +31,17 @@ def make_encoder(kind: Kind, columns: Columns, classes: int) -> ColumnTransforme
     return ColumnTransformer([part for part in parts if part[2]], sparse_threshold=0)
 
 
+def lighten(encoder: Any) -> None:  # noqa: ANN401 - any part of an encoder
+    """Keep a fitted encoder's categories as one block of text: to store objects takes seconds."""
+    parts = getattr(encoder, "named_transformers_", None) or getattr(encoder, "named_steps", {})
+    for part in dict(parts).values():
+        lighten(part)
+    kept = getattr(encoder, "categories_", [])
+    for place, values in enumerate(kept):
+        if values.dtype == object and all(isinstance(value, str) for value in values):
+            kept[place] = values.astype(str)
+
+
 def _codes(columns: Columns, classes: int) -> list[tuple[str, Any, list[str]]]:
     return [
         ("few", _ordinal(), columns.few),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # what it says of the target.
 _FEW = 100
 _SAMPLE = 5000
+# Trees keep numbers in 32 bits.
+_LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 def _plain_column(column: pd.Series) -> pd.Series:
     kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else ""
     if kind == "f":
-        return column.replace([np.inf, -np.inf], np.nan)
+        return column.where(column.abs() <= _LARGEST)
     if kind != "O":
         return column
     kinds = {type(value) for value in column.dropna().head(_SAMPLE)}
@@ -140,8 +142,15 @@ def _sort_in_text(found: Columns, name: str, values: pd.Series, distinct: int) -
 
 def _note_mixed(found: Columns, name: str, raw: pd.Series) -> None:
     if raw.dtype != object:
-        if raw.dtype.kind == "f" and np.isinf(raw.to_numpy()).any():
-            found.warnings.append(f"column {name!r} has infinities: they are taken as missing")
+        if (
+            isinstance(raw.dtype, np.dtype)
+            and raw.dtype.kind == "f"
+            and (raw.abs() > _LARGEST).any()
+        ):
+            found.warnings.append(
+                f"column {name!r} has infinities, or numbers beyond {_LARGEST:.0e}: they are taken "
+                "as missing"
+            )
         return
     kinds = sorted({type(value).__name__ for value in raw.dropna().head(_SAMPLE)})
     if len(kinds) > 1:

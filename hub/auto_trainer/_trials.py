@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from sklearn.pipeline import Pipeline
 
-from ._encoders import make_encoder
+from ._encoders import lighten, make_encoder
 from ._families import FAMILIES, Part
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def encode(
     encoder = make_encoder(kind, problem.columns, problem.classes)
     with _quiet():
         encoded = encoder.fit_transform(rows, known)
+        lighten(encoder)
         if valid is None:
             return Encoded(encoder, encoded, known, seconds=time.monotonic() - started)
         kept = encoder.transform(table.iloc[valid])
