@@ -148,8 +148,8 @@ def _note_mixed(found: Columns, name: str, raw: pd.Series) -> None:
             and (raw.abs() > _LARGEST).any()
         ):
             found.warnings.append(
-                f"column {name!r} has infinities, or numbers beyond {_LARGEST:.0e}: they are taken "
-                "as missing"
+                f"column {name!r} has infinities, or numbers beyond {_LARGEST:.0e}: they are "
+                "taken as missing"
             )
         return
     kinds = sorted({type(value).__name__ for value in raw.dropna().head(_SAMPLE)})

@@ -77,7 +77,7 @@ def read_target(column: pd.Series, task: str) -> Target:
     distinct = column.astype(str).nunique() if column.dtype == object else column.nunique()
     if distinct == 1:
         raise rayml.SpecError(
-            f"target {name!r} is {column.tolist()[0]!r} in every row; there is nothing to learn"
+            f"target {name!r} is {column.tolist()[0]!r} in every row; choose one that varies"
         )
     found = _find_task(column, distinct)
     if task == "auto":
@@ -85,8 +85,8 @@ def read_target(column: pd.Series, task: str) -> Target:
     if task == "regression":
         if pd.to_numeric(column, errors="coerce").isna().any():
             raise rayml.SpecError(
-                f"target {name!r} holds {column.tolist()[0]!r} and task='regression' takes numbers; "
-                "leave task out, or clean the column"
+                f"target {name!r} holds {column.tolist()[0]!r} and task='regression' takes "
+                "numbers; leave task out, or clean the column"
             )
         return Target(name, "regression", np.array([]))
     if task == "binary" and distinct != 2:
