@@ -287,5 +287,18 @@ def _meta(model: Any) -> dict[str, object]:  # noqa: ANN401
         "library": library,
         "library_version": str(getattr(sys.modules.get(library), "__version__", "")),
         "python_version": platform.python_version(),
-        "params": json_safe(model.get_params()) if is_estimator else {},
+        "params": json_safe(_by_name(model.get_params())) if is_estimator else {},
     }
+
+
+def _by_name(value: object) -> object:
+    """Return parameters with each estimator among them as its name.
+
+    What it was made with is there too, under longer names; scikit-learn takes seconds to write the
+    whole of an ensemble of pipelines at each level.
+    """
+    if is_a(value, "sklearn.base.BaseEstimator"):
+        return type(value).__name__
+    if isinstance(value, dict):
+        return {name: _by_name(item) for name, item in value.items()}
+    return [_by_name(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,451 @@
+"""The search: which models are tried, how many at once, and when it is over."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import optuna
+import ray
+from sklearn.model_selection import KFold, StratifiedKFold
+
+import rayml
+
+from ._ensemble import choose
+from ._families import FAMILIES
+from ._trials import Outcome, Problem, Trial, encode, fit_model, try_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from ._encoders import Kind
+    from ._tasks import Tasks
+
+_FOLDS = 5
+_FEW_FOLDS = 3
+# Scoring on more rows than this tells nothing new.
+_MOST_VALID = 20_000
+_FEW_ROWS = 3000
+_HARDLY_ANY_ROWS = 1000
+# Of fewer rows than this a score is worth more folds, up to so many times.
+_MANY_ROWS = 10_000
+_MORE_WORTH = 4
+# What one trial may cost of all that can be worked in the time.
+_SHARE = 0.03
+_LONGEST = 0.2
+# Of the time, at most so much is left for fitting the best models on all rows.
+_FINAL = 0.4
+_FINAL_SLACK = 1.25
+_FINAL_S = 0.3
+_MOST_MEMBERS = 5
+_CANDIDATES = 15
+_LATE_S = 3.0
+_GIVE_UP_BELOW = 60  # percent of the trials before
+
+
+@dataclass
+class Tried:
+    """A trial and how it went.
+
+    Attributes:
+        state: "complete", "given up", "failed", or "out of time".
+    """
+
+    trial: Trial
+    state: str
+    outcome: Outcome | None = None
+    error: str = ""
+    asked: optuna.Trial | None = None
+
+    @property
+    def goodness(self) -> float:
+        """The mean over the folds, the more the better."""
+        return float(np.mean(self.outcome.goodness)) if self.outcome else -np.inf
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"{self.trial.family}-{self.trial.number}"
+
+
+@dataclass
+class Found:
+    """What a search has come to.
+
+    Attributes:
+        members: The models that were chosen, with what each counts.
+        baseline: LightGBM with its defaults, fitted on all rows as well; None if it was not tried.
+        tried: Every trial, in the order in which they ended.
+        folds: How many parts of the rows each was scored on.
+        score: Of the members together, on rows that they did not learn from.
+        search_s: How long the search took, and `final_s` the fitting of what it chose.
+    """
+
+    members: list[tuple[Tried, Pipeline, float]]
+    baseline: Pipeline | None
+    tried: list[Tried]
+    folds: int
+    score: float
+    search_s: float
+    final_s: float
+
+
+class Search:
+    """One search over a table.
+
+    Args:
+        problem: What is to be learned.
+        tasks: Where the work is done.
+        budget_s: How long all of it may take.
+        most_trials: None is as many as there is time for.
+        families: Which kinds of models to try.
+        memory: How many bytes each trial's process may take; 0 is no limit.
+        record: Is given each trial when it has ended.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        tasks: Tasks,
+        *,
+        budget_s: float,
+        most_trials: int | None,
+        families: Sequence[str],
+        memory: int,
+        record: Callable[[Tried], None],
+    ) -> None:
+        self._problem = problem
+        self._tasks = tasks
+        self._budget_s = budget_s
+        self._started = time.monotonic()
+        self._deadline = self._started + budget_s
+        self._most_trials = most_trials or 2**62
+        self._families = [name for name in FAMILIES if name in families]
+        self._memory = memory
+        self._record = record
+        self._tried: list[Tried] = []
+        self._running: dict[Any, tuple[Trial, optuna.Trial | None, float]] = {}
+        self._encoded: dict[tuple[Kind, int | None], Any] = {}
+        self._study = _study(problem.seed, self._families)
+        self._queue = _starts(self._families)
+        self._number = 0
+        self._most_rows = 2**62
+
+    def run(self, table: pd.DataFrame, truth: np.ndarray) -> Found:
+        """Search, and fit what was chosen on all rows."""
+        self._truth = truth
+        self._rows = len(truth)
+        self._splits = split(self._problem, truth)
+        self._given = tuple(map(self._tasks.share, (self._problem, table, truth)))
+        try:
+            self._folds = self._look_ahead()
+            self._try_many()
+            search_s = time.monotonic() - self._started
+            return self._finish(search_s)
+        finally:
+            for call in [*self._running, *self._encoded.values()]:
+                self._tasks.end(call)
+
+    # --- what a trial costs ---
+
+    def _look_ahead(self) -> int:
+        """Try the first model on one fold; return on how many folds, and see on how many rows.
+
+        The other processes encode meanwhile what will be needed.
+        """
+        family, params = self._queue[0]
+        trial = self._trial(family, params)
+        call = self._start(trial, folds=1)
+        for kind in dict.fromkeys(FAMILIES[name].kind for name in self._families):
+            for place in (0, None):
+                self._encode(kind, place)
+        if not self._tasks.wait([call], self._deadline - time.monotonic() + _LATE_S):
+            self._tasks.end(call)
+            raise _nothing([])
+        outcome = cast("Outcome", self._tasks.result(call))
+        worth = self._budget_s * self._tasks.at_once * _SHARE
+        cost = outcome.seconds
+        if cost > worth:
+            self._most_rows = int(max(_FEW_ROWS, outcome.rows * worth / cost))
+        for folds in (_FOLDS, _FEW_FOLDS):
+            if cost * folds <= worth * np.clip(_MANY_ROWS / self._rows, 1, _MORE_WORTH):
+                return folds
+        return _FEW_FOLDS if self._rows < _HARDLY_ANY_ROWS else 1
+
+    def _limit(self) -> float:
+        """Return how long a trial may take that starts now."""
+        left = self._search_end() - time.monotonic()
+        return max(1.0, min(left, self._budget_s * _LONGEST))
+
+    def _search_end(self) -> float:
+        done = [one for one in self._tried if one.state == "complete"]
+        best = sorted(done, key=lambda one: -one.goodness)[:_MOST_MEMBERS]
+        costs = [self._cost_of_all(one) for one in [*best, *done[:1]]]
+        if not costs:
+            return self._deadline - 0.1 * self._budget_s
+        final = max(*costs, sum(costs) / self._tasks.at_once) * _FINAL_SLACK + _FINAL_S
+        return self._deadline - min(final, _FINAL * self._budget_s)
+
+    def _cost_of_all(self, one: Tried) -> float:
+        """Return about how long it takes to fit a model of a trial on all rows."""
+        assert one.outcome is not None  # noqa: S101 - it is complete
+        return one.outcome.fit_s / max(1, one.outcome.rows) * self._rows + 0.05
+
+    # --- trials ---
+
+    def _try_many(self) -> None:
+        while True:
+            while len(self._running) < self._tasks.at_once and self._has_more():
+                self._start_next()
+            if not self._running:
+                return
+            wait_s = min(1.0, self._search_end() - time.monotonic())
+            for call in self._tasks.wait(list(self._running), wait_s):
+                self._end(call)
+            self._stop_late()
+            if time.monotonic() >= self._search_end() and self._has_complete():
+                self._stop_all()
+                return
+
+    def _has_more(self) -> bool:
+        in_time = time.monotonic() < self._search_end() or not self._tried
+        return self._number < self._most_trials and in_time
+
+    def _has_complete(self) -> bool:
+        late = time.monotonic() > self._deadline + _LATE_S
+        return late or any(one.state == "complete" for one in self._tried)
+
+    def _start_next(self) -> None:
+        asked = None
+        if self._queue:
+            family, params = self._queue.pop(0)
+            to_beat: tuple[float, ...] = ()
+        else:
+            asked = self._study.ask()
+            family = asked.suggest_categorical("model", self._families)
+            params, to_beat = FAMILIES[family].vary(asked), self._to_beat()
+        trial = self._trial(family, params, to_beat)
+        self._number += 1
+        call = self._start(trial, self._folds)
+        self._running[call] = (trial, asked, time.monotonic())
+
+    def _trial(
+        self, family: str, params: dict[str, Any], to_beat: tuple[float, ...] = ()
+    ) -> Trial:
+        # The defaults of LightGBM are what the result is compared with: they get every row.
+        most_rows = self._most_rows if self._number else 2**62
+        return Trial(
+            self._number,
+            family,
+            params,
+            self._limit(),
+            to_beat,
+            most_rows,
+            self._tasks.threads,
+            self._memory,
+        )
+
+    def _start(self, trial: Trial, folds: int) -> Any:  # noqa: ANN401
+        kind = FAMILIES[trial.family].kind
+        encoded = [self._encode(kind, place) for place in range(folds)]
+        return self._tasks.start(try_model, self._given[0], trial, *encoded)
+
+    def _encode(self, kind: Kind, place: int | None) -> Any:  # noqa: ANN401
+        """Return what stands for the rows of a fold as arrays, or for all rows."""
+        if (kind, place) not in self._encoded:
+            problem, table, truth = self._given
+            parts = () if place is None else self._splits[place]
+            call = self._tasks.start(encode, problem, kind, table, truth, *parts)
+            self._encoded[kind, place] = call
+        return self._encoded[kind, place]
+
+    def _end(self, call: Any) -> None:  # noqa: ANN401
+        trial, asked, _ = self._running.pop(call)
+        try:
+            outcome = cast("Outcome", self._tasks.result(call))
+        except Exception as exc:  # noqa: BLE001 - a trial that fails does not end the search
+            self._tell(Tried(trial, "failed", error=_reason(exc), asked=asked))
+            return
+        state = "complete" if len(outcome.goodness) == self._folds else "given up"
+        if not np.isfinite(outcome.goodness).all():
+            self._tell(Tried(trial, "failed", error="it predicts no numbers", asked=asked))
+            return
+        self._tell(Tried(trial, state, outcome, asked=asked))
+
+    def _tell(self, one: Tried) -> None:
+        self._tried.append(one)
+        self._record(one)
+        states = optuna.trial.TrialState
+        if one.asked is None:
+            if one.state == "complete":
+                self._study.add_trial(_as_known(one, self._families))
+        elif one.outcome is None:
+            self._study.tell(one.asked, state=states.FAIL)
+        else:
+            one.asked.report(one.goodness, len(one.outcome.goodness))
+            is_whole = one.state == "complete"
+            values, state = (one.goodness, None) if is_whole else (None, states.PRUNED)
+            self._study.tell(one.asked, values, state)
+
+    def _to_beat(self) -> tuple[float, ...]:
+        """Return below which mean a trial is given up, by how many folds it has been scored on."""
+        done = [
+            one.outcome.goodness for one in self._tried if one.outcome and one.state == "complete"
+        ]
+        if len(done) < 5 or self._folds == 1:
+            return ()
+        means = np.cumsum(done, axis=1) / np.arange(1, self._folds + 1)
+        return tuple(np.percentile(means, _GIVE_UP_BELOW, axis=0)[:-1])
+
+    def _stop_late(self) -> None:
+        """End what should have stopped by itself long ago."""
+        for call, (trial, asked, begun) in list(self._running.items()):
+            if time.monotonic() - begun > 1.5 * trial.seconds + _LATE_S and self._tasks.can_end:
+                self._stop(call, trial, asked)
+
+    def _stop_all(self) -> None:
+        for call, (trial, asked, _) in list(self._running.items()):
+            self._stop(call, trial, asked)
+
+    def _stop(self, call: Any, trial: Trial, asked: optuna.Trial | None) -> None:  # noqa: ANN401
+        self._tasks.end(call)
+        del self._running[call]
+        self._tell(Tried(trial, "out of time", error="there was no time left", asked=asked))
+
+    # --- what comes out ---
+
+    def _finish(self, search_s: float) -> Found:
+        done = [one for one in self._tried if one.state == "complete"]
+        if not done:
+            raise _nothing([one.error for one in self._tried])
+        best = sorted(done, key=lambda one: -one.goodness)[:_CANDIDATES]
+        baseline = next((one for one in done if one.trial.number == 0), None)
+        if baseline is not None and baseline not in best:
+            best.append(baseline)
+        truth = np.concatenate([self._truth[valid] for _, valid in self._splits[: self._folds]])
+        said = [cast("Outcome", one.outcome).said for one in best]
+        affordable = self._affordable(best)
+        weights = choose(
+            self._problem.metric,
+            truth,
+            [said[place] for place in affordable],
+            _MOST_MEMBERS,
+            self._problem.seed,
+        )
+        chosen = [(best[affordable[place]], weight) for place, weight in weights.items()]
+        models = self._fit_all([one for one, _ in chosen], baseline)
+        members = [(one, models[one.name], weight) for one, weight in chosen if one.name in models]
+        if not members:
+            members = [(one, models[one.name], 1.0) for one in done if one.name in models][:1]
+        total = sum(weight for *_, weight in members)
+        members = [(one, model, weight / total) for one, model, weight in members]
+        together = sum(weight * one.outcome.said for one, _, weight in members if one.outcome)
+        return Found(
+            members,
+            models.get(baseline.name) if baseline else None,
+            self._tried,
+            self._folds,
+            self._problem.metric(truth, cast("np.ndarray", together)),
+            search_s,
+            time.monotonic() - self._started - search_s,
+        )
+
+    def _affordable(self, best: Sequence[Tried]) -> list[int]:
+        """Return the places of those for whose fitting on all rows there is time; one at least."""
+        left = self._deadline - time.monotonic()
+        places = [p for p, one in enumerate(best) if self._cost_of_all(one) <= max(left, 0.5)]
+        cheapest = min(range(len(best)), key=lambda place: self._cost_of_all(best[place]))
+        return places or [cheapest]
+
+    def _fit_all(self, chosen: Sequence[Tried], baseline: Tried | None) -> dict[str, Pipeline]:
+        """Fit models on all rows; those that are not there in time are left out, but for one."""
+        wanted = [*chosen, *([baseline] if baseline and baseline not in chosen else [])]
+        calls: dict[Any, str] = {}
+        for one in wanted:
+            trial = Trial(
+                one.trial.number,
+                one.trial.family,
+                one.trial.params,
+                max(1.0, self._deadline - time.monotonic()),
+                threads=self._tasks.threads,
+                memory=self._memory,
+            )
+            rows = self._encode(FAMILIES[trial.family].kind, None)
+            rounds = cast("Outcome", one.outcome).rounds
+            calls[self._tasks.start(fit_model, self._given[0], trial, rounds, rows)] = one.name
+        models: dict[str, Pipeline] = {}
+        failed: list[str] = []
+        while calls:
+            left = self._deadline - time.monotonic()
+            if left <= 0 and models:
+                break
+            for call in self._tasks.wait(list(calls), max(left, 1.0)):
+                name = calls.pop(call)
+                try:
+                    models[name] = self._tasks.result(call)
+                except Exception as exc:  # noqa: BLE001 - the others are there
+                    failed.append(_reason(exc))
+        if not models:
+            raise _nothing(failed)
+        for call in calls:
+            self._tasks.end(call)
+        return models
+
+
+def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the folds: places of rows to learn from, and of those that are kept back."""
+    folds = max(_FOLDS, len(truth) // _MOST_VALID)
+    rows = np.zeros(len(truth))
+    kind = KFold
+    if problem.classes and np.bincount(truth.astype(int)).max() >= folds:
+        kind = StratifiedKFold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class with fewer rows than folds
+        return list(kind(folds, shuffle=True, random_state=problem.seed).split(rows, truth))
+
+
+def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what is tried first: the first start of each kind, then the second ones."""
+    each = [[(name, start) for start in FAMILIES[name].starts] for name in families]
+    return [start for turn in zip_longest(*each) for start in turn if start is not None]
+
+
+def _study(seed: int, families: Sequence[str]) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of its settings count as experimental
+        sampler = optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=2 * len(families),
+        )
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def _as_known(one: Tried, families: Sequence[str]) -> optuna.trial.FrozenTrial:
+    """Return what tells the study of a trial that it was not asked for."""
+    kinds: dict[str, Any] = {"model": optuna.distributions.CategoricalDistribution(list(families))}
+    return optuna.trial.create_trial(
+        params={"model": one.trial.family}, distributions=kinds, value=one.goodness
+    )
+
+
+def _nothing(reasons: Sequence[str]) -> rayml.SpecError:
+    why = " and ".join(dict.fromkeys(reason for reason in reasons if reason)) or "time was over"
+    return rayml.SpecError(f"no model could be fitted, because {why}; raise budget_s or memory")
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ray.exceptions.WorkerCrashedError):
+        return "its process died, as it does when it takes more than its share of memory"
+    cause = exc.cause if isinstance(exc, ray.exceptions.RayTaskError) else exc
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
