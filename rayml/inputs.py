@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import types
 from contextlib import suppress
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cached_property
+from glob import glob
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +40,7 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", *_WEB_SCHEMES)
 _TEXT_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _FORMATS = (*_TEXT_FORMATS, ".parquet", ".feather", ".arrow")
 _PACKED = (".gz", ".zip")
+_WILDCARD = re.compile(r"[*?[]")
 # What is read in a moment, for its digest.
 _READ_BYTES = 32 * 1024 * 1024
 _READ_FILES = 1000
@@ -50,7 +54,8 @@ def describe_input(name: str, value: object, folder: Path) -> InputRecord:
     Args:
         name: The name that the job knows it by.
         value: A path or `file://` URI, an `s3:// gs:// az:// http(s)://` URI, an artifact or its
-            URI, or any object in memory.
+            URI, or any object in memory. A path or a bucket's URI may be a pattern, `day-*.csv`
+            or `**/*.csv`: then it is a folder with the files that fit it.
         folder: What relative paths are relative to.
 
     Raises:
@@ -117,6 +122,8 @@ class Input:
         if self.record.kind == "uri":
             return self._fetched
         path = Path(self.uri)
+        if not path.exists() and _WILDCARD.search(self.uri):
+            return self._linked
         if not path.exists():
             raise NotFound(
                 f"input {self.record.name!r}: {self.uri} is not on the machine that runs the job; "
@@ -185,7 +192,21 @@ class Input:
     def _fetched(self) -> Path:
         folder = Path(tempfile.mkdtemp(dir=local_folder()))
         scheme = self.uri.partition("://")[0]
-        return (_fetch_web if scheme in _WEB_SCHEMES else _fetch_object)(self.uri, folder)
+        if scheme in _WEB_SCHEMES:
+            return _fetch_web(self.uri, folder)
+        is_pattern = _WILDCARD.search(self.uri) is not None
+        return (_fetch_objects if is_pattern else _fetch_object)(self.uri, folder)
+
+    @cached_property
+    def _linked(self) -> Path:
+        """A folder of links to the files that fit a pattern."""
+        folder = Path(tempfile.mkdtemp(dir=local_folder()))
+        parent, _ = _split_pattern(self.uri)
+        for path in map(Path, _matches(self.uri)):
+            link = folder / path.relative_to(parent)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        return folder
 
     @property
     def _format(self) -> str:
@@ -233,6 +254,8 @@ def is_input_form(annotation: object) -> bool:
 
 def _describe_path(name: str, path: Path) -> InputRecord:
     path = path.absolute()
+    if not path.exists() and _matches(str(path)):
+        return InputRecord(name=name, uri=str(path), kind="path")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = get_close_matches(path.name, siblings, n=1)
@@ -365,6 +388,47 @@ def _fetch_object(uri: str, folder: Path) -> Path:
     if not keys:
         _write_chunks(store, name, folder / name)
     return folder / name
+
+
+def _fetch_objects(uri: str, folder: Path) -> Path:
+    """Fetch the objects that fit a pattern, by their names below the part that is none."""
+    parent, pattern = _split_pattern(uri)
+    store = open_store(parent)
+    keys = [key for key in store.list("") if _fits(key, pattern)]
+    if not keys:
+        raise NotFound(f"nothing in {parent} fits {pattern!r}; check the URI")
+    for key in keys:
+        _write_chunks(store, key, folder / key)
+    return folder
+
+
+def _split_pattern(uri: str) -> tuple[str, str]:
+    """Return the folder or prefix that is the same for all that fit, and the rest.
+
+    >>> _split_pattern("s3://bucket/days/2024-*/part.csv")
+    ('s3://bucket/days', '2024-*/part.csv')
+    """
+    found = _WILDCARD.search(uri)
+    slash = uri.rfind("/", 0, found.start() if found else len(uri))
+    return uri[:slash], uri[slash + 1 :]
+
+
+def _fits(key: str, pattern: str) -> bool:
+    """Tell whether a key fits a pattern, in which only `**` stands for several folders.
+
+    >>> _fits("a/b.csv", "*/*.csv"), _fits("a/b.csv", "*.csv"), _fits("a/b.csv", "**/*.csv")
+    (True, False, True)
+    """
+    if "**" in pattern:
+        return fnmatchcase(key, pattern.replace("**/", "*"))
+    return key.count("/") == pattern.count("/") and PurePosixPath(key).match(pattern)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return the files that fit a pattern, in order."""
+    if not _WILDCARD.search(pattern):
+        return []
+    return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - `**` of an absolute path
 
 
 def _write_chunks(store: Store, key: str, path: Path) -> None:

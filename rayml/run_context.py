@@ -272,7 +272,8 @@ class Context:
 
         Args:
             name: Of the artifact.
-            data: A pandas, polars, Dask or Spark DataFrame, pyarrow Table, or Ray Dataset.
+            data: A pandas, polars, Dask or Spark DataFrame, pyarrow Table, or Ray Dataset; or a
+                pyarrow RecordBatchReader, of which a part at a time is held.
 
         Raises:
             SpecError: It is none of these, or a column has no Parquet type; or workers of Dask or

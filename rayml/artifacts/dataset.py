@@ -40,6 +40,7 @@ PART_BYTES = 256 * 1024 * 1024
 _SOURCES = {
     "pandas.DataFrame": "pandas",
     "pyarrow.Table": "arrow",
+    "pyarrow.RecordBatchReader": "stream",
     "polars.DataFrame": "polars",
     "polars.LazyFrame": "polars",
     "dask.dataframe.DataFrame": "dask",
@@ -62,7 +63,8 @@ def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
         store: Where the bytes go; nothing is recorded unless all of them got there.
         name: The artifact's name.
         data: A pandas or Polars DataFrame, a Polars LazyFrame, a pyarrow Table, a Ray
-            Dataset, or a Dask or Spark DataFrame.
+            Dataset, or a Dask or Spark DataFrame; or a pyarrow RecordBatchReader, which is read
+            to its end and never held whole.
 
     Raises:
         SpecError: It is no table, has no columns, two columns of one name, or one of mixed types;
@@ -79,6 +81,8 @@ def save_dataset(store: Store, name: str, data: object) -> ArtifactRecord:
         module = importlib.import_module(f"rayml.artifacts.{source}_dataset")  # goes on from here
         record: ArtifactRecord = module.save_spread(store, name, data)
         return record
+    if source == "stream":
+        return save_tables(store, name, "dataset", "arrow", _stream_tables(data))
     return save_tables(store, name, "dataset", source, iter([arrow_table(name, data)]))
 
 
@@ -162,15 +166,27 @@ def arrow_table(name: str, data: Any) -> pa.Table:  # noqa: ANN401
         return _from_pandas(name, data)
     if source == "ray":
         return joined(ray_tables(data))
-    if source == "dask":
-        return _from_pandas(name, data.compute())
-    if source == "spark":
-        return _from_pandas(name, data.toPandas())
+    if source in ("dask", "spark"):
+        return _from_pandas(name, data.compute() if source == "dask" else data.toPandas())
     if source == "polars":
         return _from_polars(name, data)
+    if source == "stream":
+        return data.read_all()
     if source is None:
         raise SpecError(f"{name!r} is a {type_name(data)}, which is no table; pass a DataFrame")
     return data
+
+
+def _stream_tables(reader: Any) -> Iterator[pa.Table]:  # noqa: ANN401
+    """Yield the rows of a stream in tables of some 16 MiB; one empty table if it has none."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    rows = 0
+    for tables in gather(pa.Table.from_batches([batch]) for batch in reader):
+        rows += sum(table.num_rows for table in tables)
+        yield pa.concat_tables(tables)
+    if not rows:
+        yield reader.schema.empty_table()
 
 
 def ray_tables(data: Any) -> Iterator[pa.Table]:  # noqa: ANN401
