@@ -18,5 +18,5 @@ run: Any = rayml.submit(
 run.wait()
 scores = run.artifact("scores").load()
 shown = scores[["feature", "votes", "mean_rank", "reason"]].head(12)
-print(shown.to_string(index=False))  # noqa: T201
-print(run.result["selected"])  # noqa: T201
+print(shown.to_string(index=False))
+print(run.result["selected"])

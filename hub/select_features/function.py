@@ -103,7 +103,7 @@ def select_features(  # noqa: PLR0913, PLR0917 - what can be asked of a selectio
     if warnings:
         context.log_table("warnings", {"warning": warnings})
     said = f"{len(selected)} of {len(columns)} columns are selected: {', '.join(selected[:20])}"
-    print(said, *warnings, sep="\n")  # noqa: T201 - the log
+    print(said, *warnings, sep="\n")
     return _log_selected(context, table, test, target, selected)
 
 
