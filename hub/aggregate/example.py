@@ -26,6 +26,6 @@ run: Any = rayml.submit(
 )
 run.wait()
 made = run.artifact("aggregates").load()
-print(run.artifact("features").load())  # noqa: T201
+print(run.artifact("features").load())
 delays = made[["dep_delay", "dep_delay_mean_3h", "dep_delay_mean_1d"]]
-print(delays.corr()["dep_delay"].round(3))  # noqa: T201
+print(delays.corr()["dep_delay"].round(3))

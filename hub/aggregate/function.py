@@ -102,7 +102,7 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what can be asked of windows, by name
     if warnings:
         context.log_table("warnings", {"warning": warnings})
     said = f"{len(frame):,} rows with {len(made)} new columns: {', '.join(list(made)[:10])}"
-    print(said, *warnings, sep="\n")  # noqa: T201 - the log
+    print(said, *warnings, sep="\n")
     return {"dataset": logged.uri, "features": list(made), "rows": len(frame)}
 
 

@@ -30,5 +30,5 @@ run: Any = rayml.submit(
     params={"target": "target", "threshold": "precision=0.99", "group_by": "mean radius"},
 )
 run.wait()
-print(run.artifact("metrics").load().round(3).to_string(index=False))  # noqa: T201
-print(run.artifact("fairness").load().round(3).to_string(index=False))  # noqa: T201
+print(run.artifact("metrics").load().round(3).to_string(index=False))
+print(run.artifact("fairness").load().round(3).to_string(index=False))

@@ -102,7 +102,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - what can be asked of a model, by name
         _log_importances(context, predictor, rows, truth, case, importances, seed)
     if warnings:
         context.log_table("warnings", {"warning": warnings})
-    print(_summary(predictor.name, case, metrics), *warnings, sep="\n")  # noqa: T201 - the log
+    print(_summary(predictor.name, case, metrics), *warnings, sep="\n")
     scores = dict(zip(metrics["metric"], metrics["value"], strict=True))
     return {"task": case.task, **scores, "warnings": warnings}
 

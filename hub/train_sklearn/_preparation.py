@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.model_selection import KFold
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler, TargetEncoder
 from sklearn.utils import get_tags
@@ -83,9 +84,9 @@ def _filled() -> Pipeline:
 
 def _coded(target: np.ndarray, seed: int, takes_missing: bool) -> Pipeline:  # noqa: FBT001
     """Return a coding of categories by the target, made in folds so that no row sees its own."""
-    rows = 5 if target.dtype.kind == "f" else np.unique(target, return_counts=True)[1].max()
     kind = "continuous" if target.dtype.kind == "f" else "auto"
-    code = TargetEncoder(target_type=kind, cv=max(2, min(5, int(rows))), random_state=seed)
+    folds = KFold(5, shuffle=True, random_state=seed)
+    code = TargetEncoder(target_type=kind, cv=folds)
     return make_pipeline(code) if takes_missing else make_pipeline(code, StandardScaler())
 
 

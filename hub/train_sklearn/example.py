@@ -27,8 +27,8 @@ run: Any = rayml.submit(
     },
 )
 run.wait()
-print(run.result["version"], "ROC AUC", round(run.metrics["roc_auc"], 3))  # noqa: T201
-print(run.artifact("feature_importances").load().head())  # noqa: T201
+print(run.result["version"], "ROC AUC", round(run.metrics["roc_auc"], 3))
+print(run.artifact("feature_importances").load().head())
 flight = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "hour": 5, "distance": 1400}
 flight["time_hour"] = pd.Timestamp("2013-12-24T10:00").as_unit("us")
-print(rayml.model("late_flights").latest.predict(pd.DataFrame([flight])))  # noqa: T201
+print(rayml.model("late_flights").latest.predict(pd.DataFrame([flight])))

@@ -109,7 +109,7 @@ def train_sklearn(  # noqa: PLR0913, PLR0917 - what can be asked of a training, 
     if warnings:
         said = [*warnings, *scores["warnings"]]
         context.log_table("warnings", {"warning": said})
-        print(*warnings, sep="\n")  # noqa: T201 - the log
+        print(*warnings, sep="\n")
     found = {"model": artifact.uri}
     if register_as is not None:
         found["version"] = rayml.register_model(artifact, register_as, alias).uri
