@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PATIENCE = 50
 _MOST_ROUNDS = 3000
 _MOST_TREES = 200
-_TREES_AT_ONCE = 25
+_TREES_AT_ONCE = 10
 _MOST_EPOCHS = 200
 _EPOCHS_PATIENCE = 12
 # A forest of full trees over many rows takes gigabytes.

@@ -47,6 +47,7 @@ _FINAL_S = 0.3
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
 _LATE_S = 3.0
+_FEWER = 4
 _GIVE_UP_BELOW = 60  # percent of the trials before
 
 
@@ -136,7 +137,7 @@ class Search:
         self._study = _study(problem.seed, self._families)
         self._queue = _starts(self._families)
         self._number = 0
-        self._most_rows = 2**62
+        self._most_rows = dict.fromkeys(self._families, 2**62)
 
     def run(self, table: pd.DataFrame, truth: np.ndarray) -> Found:
         """Search, and fit what was chosen on all rows."""
@@ -173,7 +174,8 @@ class Search:
         worth = self._budget_s * self._tasks.at_once * _SHARE
         cost = outcome.seconds
         if cost > worth:
-            self._most_rows = int(max(_FEW_ROWS, outcome.rows * worth / cost))
+            most = int(max(_FEW_ROWS, outcome.rows * worth / cost))
+            self._most_rows = dict.fromkeys(self._families, most)
         for folds in (_FOLDS, _FEW_FOLDS):
             if cost * folds <= worth * np.clip(_MANY_ROWS / self._rows, 1, _MORE_WORTH):
                 return folds
@@ -240,7 +242,7 @@ class Search:
         self, family: str, params: dict[str, Any], to_beat: tuple[float, ...] = ()
     ) -> Trial:
         # The defaults of LightGBM are what the result is compared with: they get every row.
-        most_rows = self._most_rows if self._number else 2**62
+        most_rows = self._most_rows[family] if self._number else 2**62
         return Trial(
             self._number,
             family,
@@ -309,6 +311,9 @@ class Search:
         for call, (trial, asked, begun) in list(self._running.items()):
             if time.monotonic() - begun > 1.5 * trial.seconds + _LATE_S and self._tasks.can_end:
                 self._stop(call, trial, asked)
+                # The next ones of its kind have fewer rows.
+                rows = min(self._rows, self._most_rows[trial.family])
+                self._most_rows[trial.family] = max(_FEW_ROWS, rows // _FEWER)
 
     def _stop_all(self) -> None:
         for call, (trial, asked, _) in list(self._running.items()):

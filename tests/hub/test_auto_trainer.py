@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.metrics import roc_auc_score, root_mean_squared_error
 from sklearn.model_selection import train_test_split
 
 import rayml
+from tests.ray.conftest import ray_address, store, submit, work  # noqa: F401 - fixtures
+from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.ray.conftest import Submit
 
     Tracked = Callable[..., tuple[Any, rayml.Run]]
 
@@ -230,6 +235,19 @@ class TestBadInput:
 
         assert run.metrics["test/r2"] > 0.3
 
+    def test_rows_that_do_not_fit_into_memory_are_left_out(self, tracked: Tracked) -> None:
+        rng = np.random.default_rng(0)
+        words = {f"word {n}": [f"w{w}" for w in rng.integers(0, 90, 20_000)] for n in range(20)}
+        table = pd.DataFrame(words).assign(y=rng.normal(size=20_000))
+
+        _, run = tracked(
+            "auto_trainer", table=table, target="y", memory="430Mi", budget_s=20, max_trials=1,
+            models=["lightgbm"],
+        )  # fmt: skip
+
+        assert run.params["found"]["train_rows"] < 16_000
+        assert "do not fit" in " ".join(run.artifact("warnings").load()["warning"])
+
     def test_rows_without_a_target_are_left_out(self, tracked: Tracked) -> None:
         table = mixed()
         table.loc[:49, "bought"] = None
@@ -253,3 +271,43 @@ class TestBadInput:
         assert board.loc["xgboost", "error"]
         states = {one.name: one.state for one in run.trials()}
         assert states == {"linear-0": "succeeded", "xgboost-1": "failed"}
+
+
+@pytest.mark.ray
+class TestOnRay:
+    def test_trials_run_side_by_side_on_what_the_job_holds(
+        self,
+        submit: Submit,  # noqa: F811 - a fixture
+    ) -> None:
+        run = submit(
+            "hub://auto_trainer",
+            inputs={"table": load_breast_cancer(as_frame=True).frame},
+            params={"target": "target", "budget_s": 60, "max_trials": 6},
+            resources=rayml.Resources(cpus=2),
+        ).wait(200)
+
+        found: Any = run.params["found"]
+        assert found["at_once"] == 2
+        assert len(run.trials()) == 6
+        # What is fitted on the way is not the run's own model, to automatic logging.
+        assert not [name for name in run.params if name.startswith("model/")]
+        assert not [name for name in run.artifacts if name.startswith("train/")]
+        assert run.metrics["test/roc_auc"] > 0.95
+
+    def test_cancelling_it_ends_all_of_its_tasks(
+        self,
+        submit: Submit,  # noqa: F811 - a fixture
+    ) -> None:
+        run = submit(
+            "hub://auto_trainer",
+            inputs={"table": load_breast_cancer(as_frame=True).frame},
+            params={"target": "target", "budget_s": 600},
+            resources=rayml.Resources(cpus=2),
+        )
+        eventually(lambda: len(run.trials()) > 1, 120)
+
+        run.cancel(grace_s=5)
+
+        with pytest.raises(rayml.JobCancelled):
+            run.wait(60)
+        eventually(lambda: ray.available_resources().get("CPU") == 2, 60)
