@@ -48,6 +48,7 @@ def monitor(  # noqa: PLR0913 - what is compared with what, where and how often
     is over.
 
     Args:
+        context: What the run logs to.
         table: Live rows; or give `endpoint`.
         endpoint: The id of a run of `serve`, or a beginning of it.
         model: The model that predicts, as `rayml://models/churn@production`; of an endpoint it is
