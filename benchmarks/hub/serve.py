@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
 import sys
 import threading
@@ -189,7 +190,13 @@ def rolls(run: rayml.Run, url: str, folder: Path, body: bytes) -> tuple[Load, li
 
 
 def main() -> None:
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="rayml",
+    )
     with scratch() as folder:
         rows = train(folder)
         bare = serve_bare(folder)
@@ -202,13 +209,13 @@ def main() -> None:
             with suppress(rayml.JobCancelled):
                 run.wait(60)
             serve.shutdown()
-        failed = f"failed of {load.answers:,} requests of {CLIENTS} clients, {MOVES} moves"
-        figures += [
-            alone(failed, [len(load.failures)], limit=0, unit="requests"),
-            alone("from the alias's move to its version's answers", times, limit=None, unit="s"),
-        ]
-        report(QUESTION, figures, failures=load.failures[:3], requests=REQUESTS)
-    ray.shutdown()
+            ray.shutdown()
+    failed = f"failed of {load.answers:,} requests of {CLIENTS} clients, {MOVES} moves"
+    figures += [
+        alone(failed, [len(load.failures)], limit=0, unit="requests"),
+        alone("from the alias's move to its version's answers", times, limit=None, unit="s"),
+    ]
+    report(QUESTION, figures, failures=load.failures[:3], requests=REQUESTS)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _frame(pair: _Pair) -> pd.DataFrame | None:
         rows = pd.DataFrame(rows, columns=[str(number) for number in range(rows.shape[1])])
     answer = msgspec.json.decode(pair.answer)
     added: dict[str, Any] = _columns(answer["predictions"])
-    added["predicted_at"] = pd.Timestamp(pair.time, unit="s", tz="UTC")
+    added["predicted_at"] = pd.Timestamp(pair.time, unit="s")  # UTC
     added["version"] = answer["version"]
     free = {_free(name, rows): value for name, value in added.items()}
     whole: pd.DataFrame = pd.concat([rows, pd.DataFrame(free, index=rows.index)], axis=1)

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     run: Any = rayml.submit(
         "hub://serve",
         inputs={"model": "rayml://models/tumours@production"},
-        params={"follow": "production", "for_s": 5},  # without for_s: until it is cancelled
+        params={"follow": "production", "for_s": 3},  # without for_s: until it is cancelled
     )
     while "url" not in run.labels and not run.is_over:
         time.sleep(0.2)

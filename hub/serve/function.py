@@ -66,7 +66,7 @@ def serve(  # noqa: PLR0913 - an endpoint has many sides, all but the model opti
     `monitor`.
 
     Args:
-        context: The run.
+        context: What the run logs to.
         model: What to serve, as `rayml://models/churn@production` or `rayml://runs/RUN/model`.
             The record of the run has the artifact that this was when the run was submitted.
         follow: An alias of the model to follow, as `production` or `churn@production`: its
