@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def main() -> None:
         book, inputs={"table": ingested.artifact("table").uri}, params={"rows": ROWS}
     ).result
     described = run_step("hub://describe", inputs={"table": flights}, params={"target": "late"})
-    for warning in described.artifact("warnings").load()["warning"][:3]:
-        print("   ", warning)
+    for row in described.artifact("warnings").load().head(3).itertuples():
+        print("   ", row.column, row.warning)
     parts = run_step(
         "hub://split",
         inputs={"table": flights},
@@ -95,12 +96,13 @@ def main() -> None:
     )
     while "url" not in served.labels and not served.is_over:
         time.sleep(0.2)
-    row = rayml.artifact(test).to_pandas().drop(columns="late").head(1)
-    answer = ask(
-        served.labels["url"], json.loads(row.to_json(orient="records", date_format="iso"))
-    )
+    flight = rayml.artifact(test).to_pandas().drop(columns="late").head(1)
+    rows = json.loads(flight.to_json(orient="records", date_format="iso"))
+    answer = ask(served.labels["url"], rows)
     print(f"{'serve':13} {served.id}  {served.labels['url']} says {answer}")
     served.cancel()
+    with suppress(rayml.JobCancelled):
+        served.wait()
     print()
     print(rayml.lineage(model))
 
