@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import rayml
 
 ROOT = Path(__file__).parents[2]
 PACKED = {"rayml": "rayml", "cluster": "rayml/cluster", "hub": "rayml/hub"}
@@ -142,6 +145,24 @@ def test_it_imports_in_a_clean_environment(
 
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(clean_python.parents[1])
+
+
+def test_the_hub_is_in_it_and_its_functions_have_the_digests_of_the_checkout(
+    clean_python: Path, tmp_path: Path
+) -> None:
+    code = "import rayml; print({f.pinned: str(f.folder) for f in rayml.hub.list()})"
+    done = subprocess.run(
+        [clean_python, "-I", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = ast.literal_eval(done.stdout)
+    assert set(found) == {function.pinned for function in rayml.hub.list()}
+    assert all(Path(path).is_relative_to(clean_python.parents[1]) for path in found.values())
 
 
 def test_its_command_is_there_to_be_called(wheel: Path) -> None:
