@@ -46,7 +46,7 @@ def runtime_env(spec: Spec, code: str | None, explain: Callable[[str], None]) ->
 
 
 def _wanted(spec: Spec) -> list[str]:
-    """Return what is to be installed on top of the environment.
+    """Return what is to be installed on top of the environment: what that does not meet.
 
     A list of a whole environment names what is here already. That is not installed again, which
     would take minutes and shadow Ray; it only says of which versions all else is. An image of the
@@ -55,10 +55,10 @@ def _wanted(spec: Spec) -> list[str]:
     Raises:
         SpecError: There is nothing that meets the requirements.
     """
-    missing, held = split_held(spec.requirements)
-    if not held or spec.image is not None:
+    if spec.image is not None:
         return spec.requirements
-    return _with_needs(missing, held) if missing else []
+    missing, held = split_held(spec.requirements)
+    return _with_needs(missing, held) if missing and held else missing
 
 
 def _with_needs(missing: list[str], held: list[str]) -> list[str]:

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
 
 from rayml.errors import StoreError
 
@@ -103,9 +105,54 @@ def requirements_text(requirements: Sequence[str]) -> str:
 
 
 def split_held(requirements: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return which requirements are to be installed, and which this process has to the letter."""
+    """Return which requirements are to be installed, and which this process has to the letter.
+
+    Those that what is installed meets otherwise are neither.
+    """
     here = set(list_installed().splitlines())
-    return [r for r in requirements if r not in here], [r for r in requirements if r in here]
+    held = [r for r in requirements if r in here]
+    return [r for r in requirements if r not in here and not is_met(r)], held
+
+
+def is_met(requirement: str) -> bool:
+    """Tell whether what is installed here meets a requirement, its extras included.
+
+    A path or URL is none that could tell. The build of a package for all machines is as good as
+    that for CPUs alone, which has a name of its own.
+
+    >>> is_met("msgspec>=0.1"), is_met("msgspec>=999"), is_met("ray[default]"), is_met("./mine")
+    (True, False, True, False)
+    """
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement:
+        return False
+    if wanted.url is not None:
+        return False
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return True
+    found = _installed_version(wanted.name)
+    if found is None or not wanted.specifier.contains(found, prereleases=True):
+        return False
+    return all(is_met(needed) for extra in wanted.extras for needed in _extra(wanted.name, extra))
+
+
+def _installed_version(name: str) -> str | None:
+    for each in (name, name.removesuffix("-cpu")):
+        with suppress(PackageNotFoundError):
+            return version(each)
+    return None
+
+
+def _extra(name: str, extra: str) -> Iterator[str]:
+    """Yield what an extra of an installed package needs."""
+    for text in requires(name) or ():
+        needed = Requirement(text)
+        if needed.marker is not None and needed.marker.evaluate({"extra": extra}):
+            if needed.marker.evaluate({"extra": ""}):
+                continue  # the package itself needs it
+            needed.marker = None
+            yield str(needed)
 
 
 def _name(requirement: str) -> str:

@@ -180,7 +180,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         resources=resources_to_borrow(resources, engine) if borrow else resources or Resources(),
         engine=engine,
         requirements=[
-            *needs.packages(setting("cluster", cluster)),
+            *needs.packages(setting("cluster", cluster), image),
             *read_requirements(requirements),
         ],
         working_dir=None if working_dir is None else Path(working_dir),

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-
-from rayml.errors import SpecError
 from rayml.hubs.catalog import find_function, is_hub_name
 from rayml.hubs.folder import HubFunction, is_function
+from rayml.installed import is_met
 from rayml.spec import has_jobs_api
 
 if TYPE_CHECKING:
@@ -38,10 +35,13 @@ class Needs:
     engine: Engine | None = None
     requirements: tuple[str, ...] = ()
 
-    def packages(self, cluster: str | None) -> list[str]:
-        """Return what is to be installed for the job: here, only what is missing."""
+    def packages(self, cluster: str | None, image: str | None) -> list[str]:
+        """Return what is to be installed for the job: here, only what is missing.
+
+        A cluster sees for itself what it has. An image that is named has what the job needs.
+        """
         if has_jobs_api(cluster or os.environ.get("RAY_ADDRESS", "")):
-            return list(self.requirements)
+            return list(self.requirements) if image is None else []
         return missing_packages(self.requirements)
 
 
@@ -70,21 +70,5 @@ def missing_packages(requirements: Iterable[str]) -> list[str]:
 
     >>> missing_packages(["msgspec>=0.1", "msgspec>=999", "nothing-of-this-name"])
     ['msgspec>=999', 'nothing-of-this-name']
-
-    Raises:
-        SpecError: One of them is not a requirement.
     """
-    return [text for text in requirements if not _is_met(text)]
-
-
-def _is_met(text: str) -> bool:
-    try:
-        wanted = Requirement(text)
-    except InvalidRequirement as exc:
-        raise SpecError(f"{text!r} is no requirement; write it as 'name>=1.0'") from exc
-    if wanted.marker is not None and not wanted.marker.evaluate():
-        return True
-    try:
-        return wanted.specifier.contains(version(wanted.name), prereleases=True)
-    except PackageNotFoundError:
-        return False
+    return [text for text in requirements if not is_met(text)]

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.hubs.folder import (
     CATEGORIES,
@@ -118,6 +120,7 @@ def check_folder(folder: Path, *, run_example: bool = True) -> Iterator[str]:
         return
     yield from _wrong_in_text(function)
     yield from _wrong_in_files(folder)
+    yield from filter(None, map(_wrong_requirement, function.requirements))
     if not function.example:
         yield f"it has no {EXAMPLE}; write a script that uses it on real data"
     elif run_example and missing:
@@ -189,6 +192,14 @@ def _wrong_in_text(function: HubFunction) -> Iterator[str]:
         yield f"its docstring speaks of a parameter {name!r}, which it has not; leave it out"
     if function.signature.takes_any_name:
         yield "its function takes any name (**…, or it is decorated); let it name what it takes"
+
+
+def _wrong_requirement(text: str) -> str | None:
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        return f"its requirement {text!r} is none; write it as 'name>=1.0'"
+    return None
 
 
 def _wrong_in_files(folder: Path) -> Iterator[str]:

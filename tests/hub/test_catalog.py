@@ -316,6 +316,16 @@ class TestBroken:
         assert "imports rayml.store" in wrong
         assert "no example.py" in wrong
 
+    def test_a_requirement_that_is_none_is_told(self, score: Path) -> None:
+        file = score / SETTINGS
+        file.write_text(
+            file.read_text().replace("requirements = []", 'requirements = ["not one"]')
+        )
+
+        assert "its requirement 'not one' is none; write it as 'name>=1.0'" in check_folder(
+            score, run_example=False
+        )
+
     def test_an_example_that_fails_is_told(self, score: Path) -> None:
         (score / "example.py").write_text("raise SystemExit(3)")
 
