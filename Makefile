@@ -17,7 +17,7 @@ RAY_TESTS := tests/cli tests/mlflow tests/hub tests/ray
 GREEDY := tests/ray/test_kills.py
 KUBE_TESTS := tests/kube
 # Of these each has a whole Ray on a whole Kubernetes: two of them are more than two CPUs take.
-HEAVY_KUBE_TESTS := $(KUBE_TESTS)/test_jobs.py $(KUBE_TESTS)/test_faults.py $(KUBE_TESTS)/test_engines.py
+HEAVY_KUBE_TESTS := $(addprefix $(KUBE_TESTS)/,test_jobs.py test_faults.py test_engines.py test_hub.py)
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
