@@ -23,6 +23,9 @@ _IS_PREDICTION = re.compile(r"prediction(_\d+)?")
 _SAMPLE = 100_000
 _DRIFTED = ("drifted", "retyped", "gone")
 _SHOWN = 5
+_METRICS = ("input_drift", "prediction_drift", "missing_share", "unseen_share", "rows")
+_RESULT = ("verdict", "why", "drifted")
+_TIMES = ("begin", "end")
 
 
 class Drifted(rayml.RaymlError):
@@ -87,12 +90,10 @@ class Judge:
             )
 
     def result(self) -> dict[str, Any]:
-        """Return what is known of the newest window, and how many have drifted."""
+        """Return what is known of the newest window, and of each."""
         newest = self.seen[-1]
-        names = ("verdict", "why", "drifted_share", "prediction_drift", "drifted")
-        verdicts = [told["verdict"] for told in self.seen]
-        counts = {"windows": len(verdicts), "drifted_windows": verdicts.count("drift")}
-        return {name: newest[name] for name in names} | counts
+        told = [{n: v for n, v in one.items() if n not in _TIMES} for one in self.seen]
+        return {name: newest[name] for name in _RESULT} | {"windows": told}
 
     def _judge(self, window: Window, *, is_alone: bool) -> dict[str, Any]:
         number = len(self.seen) + 1
@@ -102,8 +103,7 @@ class Judge:
             found = compare(table=live, reference=self._reference)
         told = self._told(window, found) | {"run": run.run_id}
         self.seen.append(told)
-        metrics = ("drifted_share", "prediction_drift", "missing_share", "unseen_share", "rows")
-        values = {name: told[name] for name in metrics if told[name] is not None}
+        values = {name: told[name] for name in _METRICS if told[name] is not None}
         self._context.log_metrics(values, step=number)
         self._context.log_label("verdict", told["verdict"])
         self._context.log_table("windows", pd.DataFrame(self.seen).drop(columns="drifted"))
@@ -143,7 +143,7 @@ class Judge:
             "rows": len(window.rows),
             "verdict": "drift" if share >= self._rules.threshold or said else "stable",
             "why": f"{why}, and so have the predictions" if said else why,
-            "drifted_share": share,
+            "input_drift": share,
             "prediction_drift": max(measures, default=None),
             "missing_share": float(np.mean(missing)) if missing else 0.0,
             "unseen_share": max((c.get("new_share", 0.0) for c in inputs.values()), default=0.0),

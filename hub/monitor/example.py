@@ -37,5 +37,6 @@ if __name__ == "__main__":
         inputs={"model": model, "table": weather},
         params={"time": "time_hour", "window_s": 91 * 86_400},
     )
-    print(run.wait().result)
+    result = run.wait().result
+    print(result["verdict"], "now, because", result["why"])
     print(run.artifact("windows").load()[["window", "rows", "verdict", "why"]].to_string())

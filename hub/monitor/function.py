@@ -40,9 +40,13 @@ def monitor(  # noqa: PLR0913 - what is compared with what, where and how often
 
     The verdict is `drift` if at least the share `threshold` of the columns has drifted, or the
     predictions have, else `stable`. Of the newest window it is the label `verdict`; each window is
-    a row of the table `windows` and a step of the metrics `drifted_share`, `prediction_drift` (as
-    PSI), `missing_share` (of all values), `unseen_share` (of the rows, in the column where most
-    are categories that were never seen) and `rows`.
+    a row of the table `windows` and a step of the metrics `input_drift` (the share of the columns
+    that have drifted), `prediction_drift` (as PSI), `missing_share` (of all values),
+    `unseen_share` (of the rows, in the column where most are categories that were never seen) and
+    `rows`.
+
+    It returns the newest window's `verdict`, `why` in words and the `drifted` columns, and all of
+    these of each window under `windows`.
 
     With `every_s` it looks at what is new since the last look, until the endpoint's run or `for_s`
     is over.

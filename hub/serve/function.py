@@ -63,7 +63,7 @@ def serve(  # noqa: PLR0913 - an endpoint has many sides, all but the model opti
     It logs the labels `url` and `version`, the table `versions` of all that were tried, and for
     each minute with requests, later for longer times, the metrics `requests`, `errors` and
     `latency_ms/p50` and `p95`; with `keep_rows` also datasets `requests/000001` and so on, for
-    `monitor`.
+    `monitor`. It returns `url`, the last `version`, `requests_total` and `errors_total`.
 
     Args:
         context: What the run logs to.
@@ -110,8 +110,8 @@ def serve(  # noqa: PLR0913 - an endpoint has many sides, all but the model opti
     return {
         "url": url,
         "version": str(endpoint.backend.served),
-        "requests": codes.total(),
-        "errors": failed(codes),
+        "requests_total": codes.total(),
+        "errors_total": failed(codes),
     }
 
 
