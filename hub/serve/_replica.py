@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import rayml
 
+_LONG_BYTES = 256 * 1024
 # Formats whose load() is the estimator itself, with its own predict() and predict_proba().
 _ESTIMATORS = ("skops", "xgboost", "pickle")
 
@@ -75,7 +76,10 @@ class Replica:
             wanted: Probabilities are.
         """
         try:
-            rows = self._signature.read(body)
+            if len(body) < _LONG_BYTES:
+                rows = self._signature.read(body)
+            else:  # the others go on meanwhile
+                rows = await asyncio.to_thread(self._signature.read, body)
             self._check_wanted(wanted=wanted)
             return 200, await self._batched(rows, wanted=wanted)
         except Refused as exc:

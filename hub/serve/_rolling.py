@@ -67,6 +67,7 @@ class Rolling:
     alias: Alias | None
     secrets: dict[str, str]
     _count: int = 0
+    _said: str = ""
     _retired: list[tuple[float, Backend]] = field(default_factory=list)
     _failed: Served | None = None
     _retry_at: float = 0.0
@@ -106,7 +107,9 @@ class Rolling:
         try:
             wanted = self.alias.served()
         except rayml.RaymlError as exc:
+            self._say(f"{exc}; {now} stays")
             return 503, {"error": f"{exc}; {now} stays"}
+        self._said = ""
         if wanted.version == now.version:
             return 200, {"model": now.name, "version": now.version, "changed": False}
         is_known = self._failed is not None and self._failed.version == wanted.version
@@ -134,6 +137,12 @@ class Rolling:
         self._retired.append((time.monotonic(), old))
         print(f"serving {wanted} in the place of {old.served}")
         return 200, {"model": wanted.name, "version": wanted.version, "changed": True}
+
+    def _say(self, text: str) -> None:
+        """Print what is wrong with the registry, once for as long as it is."""
+        if text != self._said:
+            print(text)
+        self._said = text
 
     def retire(self) -> None:
         """End the replicas of versions that answer nobody any more."""

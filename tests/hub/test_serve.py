@@ -279,8 +279,20 @@ class TestRolling:
             eventually(lambda: "buyers@1 stays" in str(served.run.logs()))
         finally:
             served.model.set_alias("production", 1)
-        outcomes = served.run.artifact("versions").load()["outcome"]
-        assert outcomes.iloc[-1].startswith("failed: ")
+
+        def last() -> str:
+            return str(served.run.artifact("versions").load()["outcome"].iloc[-1])
+
+        eventually(lambda: last().startswith("failed: "))
+
+    def test_an_alias_that_names_nothing_leaves_the_old_one(self, served: Served) -> None:
+        served.model.unset_alias("production")
+        try:
+            status, answer = served.client.ask("/reload", b"")
+            assert (status, "buyers@1 stays" in answer["error"]) == (503, True)
+            assert served.client.predict([ROW])["version"] == 1
+        finally:
+            served.model.set_alias("production", 1)
 
     def test_a_replica_that_is_killed_costs_no_request(self, served: Served) -> None:
         def replicas() -> list[psutil.Process]:
@@ -298,7 +310,7 @@ class TestRolling:
 class TestEnd:
     def test_after_its_time_it_has_succeeded_and_left_nothing(self, served: Served) -> None:
         store = served.run.store
-        run, client = begin(store, token=None, for_s=4, keep_rows=10)  # type: ignore[arg-type]
+        run, client = begin(store, token=None, for_s=3, keep_rows=10)  # type: ignore[arg-type]
         client.headers = {}
         for age in range(20):
             client.predict([{"age": age, "income": 1}])
