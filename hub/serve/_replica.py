@@ -148,7 +148,10 @@ def _loaded(artifact: rayml.Artifact, *, trusted: bool) -> tuple[Callable[[Any],
 
 def _joined(batch: list[Any]) -> Any:  # noqa: ANN401
     if isinstance(batch[0], pd.DataFrame):
-        return pd.concat(batch, ignore_index=True)
+        joined = pd.concat(batch, ignore_index=True)
+        # Those of one request are not those of another, which makes objects of them.
+        kinds = [n for n, d in batch[0].dtypes.items() if isinstance(d, pd.CategoricalDtype)]
+        return joined.astype(dict.fromkeys(kinds, "category"))
     return np.concatenate(batch)
 
 
@@ -157,7 +160,7 @@ def _parts(values: Any, sizes: list[int]) -> list[Any]:  # noqa: ANN401
     if isinstance(values, dict):
         cut = {str(name): _parts(part, sizes) for name, part in values.items()}
         return [{name: part[n] for name, part in cut.items()} for n in range(len(sizes))]
-    if isinstance(values, tuple):
+    if isinstance(values, tuple) or (isinstance(values, list) and hasattr(values[0], "shape")):
         return _parts(dict(enumerate(values)), sizes)
     if len(values) != sum(sizes):
         raise ValueError(f"it gives {len(values)} predictions of {sum(sizes)} rows")
@@ -166,7 +169,9 @@ def _parts(values: Any, sizes: list[int]) -> list[Any]:  # noqa: ANN401
 
 
 def _plain(values: Any) -> Any:  # noqa: ANN401
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [_plain(value) if hasattr(value, "tolist") else value for value in values]
 
 
 def _encoded(answer: dict[str, Any]) -> bytes:
