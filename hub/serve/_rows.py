@@ -23,6 +23,7 @@ _BOOLS: frozenset[type] = frozenset({bool})
 _TEXTS: frozenset[type] = frozenset({str, type(None)})
 _SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 60
+_ZONE = r"[T ].*(?:[zZ]|[+-]\d\d(?::?\d\d)?)$"
 _NAMED = 5
 _WORDS = {
     str: "text",
@@ -246,7 +247,7 @@ def _made(name: str | None, kind: _Kind, values: list[Any]) -> Any:  # noqa: ANN
         raise _wrong(name, kind, exc.row, values[exc.row]) from exc
     except (ValueError, TypeError, OverflowError) as exc:
         raise Refused(
-            422, f"{_column(name)} takes {kind.words}, and is not: {_first_line(exc)}"
+            422, f"{_column(name)} takes {kind.words}, and this is none: {_first_line(exc)}"
         ) from exc
 
 
@@ -315,8 +316,16 @@ def _whole(values: list[Any]) -> list[Any]:
 
 
 def _times(values: list[Any], dtype: Any) -> Any:  # noqa: ANN401
-    is_aware = isinstance(dtype, pd.DatetimeTZDtype)
-    return pd.to_datetime(pd.Series(values), format="ISO8601", utc=is_aware).astype(dtype)
+    texts = pd.Series(values, dtype="str")
+    times = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    if (wrong := times.isna() & texts.notna()).any():
+        raise _WrongValue(int(wrong.to_numpy().argmax()))
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return times.astype(dtype)
+    if (zoned := texts.str.contains(_ZONE, na=False)).any():
+        row = int(zoned.to_numpy().argmax())
+        raise ValueError(f"row {row} has a time zone, which the model's times have not")
+    return times.dt.tz_localize(None).astype(dtype)
 
 
 def _told(value: object) -> str:

@@ -73,6 +73,12 @@ class TestColumns:
         frame = read([ROW | {"income": None, "town": None, "since": None, "kind": None}])
         assert frame.iloc[0][["income", "town", "since", "kind"]].isna().all()
 
+    def test_times_with_a_zone_are_those_of_the_model_s(self) -> None:
+        known = signature({"at": "datetime64[us, UTC]"})
+        frame = read({"at": ["2026-01-31T12:00:00+02:00", "2026-01-31", None]}, known)
+        assert frame["at"][0] == pd.Timestamp("2026-01-31T10:00:00Z")
+        assert frame["at"][1:].isna().tolist() == [False, True]
+
     def test_whole_numbers_may_be_written_as_floats_and_the_other_way_round(self) -> None:
         frame = read([ROW | {"age": 3.0, "income": 7}])
         assert (frame["age"][0], frame["income"][0]) == (3, 7.0)
@@ -84,13 +90,14 @@ class TestColumns:
             ("age", 41.5, 'column "age" takes whole numbers, and row 1 has a number, 41.5'),
             ("age", None, 'column "age" takes whole numbers, and row 1 has null'),
             ("age", True, 'column "age" takes whole numbers, and row 1 has true or false, true'),
-            ("age", 2**63, 'column "age" takes whole numbers, and is not'),
+            ("age", 2**63, 'column "age" takes whole numbers, and this is none'),
             ("income", "12.5", 'column "income" takes numbers, and row 1 has text'),
             ("income", [1], 'column "income" takes numbers, and row 1 has a list'),
             ("member", 1, 'column "member" takes true or false, and row 1 has a number, 1'),
             ("town", 7, 'column "town" takes text, and row 1 has a number, 7'),
             ("town", {"a": 1}, 'column "town" takes text, and row 1 has an object'),
-            ("since", "tomorrow", 'column "since" takes times in ISO 8601, and is not'),
+            ("since", "tomorrow", 'takes times in ISO 8601, and row 1 has text, "tomorrow"'),
+            ("since", "2026-01-31T12:00:00Z", "row 1 has a time zone, which the model's times"),
             ("since", 5, 'column "since" takes times in ISO 8601, and row 1 has a number'),
             ("kind", [], 'column "kind" takes a category, and row 1 has a list'),
         ],
