@@ -47,6 +47,9 @@ SCRIPTS = (
     "engines/frames",
     "engines/sessions",
     "engines/kills",
+    "hub/describe",
+    "hub/auto_trainer",
+    "hub/serve",
 )
 FULL = "--full"
 RESULTS = FOLDER / "results.md"

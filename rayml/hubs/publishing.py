@@ -188,7 +188,7 @@ def _wrong_in_text(function: HubFunction) -> Iterator[str]:
             yield f"its parameter {name!r} has no annotation; say what it takes"
         if name not in said:
             yield f"its docstring says nothing of the parameter {name!r}; put it into Args:"
-    for name in said.keys() - known.keys():
+    for name in said.keys() - known.keys() - {"context"}:
         yield f"its docstring speaks of a parameter {name!r}, which it has not; leave it out"
     if function.signature.takes_any_name:
         yield "its function takes any name (**…, or it is decorated); let it name what it takes"
