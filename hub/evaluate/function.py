@@ -120,6 +120,7 @@ def _rows(
 ) -> pd.DataFrame:
     """Return the rows that have a target, in a new index."""
     check_columns(table, [target, *others], "column")
+    table = table.rename(columns=str)
     kept = table[table[target].notna()].reset_index(drop=True)
     if kept.empty:
         why = "no rows" if table.empty else f"no row with a value of target {target!r}"

@@ -305,6 +305,7 @@ def test_a_single_class_leaves_out_what_it_cannot_tell(
         (lambda t: t.rename(columns={"target": "targt"}), {}, "did you mean 'targt'"),
         (lambda t: t.drop(columns="mean area"), {}, "'mean area'"),
         (lambda t: t.iloc[:0], {}, "no rows"),
+        (lambda t: t.rename(columns={"mean area": "target"}), {}, "two columns called 'target'"),
         (lambda t: t.assign(target=None), {}, "no row with a value"),
         (lambda t: t.assign(target="yes"), {}, "tells 0, 1 apart"),
         (lambda t: t.assign(**{"mean area": "big"}), {}, "to float: 'big'"),
