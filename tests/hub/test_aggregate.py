@@ -195,7 +195,7 @@ def test_a_large_value_leaves_no_trace_in_later_windows(tracked: Tracked) -> Non
     at = pd.date_range("2024-01-01", periods=40, freq="D")
     table = pd.DataFrame({"at": at, "x": 0.1})
     table.loc[5, "x"] = 1e15
-    _, run = tracked("aggregate", table=table, time="at", windows=["1d"], aggregations=["sum"])
+    _, run = tracked("aggregate", table=table, time="at", windows="1d", aggregations="sum")
     assert made(run)["x_sum_1d"].iloc[7:].to_list() == pytest.approx([0.1] * 33)
 
 
