@@ -157,7 +157,7 @@ def _timed(
 ) -> pd.DataFrame:
     """Return the rows that have a time, with these read."""
     table = table.rename(columns=str)
-    times = read_times(table[time], time_zone)
+    times = read_times(table[time], time_zone, warnings)
     if left_out := int(times.isna().sum()):
         warnings.append(f"{left_out} rows without a time in {time!r} are left out.")
     kept = table.assign(**{time: times})

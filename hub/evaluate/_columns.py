@@ -50,7 +50,7 @@ def _as_times(column: pd.Series, dtype: str) -> pd.Series:
     """Return times in one unit: a model that learned microseconds cannot tell nanoseconds."""
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
-    times = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
+    times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
     _refuse_new_gaps(column, times, "times")
     if "," in dtype:  # of a zone: all of them are the same moments
         return times

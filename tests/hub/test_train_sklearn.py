@@ -122,6 +122,18 @@ def test_importances_say_which_part_of_a_column_tells(tracked: Tracked) -> None:
     assert (table["importance"] == table["coefficient"].abs()).all()
 
 
+def test_text_that_may_be_dates_in_two_ways_stays_text(tracked: Tracked) -> None:
+    days = pd.date_range("2024-01-01", periods=300)
+    table = pd.DataFrame({"iso": days.strftime("%Y-%m-%d"), "other": days.strftime("%d/%m/%Y")})
+    table["x"], table["y"] = range(300), range(300)
+    result, run = tracked("train_sklearn", table=table, target="y", estimator="Ridge")
+    inputs = rayml.artifact(result["model"]).meta["signature"]["inputs"]
+    kinds = {entry["name"]: entry["dtype"] for entry in inputs}
+    assert kinds.keys() == {"iso", "x"}
+    assert kinds["iso"].startswith("datetime64")
+    assert "'other'" in run.artifact("warnings").load()["warning"][0]
+
+
 def test_what_is_held_out_is_not_learned_and_its_scores_are_logged(tracked: Tracked) -> None:
     table = load_iris(as_frame=True).frame
     result, run = tracked(
