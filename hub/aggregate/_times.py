@@ -20,10 +20,11 @@ def check_zone(time_zone: str | None) -> None:
     raise rayml.SpecError(f"time_zone={time_zone!r} is no time zone; {way_out}")
 
 
-def read_times(column: pd.Series, time_zone: str | None) -> pd.Series:
+def read_times(column: pd.Series, time_zone: str | None, warnings: list[str]) -> pd.Series:
     """Return the times of a column, missing where it holds none; in the zone, if one is wanted.
 
-    Text is read as ISO 8601 or as pandas reads it. Times of several offsets are in UTC.
+    Text is read as ISO 8601, or as pandas reads it, with a warning. Times of several offsets are
+    in UTC.
 
     Raises:
         SpecError: It holds numbers, or no value that is a time.
@@ -33,7 +34,7 @@ def read_times(column: pd.Series, time_zone: str | None) -> pd.Series:
             f"time column {column.name!r} holds numbers; make times of them with "
             "pandas.to_datetime(…, unit='s')"
         )
-    times = _parsed(column)
+    times = _parsed(column, warnings)
     if times.isna().all():
         seen = f"such as {column.dropna().iloc[0]!r}" if column.notna().any() else "none at all"
         raise rayml.SpecError(
@@ -43,19 +44,31 @@ def read_times(column: pd.Series, time_zone: str | None) -> pd.Series:
     return times if time_zone is None else _in_zone(times, time_zone)
 
 
-def _parsed(column: pd.Series) -> pd.Series:
+def _parsed(column: pd.Series, warnings: list[str]) -> pd.Series:
     if isinstance(column.dtype, pd.PeriodDtype):
         starts: pd.Series = column.dt.to_timestamp()
         return starts
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return column
+    times = _read(column, "ISO8601")
+    unread = column[times.isna() & column.notna()]
+    if len(unread) and (mixed := _read(column, "mixed")).notna().sum() > times.notna().sum():
+        warnings.append(
+            f"Times such as {unread.iloc[0]!r} in {column.name!r} are not ISO 8601: they are read "
+            "month first."
+        )
+        return mixed
+    return times
+
+
+def _read(column: pd.Series, form: str) -> pd.Series:
     try:
-        times = pd.to_datetime(column, errors="coerce", format="mixed")
+        times = pd.to_datetime(column, errors="coerce", format=form)
     except ValueError:  # of several offsets
-        times = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        return pd.to_datetime(column, errors="coerce", format=form, utc=True)
     if pd.api.types.is_datetime64_any_dtype(times.dtype):
         return times
-    return pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+    return pd.to_datetime(column, errors="coerce", format=form, utc=True)
 
 
 def _in_zone(times: pd.Series, time_zone: str) -> pd.Series:

@@ -25,9 +25,9 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what can be asked of windows, by name
     context: rayml.Context,
     table: pd.DataFrame,
     time: str,
-    windows: list[str | int],
-    metrics: list[str] | None = None,
-    aggregations: list[str] | None = None,
+    windows: str | int | list[str | int],
+    metrics: str | list[str] | None = None,
+    aggregations: str | list[str] | None = None,
     by: str | list[str] | None = None,
     closed: Literal["left", "right"] = "left",
     every: str | None = None,
@@ -73,16 +73,16 @@ def aggregate(  # noqa: PLR0913, PLR0917 - what can be asked of windows, by name
         SpecError: A column is missing or holds no times or no numbers; there are no rows; or a
             window, an aggregation, a step or a zone is not such a thing.
     """
-    asked = aggregations or ["mean"]
+    asked = _listed(aggregations) or ["mean"]
     parsed = [parse_window(window) for window in _listed(windows)]
     check_aggregations(asked)
     check_zone(time_zone)
     _check(closed, reduce, fill, every, min_rows)
     groups = _listed(by)
-    _check_columns(table, [time, *groups, *(metrics or [])])
+    _check_columns(table, [time, *groups, *_listed(metrics)])
     warnings: list[str] = []
     frame = _timed(table, time, time_zone, warnings)
-    chosen = metrics or _number_columns(frame, [time, *groups])
+    chosen = _listed(metrics) or _number_columns(frame, [time, *groups])
     frame = frame.assign(**{name: _numbers(frame[name]) for name in chosen})
     if every is not None:
         frame = _at_steps(frame, time, groups, chosen, every, reduce, fill)
@@ -157,7 +157,7 @@ def _timed(
 ) -> pd.DataFrame:
     """Return the rows that have a time, with these read."""
     table = table.rename(columns=str)
-    times = read_times(table[time], time_zone)
+    times = read_times(table[time], time_zone, warnings)
     if left_out := int(times.isna().sum()):
         warnings.append(f"{left_out} rows without a time in {time!r} are left out.")
     kept = table.assign(**{time: times})

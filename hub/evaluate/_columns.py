@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import get_close_matches
 
 import numpy as np
@@ -11,8 +12,13 @@ import rayml
 
 
 def check_columns(table: pd.DataFrame, wanted: list[str], what: str) -> None:
-    """Raise SpecError if the table lacks some of these columns; it names each."""
+    """Raise SpecError if the table lacks some of these columns; it names each.
+
+    So does it for two columns of one name.
+    """
     known = [str(column) for column in table.columns]
+    if twice := [name for name, count in Counter(known).items() if count > 1]:
+        raise rayml.SpecError(f"the table has two columns called {twice[0]!r}; rename one")
     if missing := [name for name in wanted if name not in known]:
         said = ", ".join(_with_likeness(name, known) for name in missing)
         raise rayml.SpecError(
@@ -42,16 +48,23 @@ def _cast(column: pd.Series, dtype: str) -> pd.Series:
 
 def _as_times(column: pd.Series, dtype: str) -> pd.Series:
     """Return times in one unit: a model that learned microseconds cannot tell nanoseconds."""
-    is_zoned = "," in dtype
-    times = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+    times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
     _refuse_new_gaps(column, times, "times")
-    return times if is_zoned else times.dt.tz_localize(None).astype(dtype)  # type: ignore[call-overload]
+    if "," in dtype:  # of a zone: all of them are the same moments
+        return times
+    plain: pd.Series = times.dt.tz_localize(None).astype(dtype)  # type: ignore[call-overload]
+    return plain
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_bool_dtype(column):
-        return column
-    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    """Return numbers, also of booleans and of spans of time, which are seconds."""
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        seconds: pd.Series = column.dt.total_seconds()
+        return seconds
+    plain = column.astype(object).replace({True: 1, False: 0})
+    numbers = pd.to_numeric(plain, errors="coerce").astype(np.float64)
     _refuse_new_gaps(column, numbers, "numbers")
     return numbers
 

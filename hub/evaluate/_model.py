@@ -93,6 +93,12 @@ class Predictor:
                 f"model {self.name} predicts the shape {found.said.shape} for {len(rows)} rows; "
                 "evaluate takes models of one target"
             )
+        if found.said.dtype.kind == "f" and not np.isfinite(found.said).all():
+            missing = int((~np.isfinite(found.said)).sum())
+            raise rayml.SpecError(
+                f"model {self.name} predicts no finite number for {missing} of {len(rows)} rows; "
+                "leave these out, or mend the model"
+            )
         return found
 
     def _ask(self, rows: pd.DataFrame, truth: pd.Series) -> Outputs:

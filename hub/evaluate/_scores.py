@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAIN = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 LESS_IS_BETTER = frozenset(["log_loss", "brier", "mae", "rmse", "median_ae", "mape", "cost"])
+_MOST_RANKED = 30  # classes; to rank rows by each of more, for each resample, takes minutes
 _SMALLEST = float(np.finfo(float).eps)
 
 
@@ -155,8 +156,10 @@ def _multiclass_scores(case: Case) -> Score:
     scores = case.scores
     if scores is None:
         return lambda _: {}
-    rankings = [Ranking.of(scores[:, k], case.truth == k) for k in range(len(case.classes))]
     losses = _losses(scores, case.truth)
+    if len(case.classes) > _MOST_RANKED:
+        return lambda weight: {"log_loss": _mean(losses, weight)}
+    rankings = [Ranking.of(scores[:, k], case.truth == k) for k in range(len(case.classes))]
 
     def score(weight: np.ndarray) -> dict[str, float]:
         areas = [ranking.areas(weight)[0] for ranking in rankings]

@@ -17,6 +17,8 @@ from ._plots import groups_plot, importances_plot, plots_of, threshold_plot
 from ._scores import MAIN, by_class, score_of
 from ._threshold import check_threshold, choose, curve, thin
 
+_MOST_CLASSES = 100  # a confusion matrix of more is read by nobody
+
 
 def evaluate(  # noqa: PLR0913, PLR0917 - what can be asked of a model, by name
     context: rayml.Context,
@@ -120,6 +122,7 @@ def _rows(
 ) -> pd.DataFrame:
     """Return the rows that have a target, in a new index."""
     check_columns(table, [target, *others], "column")
+    table = table.rename(columns=str)
     kept = table[table[target].notna()].reset_index(drop=True)
     if kept.empty:
         why = "no rows" if table.empty else f"no row with a value of target {target!r}"
@@ -224,7 +227,8 @@ def _log_classes(context: rayml.Context, case: Case) -> pd.DataFrame | None:
     found |= {"precision": precision, "recall": recall, "f1": f1}
     context.log_table("classes", pd.DataFrame(found))
     confusion = pd.DataFrame(matrix, index=names, columns=names)
-    context.log_table("confusion_matrix", confusion.reset_index(names="actual"))
+    if known <= _MOST_CLASSES:
+        context.log_table("confusion_matrix", confusion.reset_index(names="actual"))
     return confusion
 
 

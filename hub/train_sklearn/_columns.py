@@ -11,9 +11,10 @@ import pandas as pd
 
 import rayml
 
-Kind = Literal["number", "flag", "category", "date"]
+Kind = Literal["number", "category", "date"]
 
-_DATE = r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}( .*)?"
+# Of other ways to write a date nobody knows which number is the month.
+_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d.*)?"
 _LOOKED_AT = 1_000
 _MOSTLY = 0.95
 _IDENTIFIERS = 50  # as many values, all of them different, name rows and tell nothing of others
@@ -68,8 +69,6 @@ def as_kinds(
 
 def _kind(column: pd.Series) -> Kind:
     kinds = pd.api.types
-    if kinds.is_bool_dtype(column.dtype) and not column.isna().any():
-        return "flag"
     if kinds.is_numeric_dtype(column.dtype) or kinds.is_timedelta64_dtype(column.dtype):
         return "number"
     if kinds.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.PeriodDtype):
@@ -80,7 +79,7 @@ def _kind(column: pd.Series) -> Kind:
 def _kind_of_objects(column: pd.Series) -> Kind:
     known = column.dropna()
     inferred = pd.api.types.infer_dtype(known.head(_LOOKED_AT), skipna=True)
-    if inferred in ("integer", "floating", "mixed-integer-float", "decimal"):
+    if inferred in ("integer", "floating", "mixed-integer-float", "decimal", "boolean"):
         return "number"
     if inferred in ("datetime64", "datetime", "date"):
         return "date"
@@ -117,8 +116,6 @@ def _as_kind(column: pd.Series, kind: Kind | None, warnings: list[str]) -> pd.Se
         return _numbers(column, warnings)
     if kind == "date":
         return _dates(column, warnings)
-    if kind == "flag":
-        return column.astype(bool)
     if kind is None:
         return column
     return column.astype(object).map(str, na_action="ignore").astype("str")
@@ -130,7 +127,12 @@ def _numbers(column: pd.Series, warnings: list[str]) -> pd.Series:
         return seconds
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu":
         return column
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    numbers = column
+    if column.dtype != np.float64:
+        plain = column.astype(object).replace({True: 1, False: 0})
+        numbers = pd.to_numeric(plain, errors="coerce").astype("float64")
+    if unread := int((numbers.isna() & column.notna()).sum()):
+        warnings.append(f"{unread} values of {column.name!r} are no numbers and count as missing.")
     if endless := int(np.isinf(numbers).sum()):
         warnings.append(f"{endless} infinite values of {column.name!r} count as missing.")
     return numbers.replace([np.inf, -np.inf], np.nan)
@@ -141,7 +143,7 @@ def _dates(column: pd.Series, warnings: list[str]) -> pd.Series:
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
     if column.dtype.kind != "M" or getattr(column.dtype, "tz", None) is not None:
-        times = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
+        times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         unread = int((times.isna() & column.notna()).sum())
         if unread:
             warnings.append(

@@ -49,7 +49,6 @@ def preparation(
     takes_missing = get_tags(estimator).input_tags.allow_nan
     steps = [
         ("number", "passthrough" if takes_missing else _filled(), named.get("number", [])),
-        ("flag", OneHotEncoder(drop="if_binary", sparse_output=False), named.get("flag", [])),
         ("few", OneHotEncoder(handle_unknown="ignore", sparse_output=False), few),
         ("many", _coded(target, seed, takes_missing), many),
         *((f"date_{name}", _dated(table[name]), [name]) for name in named.get("date", [])),

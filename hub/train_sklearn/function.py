@@ -82,6 +82,8 @@ def train_sklearn(  # noqa: PLR0913, PLR0917 - what can be asked of a training, 
     made = make_estimator(find_estimator(estimator), dict(params or {}), seed)
     others = [*(drop or []), *([weight] if weight else [])]
     table = _checked(table, [target, *(features or []), *others])
+    if target in (features or []):
+        raise rayml.SpecError(f"target {target!r} is among the features; leave it out of them")
     _check_weights(made, weight, class_weight)
     warnings: list[str] = []
     known = target_values(table[target], made, warnings)

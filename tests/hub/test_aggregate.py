@@ -191,11 +191,18 @@ def test_rows_without_a_time_are_left_out_and_told(tracked: Tracked) -> None:
     assert "2 rows without a time" in run.artifact("warnings").load()["warning"][0]
 
 
+def test_times_that_are_not_iso_are_read_and_told(tracked: Tracked) -> None:
+    table = pd.DataFrame({"at": ["3/4/2024 10:00", "3/4/2024 11:00"], "x": [1, 2]})
+    _, run = tracked("aggregate", table=table, time="at", windows=["1h"])
+    assert made(run)["at"].dt.month.to_list() == [3, 3]
+    assert "read month first" in run.artifact("warnings").load()["warning"][0]
+
+
 def test_a_large_value_leaves_no_trace_in_later_windows(tracked: Tracked) -> None:
     at = pd.date_range("2024-01-01", periods=40, freq="D")
     table = pd.DataFrame({"at": at, "x": 0.1})
     table.loc[5, "x"] = 1e15
-    _, run = tracked("aggregate", table=table, time="at", windows=["1d"], aggregations=["sum"])
+    _, run = tracked("aggregate", table=table, time="at", windows="1d", aggregations="sum")
     assert made(run)["x_sum_1d"].iloc[7:].to_list() == pytest.approx([0.1] * 33)
 
 

@@ -174,14 +174,11 @@ def test_threshold_rules_do_what_they_say(tracked: Tracked, tumours: Any, cancer
     assert fixed["recall"] == metrics.recall_score(test["target"], share >= 0.9)
     exact, _ = chosen("precision=1.0")
     assert exact["precision"] == 1.0
-    assert exact["recall"] == max(
-        metrics.recall_score(test["target"], share >= s)
-        for s in share
-        if metrics.precision_score(test["target"], share >= s) == 1
-    )
+    precision, recall, _ = metrics.precision_recall_curve(test["target"], share)
+    assert exact["recall"] == recall[precision == 1].max()
     every, _ = chosen("recall=1.0")
     assert every["recall"] == 1.0
-    best = max(metrics.f1_score(test["target"], share >= s) for s in share)
+    best = np.max(2 * precision * recall / (precision + recall))
     assert chosen("f1")[0]["f1"] == pytest.approx(best)
     costs = {"false_positive": 10.0, "false_negative": 1.0}
     careful, above = chosen("cost", costs=costs)
@@ -299,12 +296,39 @@ def test_a_single_class_leaves_out_what_it_cannot_tell(
     assert any("one and the same" in warning for warning in result["warnings"])
 
 
+def test_many_classes_take_no_longer_than_they_must(tracked: Tracked) -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"x": random.normal(size=2000), "target": np.arange(2000) % 400})
+    table["x"] += table["target"]
+    model = GaussianNB().fit(table[["x"]], table["target"])
+    result, run = tracked("evaluate", model=model, table=table, target="target")
+    said = model.predict(table[["x"]])
+    assert result["f1_macro"] == pytest.approx(
+        metrics.f1_score(table["target"], said, average="macro")
+    )
+    assert len(run.artifact("classes").load()) == 400
+    assert "confusion_matrix" not in run.artifacts
+
+
+def test_a_single_row(tracked: Tracked, tumours: Any, cancer: Any) -> None:
+    result, _ = tracked("evaluate", model=tumours, table=cancer[1].head(1), target="target")
+    assert result["accuracy"] in (0, 1)
+    train, test = halves(load_diabetes(as_frame=True).frame)
+    model = fitted(LinearRegression(), train)
+    result, _ = tracked("evaluate", model=model, table=test.head(1), target="target")
+    assert "r2" not in result
+    assert result["mae"] > 0
+
+
 @pytest.mark.parametrize(
     ("change", "values", "message"),
     [
         (lambda t: t.rename(columns={"target": "targt"}), {}, "did you mean 'targt'"),
         (lambda t: t.drop(columns="mean area"), {}, "'mean area'"),
         (lambda t: t.iloc[:0], {}, "no rows"),
+        (lambda t: t.rename(columns={"mean area": "target"}), {}, "two columns called 'target'"),
         (lambda t: t.assign(target=None), {}, "no row with a value"),
         (lambda t: t.assign(target="yes"), {}, "tells 0, 1 apart"),
         (lambda t: t.assign(**{"mean area": "big"}), {}, "to float: 'big'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,9 +117,21 @@ def test_importances_say_which_part_of_a_column_tells(tracked: Tracked) -> None:
     _, run = tracked("train_sklearn", table=mixed(), target="late", estimator="LogisticRegression")
     table = run.artifact("feature_importances").load()
     assert "size" in set(table["feature"].head(8))
-    told = {"colour_red", "is_new_True", "day trend", "day week 3", "day missing", "town"}
+    told = {"colour_red", "is_new", "day trend", "day week 3", "day missing", "town"}
     assert told <= set(table["feature"])
     assert (table["importance"] == table["coefficient"].abs()).all()
+
+
+def test_text_that_may_be_dates_in_two_ways_stays_text(tracked: Tracked) -> None:
+    days = pd.date_range("2024-01-01", periods=300)
+    table = pd.DataFrame({"iso": days.strftime("%Y-%m-%d"), "other": days.strftime("%d/%m/%Y")})
+    table["x"], table["y"] = range(300), range(300)
+    result, run = tracked("train_sklearn", table=table, target="y", estimator="Ridge")
+    inputs = rayml.artifact(result["model"]).meta["signature"]["inputs"]
+    kinds = {entry["name"]: entry["dtype"] for entry in inputs}
+    assert kinds.keys() == {"iso", "x"}
+    assert kinds["iso"].startswith("datetime64")
+    assert "'other'" in run.artifact("warnings").load()["warning"][0]
 
 
 def test_what_is_held_out_is_not_learned_and_its_scores_are_logged(tracked: Tracked) -> None:
@@ -235,6 +248,39 @@ def test_a_class_with_one_row_and_missing_targets_are_told(tracked: Tracked) -> 
     assert result["accuracy"] > 0.8
 
 
+def test_what_pandas_has_of_types(tracked: Tracked) -> None:
+    """Each of them is learned, and evaluated from the table as it came."""
+    random = np.random.default_rng(0)
+    rows = 200
+    flag = random.random(rows) < 0.5
+    table = pd.DataFrame(
+        {
+            "flag": flag,
+            "maybe": pd.Series(flag, dtype="object").mask(random.random(rows) < 0.2, None),
+            "nullable": pd.array([1, None] * (rows // 2), dtype="Int64"),
+            "exact": [Decimal(n) / 10 for n in range(rows)],
+            "several": pd.Series([1, "a", 2.5, None] * (rows // 4), dtype=object),
+            "codes": pd.Categorical(random.integers(0, 40, rows)),
+            "rare": pd.Series([f"m{n}" for n in random.integers(0, 80, rows)]).where(flag),
+            "zoned": pd.date_range("2024-01-01", periods=rows, freq="h", tz="Europe/Berlin"),
+            "span": pd.to_timedelta(random.integers(0, 1000, rows), "s"),
+            "period": pd.period_range("2020-01", periods=rows, freq="D"),
+            5: random.normal(size=rows),
+        }
+    )
+    table["y"] = np.where(flag ^ (random.random(rows) < 0.05), "p", "q")
+    result, _ = tracked(
+        "train_sklearn",
+        table=table,
+        target="y",
+        estimator="LogisticRegression",
+        params={"C": 0.1},
+    )
+    assert result["warnings"] == []
+    said = rayml.hub.get("evaluate")(model=result["model"], table=table, target="y", resamples=0)
+    assert said["roc_auc"] > 0.9
+
+
 def test_fifty_thousand_categories(tracked: Tracked) -> None:
     random = np.random.default_rng(0)
     town = random.integers(0, 50_000, 60_000)
@@ -256,6 +302,7 @@ def test_fifty_thousand_categories(tracked: Tracked) -> None:
         (lambda t: t, {"params": {"max_depth": "deep"}}, "cannot be fitted"),
         (lambda t: t, {"target": "lat"}, "did you mean 'late'"),
         (lambda t: t, {"features": ["siz"]}, "did you mean 'size'"),
+        (lambda t: t, {"features": ["size", "late"]}, "among the features"),
         (lambda t: t, {"estimator": "Ridge"}, "did you mean 'RidgeClassifier'|choose a"),
         (lambda t: t, {"estimator": "RandomForestRegressor"}, "'RandomForestClassifier'"),
         (lambda t: t, {"target": "size"}, "'RandomForestRegressor'"),
