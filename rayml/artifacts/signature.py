@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts.record import is_a, json_safe, type_name
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("pandas.DataFrame", "numpy.ndarray", "torch.Tensor")
 _SAMPLE_ROWS = 5
+_TIME = re.compile(r"datetime64\[(s|ms|us|ns)\]")  # of no zone
 # The record lives in the journal, which must stay quick to read whatever was logged.
 _COLUMNS = 1000
 _SAMPLE_VALUES = 1000
@@ -86,10 +88,22 @@ def fit_in(record: ArtifactRecord, data: Any) -> Any:  # noqa: ANN401
     if names == [None]:
         return _array(record.name, inputs[0]["shape"], data)
     if is_a(data, "pandas.DataFrame"):
-        return data[_columns(record.name, names, data)]
+        chosen = data[_columns(record.name, names, data)]
+        return _in_same_units(chosen, [str(entry["dtype"]) for entry in inputs])
     import pandas as pd  # noqa: PLC0415 - only for what is none yet
 
     return pd.DataFrame(_array(record.name, [None, len(names)], data), columns=names)
+
+
+def _in_same_units(frame: Any, dtypes: list[str]) -> Any:  # noqa: ANN401
+    """Return times as fractions of a second as in training: models may see their numbers."""
+    pairs = zip(frame.columns, map(str, frame.dtypes), dtypes, strict=False)
+    units = {
+        column: wanted
+        for column, given, wanted in pairs
+        if given != wanted and _TIME.fullmatch(given) and _TIME.fullmatch(wanted)
+    }
+    return frame.astype(units) if units else frame
 
 
 def _array(model: str, shape: list[int | None], data: Any) -> Any:  # noqa: ANN401

@@ -18,9 +18,9 @@ import pytest
 import torch
 import xgboost
 from safetensors.torch import load_file, load_model
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 import rayml
@@ -583,3 +583,14 @@ def test_logging_loads_no_library_that_the_model_is_not_of(store: Folder) -> Non
     loaded = json.loads(done.stdout.splitlines()[-1])
     # skops loads torch by itself, where that is installed.
     assert not {"xgboost", "lightgbm", "keras", "safetensors"} & set(loaded)
+
+
+def test_times_are_given_to_a_model_in_the_unit_that_it_was_trained_on(store: Folder) -> None:
+    days = pd.DataFrame({"day": pd.date_range("2026-01-01", periods=4).astype("datetime64[us]")})
+    numbers = FunctionTransformer(np.asarray, kw_args={"dtype": "int64"})
+    model = make_pipeline(numbers, LinearRegression()).fit(days, [1.0, 2.0, 3.0, 4.0])
+    artifact = log(store, model, example=days)
+
+    for unit in ("s", "ms", "us", "ns"):
+        told = artifact.predict(days.astype(f"datetime64[{unit}]"), trusted=True)
+        np.testing.assert_allclose(told, [1.0, 2.0, 3.0, 4.0])
