@@ -591,6 +591,7 @@ def test_times_are_given_to_a_model_in_the_unit_that_it_was_trained_on(store: Fo
     model = make_pipeline(numbers, LinearRegression()).fit(days, [1.0, 2.0, 3.0, 4.0])
     artifact = log(store, model, example=days)
 
-    for unit in ("s", "ms", "us", "ns"):
-        told = artifact.predict(days.astype(f"datetime64[{unit}]"), trusted=True)
+    units: Any = ("s", "ms", "us", "ns")
+    for unit in units:
+        told = artifact.predict(days.assign(day=days["day"].dt.as_unit(unit)), trusted=True)
         np.testing.assert_allclose(told, [1.0, 2.0, 3.0, 4.0])
