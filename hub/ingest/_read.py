@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from ._sources import File
 
-_MEMORY = "1GB"  # of the database; the rest goes to disk
+_MEMORY = "512MB"  # of the database; the rest goes to disk
 _START_BYTES = 1024 * 1024
-_LINE_BYTES = 64 * 1024 * 1024
+_LINE_BYTES = 16 * 1024 * 1024
 _ROWS = 20_000
 _MOST_BAD_ROWS = 10_000
 _ERRORS = (duckdb.Error, sqlite3.Error, pa.ArrowException, CalamineError, OSError, ValueError)
@@ -57,6 +57,8 @@ class Staged:
         bad: Rows that fit no table, at most 10,000: file, row, reason and text. The header is
             row 1 of a file that has one.
         bad_count: How many there are.
+        partition: What the names of the folders say, as `day=2024-01-01` does, of all rows of the
+            file that is read now.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -65,6 +67,7 @@ class Staged:
     files: int = 0
     bad: list[dict[str, object]] = field(default_factory=list)
     bad_count: int = 0
+    partition: dict[str, str] = field(default_factory=dict)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement to its end, and return all that it gives."""
@@ -72,7 +75,15 @@ class Staged:
 
     def add(self, rows: str) -> None:
         """Add the rows that a query gives; columns that it lacks are missing in them."""
-        for name, kind, *_ in self.ask(f"DESCRIBE {rows}"):
+        described = [(name, kind) for name, kind, *_ in self.ask(f"DESCRIBE {rows}")]
+        there = {name.lower() for name, _ in described}
+        told = {name: value for name, value in self.partition.items() if name.lower() not in there}
+        if told:
+            constants = ", ".join(
+                f"{text(value)} AS {quoted(name)}" for name, value in told.items()
+            )
+            rows = f"SELECT *, {constants} FROM ({rows})"
+        for name, kind in [*described, *dict.fromkeys(told, "VARCHAR").items()]:
             self._add_column(name, kind)
         self.ask(f"INSERT INTO staged BY NAME {rows}")
 
@@ -151,15 +162,19 @@ def read_file(staged: Staged, file: File, query: str | None, *, header: bool) ->
     readers: dict[str, Callable[[], None]] = {
         "csv": lambda: _read_csv(staged, file, header=header),
         "json": lambda: _read_json(staged, file),
-        "parquet": lambda: staged.add(f"SELECT * FROM read_parquet({text(file.path)})"),
+        "parquet": lambda: staged.add(
+            f"SELECT * FROM read_parquet({text(file.path)}, hive_partitioning = false)"
+        ),
         "arrow": lambda: _read_arrow(staged, file),
         "excel": lambda: staged.add_table(as_table(pd.read_excel(file.path, engine="calamine"))),
         "sqlite": lambda: _read_sqlite(staged, file, query),
         "duckdb": lambda: _read_duckdb(staged, file, query),
-        "memory": lambda: staged.add_table(file.table),
+        "memory": lambda: staged.add_table(as_table(file.table)),
     }
     if query is not None and file.format not in ("sqlite", "duckdb"):
         raise rayml.SpecError(f"{file.name!r} takes no query, only databases do; leave it out")
+    folders = file.name.split("/")[:-1]
+    staged.partition = dict(part.split("=", 1) for part in folders if "=" in part)
     try:
         readers[file.format]()
     except _ERRORS as exc:
@@ -184,7 +199,8 @@ def _read_csv(staged: Staged, file: File, *, header: bool) -> None:
         f"SELECT * FROM read_csv({text(file.path)}, columns = {{{columns}}}, auto_detect = false, "
         f"header = {str(header).lower()}, delim = {text(delimiter)}, quote = '\"', escape = '\"', "
         f"encoding = '{kind}', max_line_size = {_LINE_BYTES}, buffer_size = {2 * _LINE_BYTES}, "
-        "ignore_errors = true, store_rejects = true, rejects_limit = 0, compression = 'none')"
+        "ignore_errors = true, store_rejects = true, rejects_limit = 0, compression = 'none', "
+        "hive_partitioning = false)"
     )
     rejected = staged.connection.execute(
         "SELECT line, any_value(error_type), any_value(csv_line) FROM reject_errors "
@@ -249,13 +265,16 @@ def _read_json(staged: Staged, file: File) -> None:
         staged.warnings.append(f"{file.name!r} is empty.")
         return
     if start.startswith(b"[") or not _has_lines(start):
-        objects = f"read_json_objects({text(file.path)}, maximum_object_size = {_LINE_BYTES})"
+        objects = (
+            f"read_json_objects({text(file.path)}, maximum_object_size = {_LINE_BYTES}, "
+            "hive_partitioning = false)"
+        )
         _add_objects(staged, f"SELECT json AS line FROM {objects}")
         return
     lines = (
         f"read_csv({text(file.path)}, columns = {{'line': 'VARCHAR'}}, auto_detect = false, "
         f"header = false, delim = '\x01', quote = '', escape = '', max_line_size = {_LINE_BYTES}, "
-        f"buffer_size = {2 * _LINE_BYTES}, compression = 'none')"
+        f"buffer_size = {2 * _LINE_BYTES}, compression = 'none', hive_partitioning = false)"
     )
     staged.ask(
         f"CREATE OR REPLACE TEMP TABLE lines AS SELECT line FROM {lines} WHERE trim(line) != ''"

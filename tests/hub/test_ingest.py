@@ -21,9 +21,10 @@ import pytest
 from pyarrow import feather
 
 import rayml
+from rayml.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
 TEXT = "id,amount,day\n1,1.5,2024-01-01\n2,,2024-01-02\n3,3.5,2024-01-03\n"
@@ -40,7 +41,7 @@ def loaded(run: rayml.Run) -> pd.DataFrame:
     return run.artifact("table").to_pandas()
 
 
-def told(run: rayml.Run, column: str) -> Mapping[str, Any]:
+def told(run: rayml.Run, column: str) -> Any:
     return run.artifact("columns").load().set_index("column").loc[column].to_dict()
 
 
@@ -153,6 +154,18 @@ def test_the_same_rows_are_the_same_typed_table_in_whatever_file(
     assert "Quality" in run.artifact("report.html").load().decode()
 
 
+def test_many_rows_keep_their_order(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    rows = 300_000
+    numbers = np.arange(rows)
+    frame = pd.DataFrame({"{row}": numbers, "day": "2024-01-31", "share": numbers / rows})
+    frame.assign(word=frame["{row}"].map("w{}".format)).to_csv(tmp_path / "many.csv", index=False)
+
+    _, run = tracked("ingest", source=tmp_path / "many.csv")
+
+    np.testing.assert_array_equal(loaded(run)["{row}"], numbers)
+    np.testing.assert_array_equal(loaded(run)["share"], numbers / rows)
+
+
 def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
     tmp_path: Path, tracked: Callable[..., Any]
 ) -> None:
@@ -175,6 +188,22 @@ def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
     assert "1 other files are not read, such as 'notes.md'" in warnings_of(folder)
     assert loaded(pattern)["x"].tolist() == [1, 2.5]
     assert loaded(deep)["x"].tolist() == [3]
+
+
+@pytest.mark.parametrize("name", ["part.parquet", "part.csv"])
+def test_folders_that_tell_a_value_are_a_column(
+    name: str, tmp_path: Path, tracked: Callable[..., Any]
+) -> None:
+    for number in (1, 2):
+        folder = tmp_path / "data" / f"when=2024-01-0{number}" / f"id={number + 10}"
+        folder.mkdir(parents=True)
+        WRITERS["orders" + name[4:]](folder / name)
+
+    _, run = tracked("ingest", source=tmp_path / "data")
+
+    expected = pd.to_datetime(["2024-01-01"] * 3 + ["2024-01-02"] * 3)
+    assert loaded(run)["when"].tolist() == expected.tolist()
+    assert loaded(run)["id"].tolist() == [1, 2, 3] * 2  # the files' own
 
 
 def test_files_whose_columns_have_other_types_get_one_that_holds_both(
@@ -356,6 +385,19 @@ def test_names_are_made_unique_and_may_be_missing(
     assert loaded(plain).to_dict("list") == {"column0": [1, 3], "column1": [2, 4]}
 
 
+@pytest.mark.s3
+def test_objects_of_a_bucket_are_read(s3_store_uri: str, tracked: Callable[..., Any]) -> None:
+    bucket = open_store(s3_store_uri)
+    bucket.put("day/a.csv", TEXT.encode())
+    bucket.put("day/b.csv.gz", gzip.compress(TEXT.encode()))
+
+    _, one = tracked("ingest", source=f"{s3_store_uri}/day/b.csv.gz")
+    _, all_of_them = tracked("ingest", source=f"{s3_store_uri}/*/*")
+
+    pd.testing.assert_frame_equal(loaded(one), TABLE, check_dtype=False)
+    assert loaded(all_of_them)["id"].tolist() == [1, 2, 3] * 2
+
+
 class TestDatabases:
     def test_a_query_of_a_file(self, tmp_path: Path, tracked: Callable[..., Any]) -> None:
         write_sqlite(tmp_path / "shop.sqlite")
@@ -464,6 +506,10 @@ class TestBadInput:
 
 
 def test_a_frame_of_mixed_types_is_typed_too(tracked: Callable[..., Any]) -> None:
-    _, run = tracked("ingest", source=pd.DataFrame({"a": ["1", "2"], "b": ["x", None]}))
+    frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", 1], 3: [[1], [2]]})
+
+    _, run = tracked("ingest", source=frame)
 
     assert loaded(run)["a"].tolist() == [1, 2]
+    assert loaded(run)["b"].tolist() == ["x", "1"]
+    assert [list(value) for value in loaded(run)["3"]] == [[1], [2]]
