@@ -440,6 +440,24 @@ class TestDatabases:
         assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql://me:hunter2@host/db", "postgresql://host/db?password=hunter2"]
+)
+def test_no_record_has_a_password(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
+
+    with pytest.raises(rayml.SpecError):
+        rayml.hub.get("ingest")(database=database, query="SELECT 1")
+
+    (run,) = rayml.runs()
+    assert run.params["database"] == database.replace("hunter2", "***")
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
