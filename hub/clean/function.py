@@ -51,6 +51,7 @@ def clean(  # noqa: PLR0913, PLR0917 - what can be asked of it
     of their own. Rows that are there twice, and rows without a target, are dropped from `train`.
 
     Args:
+        context: What the run logs to.
         table: The rows to learn from: those of the training.
         validation: More rows, to be cleaned in the same way.
         test: The same.

@@ -47,6 +47,7 @@ def ingest(
     midnight, and times with an offset are kept in UTC.
 
     Args:
+        context: What the run logs to.
         source: The files: a path, a URI, or one with `*`, `**` or `?`.
         database: Instead of files, a URL such as "postgresql+psycopg://user:${PASSWORD}@host/db".
             `${NAME}` is taken from the environment, where `secrets=` of the job puts it: the URL

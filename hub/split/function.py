@@ -44,6 +44,7 @@ def split(  # noqa: PLR0913, PLR0917 - what can be asked of a split
     by themselves, so that they are probably made from it.
 
     Args:
+        context: What the run logs to.
         table: The rows.
         by: "random"; "stratified" gives each class of the target its share of each part (numbers
             are cut into ten classes); "time" tests with the latest rows; "group" keeps the rows
