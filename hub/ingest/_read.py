@@ -30,7 +30,9 @@ _START_BYTES = 1024 * 1024
 _LINE_BYTES = 16 * 1024 * 1024
 _ROWS = 20_000
 _MOST_BAD_ROWS = 10_000
-_ERRORS = (duckdb.Error, sqlite3.Error, pa.ArrowException, CalamineError, OSError, ValueError)
+_ERRORS = (
+    duckdb.Error, sqlite3.Error, csv.Error, pa.ArrowException, CalamineError, OSError, ValueError,
+)  # fmt: skip
 _DELIMITERS = ",;\t|"
 _WHOLE = (
     "TINYINT",
@@ -108,7 +110,10 @@ class Staged:
     def check(self) -> None:
         """Raise SpecError if there is no column; say how many rows were left out."""
         if not self.columns:
-            raise rayml.SpecError("there is no column in what was read; give files with rows")
+            seen = f" ({self.bad_count:,} lines fit none)" if self.bad_count else ""
+            raise rayml.SpecError(
+                f"there is no table in what was read{seen}; give files with rows"
+            )
         if self.bad_count:
             self.warnings.append(f"{self.bad_count:,} rows fit no table and are in `bad_rows`.")
 
@@ -187,7 +192,7 @@ def read_file(staged: Staged, file: File, query: str | None, *, header: bool) ->
 
 def _read_csv(staged: Staged, file: File, *, header: bool) -> None:
     encoding = _encoding(file, staged.warnings)
-    names, delimiter = _header(file.path, encoding, header=header)
+    names, delimiter, blank = _header(file, encoding, header=header)
     if not names:
         staged.warnings.append(f"{file.name!r} is empty.")
         return
@@ -200,7 +205,7 @@ def _read_csv(staged: Staged, file: File, *, header: bool) -> None:
         f"header = {str(header).lower()}, delim = {text(delimiter)}, quote = '\"', escape = '\"', "
         f"encoding = '{kind}', max_line_size = {_LINE_BYTES}, buffer_size = {2 * _LINE_BYTES}, "
         "ignore_errors = true, store_rejects = true, rejects_limit = 0, compression = 'none', "
-        "hive_partitioning = false)"
+        f"hive_partitioning = false, skip = {blank})"
     )
     rejected = staged.connection.execute(
         "SELECT line, any_value(error_type), any_value(csv_line) FROM reject_errors "
@@ -221,25 +226,29 @@ def _encoding(file: File, warnings: list[str]) -> str:
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as exc:
-        is_cut_off = len(start) == _START_BYTES and exc.start > len(start) - 4
-        if not is_cut_off:
+        if exc.reason != "unexpected end of data":  # which is a character that was cut off
             warnings.append(f"{file.name!r} is no UTF-8; it is read as Latin-1.")
             return "latin-1"
     return "utf-8-sig"
 
 
-def _header(path: Path, encoding: str, *, header: bool) -> tuple[list[str], str]:
-    """Return the names of a file's columns, each of its own, and what is between them."""
-    with path.open(encoding=encoding, errors="replace", newline="") as opened:
+def _header(file: File, encoding: str, *, header: bool) -> tuple[list[str], str, int]:
+    """Return the names of a file's columns, what is between them, and how many lines are before.
+
+    The names are of their own each; without any, the file is empty.
+    """
+    with file.path.open(encoding=encoding, errors="replace", newline="") as opened:
         start = opened.read(_START_BYTES)
-    first = next((line for line in start.splitlines() if line.strip()), "")
-    if not first:
-        return [], ","
-    unquoted = "".join(first.split('"')[::2])
-    delimiter = max(_DELIMITERS, key=unquoted.count)
-    cells = next(csv.reader(io.StringIO(start.lstrip("\r\n")), delimiter=delimiter))
+    lines = start.splitlines(keepends=True)
+    blank = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
+    if blank == len(lines):
+        return [], ",", blank
+    unquoted = "".join(lines[blank].split('"')[::2])
+    is_tabbed = file.name.lower().endswith((".tsv", ".tab"))
+    delimiter = "\t" if is_tabbed else max(_DELIMITERS, key=unquoted.count)
+    cells = next(csv.reader(io.StringIO("".join(lines[blank:])), delimiter=delimiter))
     given = cells if header else [f"column{place}" for place in range(len(cells))]
-    return _unique(given), delimiter
+    return _unique(given), delimiter, blank
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -8,8 +8,11 @@ import io
 import json
 import sqlite3
 import tarfile
+import threading
 import zipfile
 from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -372,6 +375,36 @@ def test_what_stands_for_missing_can_be_said(tmp_path: Path, tracked: Callable[.
     assert loaded(run)["value"].fillna("gone").tolist() == ["NA", "gone", "1"]
 
 
+def test_blank_lines_are_no_rows_and_an_open_quote_is_told(
+    tmp_path: Path, tracked: Callable[..., Any]
+) -> None:
+    (tmp_path / "blank.csv").write_text("\n\na,b\n1,2\n\n3,4\n")
+    (tmp_path / "open.csv").write_text('a,b\n1,x\n2,"never closed\n3,y\n')
+
+    _, blank = tracked("ingest", source=tmp_path / "blank.csv")
+    _, opened = tracked("ingest", source=tmp_path / "open.csv")
+
+    assert loaded(blank).to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+    assert loaded(opened)["a"].tolist() == [1]
+    assert "never closed" in opened.artifact("bad_rows").load()["text"][0]
+
+
+def test_a_file_on_the_web_is_read(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "orders.csv").write_text(TEXT)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            _, run = tracked("ingest", source=f"http://127.0.0.1:{server.server_port}/orders.csv")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    pd.testing.assert_frame_equal(loaded(run), TABLE, check_dtype=False)
+
+
 def test_names_are_made_unique_and_may_be_missing(
     tmp_path: Path, tracked: Callable[..., Any]
 ) -> None:
@@ -469,7 +502,10 @@ class TestBadInput:
             ("broken.zip", b"PK no", "cannot be unpacked"),
             ("broken.csv.gz", b"no gzip", "cannot be unpacked"),
             ("broken.xlsx", b"no sheet", "'broken.xlsx' cannot be read"),
-            ("empty.csv", b"", "no column"),
+            ("empty.csv", b"", "no table"),
+            ("words.json", b"hello", "1 lines fit none"),
+            ("random.csv", bytes(range(256)) * 400, "cannot be read"),
+            ("deep.json", b'{"a":' * 999 + b"1" + b"}" * 999, "cannot be read"),
         ],
     )
     def test_it_is_refused_with_a_way_out(
