@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ._sources import File
 
-_MEMORY = "512MB"  # of the database; the rest goes to disk
+_MOST_CORES = 8
+_MIB_PER_CORE = 256  # of the database, and as much for all of them; the rest goes to disk
 _START_BYTES = 1024 * 1024
 _LINE_BYTES = 16 * 1024 * 1024
 _ROWS = 20_000
@@ -151,9 +152,12 @@ def text(value: object) -> str:
 def open_staged(folder: Path, warnings: list[str]) -> Staged:
     """Return an empty table in a database below a folder."""
     staged = Staged(duckdb.connect(str(folder / "staged.duckdb")), warnings)
-    staged.ask(f"SET memory_limit = '{_MEMORY}'")
+    # Ray tells a task by this how many cores it has.
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    cores = min(_MOST_CORES, int(given) if given.isdigit() else len(os.sched_getaffinity(0)))
+    staged.ask(f"SET threads = {max(1, cores)}")
+    staged.ask(f"SET memory_limit = '{_MIB_PER_CORE * (cores + 1)}MiB'")
     staged.ask(f"SET temp_directory = {text(folder / 'spilled')}")
-    staged.ask(f"SET threads = {max(1, len(os.sched_getaffinity(0)))}")
     staged.ask("SET enable_progress_bar = false")
     return staged
 
