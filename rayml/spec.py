@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PARAM_BYTES = 256 * 1024 * 1024
+# Of a URL; what names a variable of the environment is none.
+_PASSWORDS = (
+    re.compile(r"(://[^\s/:@]*:)(?!\$\{\w+\}@)[^\s/]+(?=@)"),
+    re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)(?!\$\{\w+\})[^&\s]+", re.IGNORECASE),
+)
 _SHOWN_BYTES = 4096
 
 
@@ -178,12 +184,15 @@ def is_long(value: object) -> bool:
 def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind of value
     """Return a value as strict JSON: numpy scalars as numbers, NaN and infinities as text.
 
-    What has no JSON form becomes its `repr`.
+    What has no JSON form becomes its `repr`; a password in a URL becomes `***`.
+
+    >>> plain_value("postgresql://me:hunter2@host/db"), plain_value("mysql://me:${SECRET}@host")
+    ('postgresql://me:***@host/db', 'mysql://me:${SECRET}@host')
     """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _encodable(value)
+        return _encodable(_without_password(value))
     if isinstance(value, int):
         return int(value) if abs(value) < 2**63 else _digits(value)
     if isinstance(value, float):
@@ -195,6 +204,12 @@ def plain_value(value: object) -> object:  # noqa: PLR0911 - one line per kind o
     if is_numpy_scalar(value):
         return plain_value(value.item())  # type: ignore[attr-defined]
     return _encodable(repr(value))
+
+
+def _without_password(text: str) -> str:
+    for pattern in _PASSWORDS if "://" in text else ():
+        text = pattern.sub(r"\1***", text)
+    return text
 
 
 def is_exact(value: object) -> bool:

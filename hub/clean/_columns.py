@@ -133,10 +133,11 @@ def _find_in_objects(name: str, known: pd.Series) -> Column:
     if inferred in _DATES:
         has_zone = any(getattr(value, "tzinfo", None) for value in known.head(_SHOWN))
         return Column(name, "dates", "date", has_zone=has_zone)
-    nested = [value for value in known if isinstance(value, _NESTED)]
-    if nested:
+    if inferred == "string":
+        return _find_in_texts(name, known, is_text=True)
+    if nested := [value for value in known if isinstance(value, _NESTED)]:
         return Column(name, f"{type(nested[0]).__name__}s", "dropped", list(_UNITS["dropped"]))
-    return _find_in_texts(name, known, is_text=inferred == "string")
+    return _find_in_texts(name, known, is_text=False)
 
 
 def _find_in_texts(name: str, known: pd.Series, *, is_text: bool) -> Column:

@@ -51,6 +51,9 @@ def mostly_numbers(column: pd.Series) -> bool:
     """Tell whether at least 95 of 100 values are numbers, of a column that is not of numbers."""
     if pd.api.types.is_numeric_dtype(column.dtype):
         return False
+    first = known_texts(column.dropna().head(_LOOKED_AT))
+    if pd.to_numeric(first, errors="coerce").notna().mean() < _MOSTLY / 2:
+        return False  # as of most text, soon
     texts = known_texts(column)
     if texts.empty or texts.str.fullmatch(_CODE).any():
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -40,13 +40,17 @@ def check_database(database: str) -> URL:
             f"database= holds the password of {written.host!r}, and the run's record keeps it; "
             "change it, hand the new one over as secrets={'PASSWORD': …} and write ${PASSWORD}"
         )
-    parts = {name: getattr(written, name) for name in ("username", "password", "host", "database")}
-    filled = {name: _filled(part) for name, part in parts.items() if part}
     query = {
         name: _filled(value) if isinstance(value, str) else tuple(map(_filled, value))
         for name, value in written.query.items()
     }
-    return written.set(**filled, query=query)
+    return written.set(
+        username=_filled(written.username or "") or None,
+        password=_filled(str(written.password or "")) or None,
+        host=_filled(written.host or "") or None,
+        database=_filled(written.database or "") or None,
+        query=query,
+    )
 
 
 def _holds_password(url: URL) -> bool:
@@ -107,7 +111,7 @@ def read_database(staged: Staged, url: URL, query: str | None) -> None:
         ) from None
 
 
-def _rows(found: sa.CursorResult) -> Iterator[list[tuple[object, ...]]]:
+def _rows(found: sa.CursorResult[Any]) -> Iterator[list[tuple[object, ...]]]:
     for part in found.partitions(_ROWS):
         yield [tuple(row) for row in part]
 

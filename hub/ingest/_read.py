@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
     from ._sources import File
 
-_MEMORY = "1GB"  # of the database; the rest goes to disk
+_MOST_CORES = 8
+_MIB_PER_CORE = 256  # of the database, and as much for all of them; the rest goes to disk
 _START_BYTES = 1024 * 1024
-_LINE_BYTES = 64 * 1024 * 1024
+_LINE_BYTES = 16 * 1024 * 1024
 _ROWS = 20_000
 _MOST_BAD_ROWS = 10_000
-_ERRORS = (duckdb.Error, sqlite3.Error, pa.ArrowException, CalamineError, OSError, ValueError)
+_ERRORS = (
+    duckdb.Error, sqlite3.Error, csv.Error, pa.ArrowException, CalamineError, OSError, ValueError,
+)  # fmt: skip
 _DELIMITERS = ",;\t|"
 _WHOLE = (
     "TINYINT",
@@ -57,6 +60,8 @@ class Staged:
         bad: Rows that fit no table, at most 10,000: file, row, reason and text. The header is
             row 1 of a file that has one.
         bad_count: How many there are.
+        partition: What the names of the folders say, as `day=2024-01-01` does, of all rows of the
+            file that is read now.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -65,6 +70,7 @@ class Staged:
     files: int = 0
     bad: list[dict[str, object]] = field(default_factory=list)
     bad_count: int = 0
+    partition: dict[str, str] = field(default_factory=dict)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement to its end, and return all that it gives."""
@@ -72,7 +78,15 @@ class Staged:
 
     def add(self, rows: str) -> None:
         """Add the rows that a query gives; columns that it lacks are missing in them."""
-        for name, kind, *_ in self.ask(f"DESCRIBE {rows}"):
+        described = [(name, kind) for name, kind, *_ in self.ask(f"DESCRIBE {rows}")]
+        there = {name.lower() for name, _ in described}
+        told = {name: value for name, value in self.partition.items() if name.lower() not in there}
+        if told:
+            constants = ", ".join(
+                f"{text(value)} AS {quoted(name)}" for name, value in told.items()
+            )
+            rows = f"SELECT *, {constants} FROM ({rows})"
+        for name, kind in [*described, *dict.fromkeys(told, "VARCHAR").items()]:
             self._add_column(name, kind)
         self.ask(f"INSERT INTO staged BY NAME {rows}")
 
@@ -97,7 +111,10 @@ class Staged:
     def check(self) -> None:
         """Raise SpecError if there is no column; say how many rows were left out."""
         if not self.columns:
-            raise rayml.SpecError("there is no column in what was read; give files with rows")
+            seen = f" ({self.bad_count:,} lines fit none)" if self.bad_count else ""
+            raise rayml.SpecError(
+                f"there is no table in what was read{seen}; give files with rows"
+            )
         if self.bad_count:
             self.warnings.append(f"{self.bad_count:,} rows fit no table and are in `bad_rows`.")
 
@@ -135,9 +152,12 @@ def text(value: object) -> str:
 def open_staged(folder: Path, warnings: list[str]) -> Staged:
     """Return an empty table in a database below a folder."""
     staged = Staged(duckdb.connect(str(folder / "staged.duckdb")), warnings)
-    staged.ask(f"SET memory_limit = '{_MEMORY}'")
+    # Ray tells a task by this how many cores it has.
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    cores = min(_MOST_CORES, int(given) if given.isdigit() else len(os.sched_getaffinity(0)))
+    staged.ask(f"SET threads = {max(1, cores)}")
+    staged.ask(f"SET memory_limit = '{_MIB_PER_CORE * (cores + 1)}MiB'")
     staged.ask(f"SET temp_directory = {text(folder / 'spilled')}")
-    staged.ask(f"SET threads = {max(1, len(os.sched_getaffinity(0)))}")
     staged.ask("SET enable_progress_bar = false")
     return staged
 
@@ -151,15 +171,19 @@ def read_file(staged: Staged, file: File, query: str | None, *, header: bool) ->
     readers: dict[str, Callable[[], None]] = {
         "csv": lambda: _read_csv(staged, file, header=header),
         "json": lambda: _read_json(staged, file),
-        "parquet": lambda: staged.add(f"SELECT * FROM read_parquet({text(file.path)})"),
+        "parquet": lambda: staged.add(
+            f"SELECT * FROM read_parquet({text(file.path)}, hive_partitioning = false)"
+        ),
         "arrow": lambda: _read_arrow(staged, file),
         "excel": lambda: staged.add_table(as_table(pd.read_excel(file.path, engine="calamine"))),
         "sqlite": lambda: _read_sqlite(staged, file, query),
         "duckdb": lambda: _read_duckdb(staged, file, query),
-        "memory": lambda: staged.add_table(file.table),
+        "memory": lambda: staged.add_table(as_table(file.table)),
     }
     if query is not None and file.format not in ("sqlite", "duckdb"):
         raise rayml.SpecError(f"{file.name!r} takes no query, only databases do; leave it out")
+    folders = file.name.split("/")[:-1]
+    staged.partition = dict(part.split("=", 1) for part in folders if "=" in part)
     try:
         readers[file.format]()
     except _ERRORS as exc:
@@ -172,7 +196,7 @@ def read_file(staged: Staged, file: File, query: str | None, *, header: bool) ->
 
 def _read_csv(staged: Staged, file: File, *, header: bool) -> None:
     encoding = _encoding(file, staged.warnings)
-    names, delimiter = _header(file.path, encoding, header=header)
+    names, delimiter, blank = _header(file, encoding, header=header)
     if not names:
         staged.warnings.append(f"{file.name!r} is empty.")
         return
@@ -184,7 +208,8 @@ def _read_csv(staged: Staged, file: File, *, header: bool) -> None:
         f"SELECT * FROM read_csv({text(file.path)}, columns = {{{columns}}}, auto_detect = false, "
         f"header = {str(header).lower()}, delim = {text(delimiter)}, quote = '\"', escape = '\"', "
         f"encoding = '{kind}', max_line_size = {_LINE_BYTES}, buffer_size = {2 * _LINE_BYTES}, "
-        "ignore_errors = true, store_rejects = true, rejects_limit = 0, compression = 'none')"
+        "ignore_errors = true, store_rejects = true, rejects_limit = 0, compression = 'none', "
+        f"hive_partitioning = false, skip = {blank})"
     )
     rejected = staged.connection.execute(
         "SELECT line, any_value(error_type), any_value(csv_line) FROM reject_errors "
@@ -205,25 +230,29 @@ def _encoding(file: File, warnings: list[str]) -> str:
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as exc:
-        is_cut_off = len(start) == _START_BYTES and exc.start > len(start) - 4
-        if not is_cut_off:
+        if exc.reason != "unexpected end of data":  # which is a character that was cut off
             warnings.append(f"{file.name!r} is no UTF-8; it is read as Latin-1.")
             return "latin-1"
     return "utf-8-sig"
 
 
-def _header(path: Path, encoding: str, *, header: bool) -> tuple[list[str], str]:
-    """Return the names of a file's columns, each of its own, and what is between them."""
-    with path.open(encoding=encoding, errors="replace", newline="") as opened:
+def _header(file: File, encoding: str, *, header: bool) -> tuple[list[str], str, int]:
+    """Return the names of a file's columns, what is between them, and how many lines are before.
+
+    The names are of their own each; without any, the file is empty.
+    """
+    with file.path.open(encoding=encoding, errors="replace", newline="") as opened:
         start = opened.read(_START_BYTES)
-    first = next((line for line in start.splitlines() if line.strip()), "")
-    if not first:
-        return [], ","
-    unquoted = "".join(first.split('"')[::2])
-    delimiter = max(_DELIMITERS, key=unquoted.count)
-    cells = next(csv.reader(io.StringIO(start.lstrip("\r\n")), delimiter=delimiter))
+    lines = start.splitlines(keepends=True)
+    blank = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
+    if blank == len(lines):
+        return [], ",", blank
+    unquoted = "".join(lines[blank].split('"')[::2])
+    is_tabbed = file.name.lower().endswith((".tsv", ".tab"))
+    delimiter = "\t" if is_tabbed else max(_DELIMITERS, key=unquoted.count)
+    cells = next(csv.reader(io.StringIO("".join(lines[blank:])), delimiter=delimiter))
     given = cells if header else [f"column{place}" for place in range(len(cells))]
-    return _unique(given), delimiter
+    return _unique(given), delimiter, blank
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -249,13 +278,16 @@ def _read_json(staged: Staged, file: File) -> None:
         staged.warnings.append(f"{file.name!r} is empty.")
         return
     if start.startswith(b"[") or not _has_lines(start):
-        objects = f"read_json_objects({text(file.path)}, maximum_object_size = {_LINE_BYTES})"
+        objects = (
+            f"read_json_objects({text(file.path)}, maximum_object_size = {_LINE_BYTES}, "
+            "hive_partitioning = false)"
+        )
         _add_objects(staged, f"SELECT json AS line FROM {objects}")
         return
     lines = (
         f"read_csv({text(file.path)}, columns = {{'line': 'VARCHAR'}}, auto_detect = false, "
         f"header = false, delim = '\x01', quote = '', escape = '', max_line_size = {_LINE_BYTES}, "
-        f"buffer_size = {2 * _LINE_BYTES}, compression = 'none')"
+        f"buffer_size = {2 * _LINE_BYTES}, compression = 'none', hive_partitioning = false)"
     )
     staged.ask(
         f"CREATE OR REPLACE TEMP TABLE lines AS SELECT line FROM {lines} WHERE trim(line) != ''"

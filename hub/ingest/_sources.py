@@ -7,6 +7,7 @@ import gzip
 import lzma
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def files_of(source: rayml.Input, folder: Path, warnings: list[str]) -> Iterator
         SpecError: None of them can be read.
     """
     if source.uri.startswith("memory://"):
-        yield File(Path(), source.uri, "memory", source.to_arrow())
+        yield File(Path(), source.uri, "memory", source.to_pandas())
         return
     path = source.path()
     seen, skipped = 0, []
@@ -97,7 +98,9 @@ def _unpacked(name: str, path: Path, folder: Path) -> Iterator[File]:
             yield from _of_zip(name, path, folder)
         elif (opener := _OPENERS.get(Path(lower).suffix)) is not None:
             with opener(path) as packed:
-                yield _written(name.rpartition(".")[0], packed, folder)
+                file = _written(name.rpartition(".")[0], packed, folder)
+            yield file
+            file.path.unlink()
         else:
             yield File(path, name, _format_of(path, lower))
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, OSError, EOFError) as exc:
@@ -130,14 +133,14 @@ def _again(archive: str, name: str, packed: IO[bytes], folder: Path) -> Iterator
         yield file
     else:
         yield from _unpacked(file.name, file.path, folder)
+    file.path.unlink()
 
 
 def _written(name: str, packed: IO[bytes], folder: Path) -> File:
-    """Write a file under a number: what an archive calls it may lead out of the folder."""
-    suffixes = "".join(Path(name).suffixes[-2:])
-    path = folder / f"file{len(list(folder.iterdir()))}{suffixes if '/' not in suffixes else ''}"
-    with path.open("wb") as file:
+    """Write a file under a name of our own: an archive's may lead out of the folder."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="unpacked", delete=False) as file:
         shutil.copyfileobj(packed, file, _COPY_BYTES)
+    path = Path(file.name)
     return File(path, name, _format_of(path, name.lower()))
 
 

@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from itertools import product
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 import rayml
 
 from ._read import quoted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import pyarrow as pa
 
     from ._read import Staged
 
@@ -161,10 +161,20 @@ class Plan:
         return [f"{column.name!r}: {column.doubt}." for column in self.columns if column.doubt]
 
     def stream(self, staged: Staged, rows: int) -> pa.RecordBatchReader:
-        """Return the typed table, some rows at a time."""
+        """Return the typed table, so many rows at a time, in their order.
+
+        A stream of the database's own has its batches in the order in which threads end them.
+        """
         selected = ", ".join(f"{c.sql} AS {quoted(c.name)}" for c in self.columns)
-        query = f"SELECT {selected} FROM staged"
-        return staged.connection.sql(query).to_arrow_reader(rows)
+        ((count,),) = staged.ask("SELECT count(*) FROM staged")
+
+        def read(start: int, stop: int) -> pa.Table:
+            query = f"SELECT {selected} FROM staged WHERE rowid >= {start} AND rowid < {stop}"
+            return staged.connection.sql(query).to_arrow_table()
+
+        parts = (read(start, start + rows) for start in range(0, count, rows))
+        batches = (batch for part in parts for batch in part.to_batches())
+        return pa.RecordBatchReader.from_batches(read(0, 0).schema, batches)
 
 
 def check_types(types: dict[str, str]) -> None:
@@ -236,8 +246,10 @@ def _sampled(staged: Staged, names: list[str]) -> dict[str, list[str]]:
         if known and like_date >= _NEARLY * known:
             ways += [f"try_strptime(m, '{how}')" for how in _FORMATS]
         *counts, known = _count(staged, "sampled", name, [f"count({way})" for way in ways])
-        nearly = [w for w, n in zip(ways, counts, strict=True) if known and n >= _NEARLY * known]
-        found[name] = nearly
+        by_way = dict(zip(ways, counts, strict=True))
+        found[name] = [way for way, n in by_way.items() if known and n >= _NEARLY * known]
+        if known and by_way["as_number(m)"] == known:  # which the others can read as well
+            found[name] = [way for way in found[name] if way in _NUMBERS[:2]]
     return found
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ._parts import Parts
 
 _LOOKED_AT = 100_000  # rows of each side, for columns that are the target in disguise
+_ENDLESS = 1e300
+_FEW = 20  # rows tell nothing: by chance, many a column is right about them
 _ALL_BUT = 0.99  # of the error of knowing nothing is gone: the column tells the target
 
 
@@ -95,7 +97,7 @@ def disguised(table: pd.DataFrame, parts: Parts, target: str) -> dict[str, float
     """
     known = table[target].notna().to_numpy()
     sides = [_some(parts[name][known[parts[name]]]) for name in ("train", "test")]
-    if not all(map(len, sides)):
+    if min(map(len, sides)) < _FEW:
         return {}
     rows = np.concatenate(sides)
     is_train = np.arange(len(rows)) < len(sides[0])
@@ -125,7 +127,7 @@ def _codes(column: pd.Series, is_train: np.ndarray) -> np.ndarray:
         column = column.astype("int64").where(column.notna())
     if not pd.api.types.is_numeric_dtype(column.dtype):
         return pd.factorize(column.map(str, na_action="ignore"))[0]
-    numbers = column.to_numpy(dtype=float, na_value=np.nan)
+    numbers = column.to_numpy(dtype=float, na_value=np.nan).clip(-_ENDLESS, _ENDLESS)
     known = np.unique(numbers[is_train & ~np.isnan(numbers)])
     if not len(known):
         return np.zeros(len(numbers), dtype=int)

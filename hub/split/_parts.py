@@ -45,7 +45,7 @@ def split_rows(
     if by == "time" and values is not None:
         return _by_time(values, sizes, warnings)
     if by == "group" and values is not None:
-        return _by_group(values, sizes, rng)
+        return _by_group(values, sizes, rng, warnings)
     if by == "stratified" and values is not None:
         return _by_draw(_even_order(values, rng, warnings), rows, sizes)
     return _by_draw(rng.permutation(rows), rows, sizes)
@@ -145,7 +145,9 @@ def _border(ranks: np.ndarray, wanted: int, stop: int) -> int:
     return before if after >= stop or wanted - before <= after - wanted else after
 
 
-def _by_group(groups: pd.Series, sizes: dict[str, float], rng: np.random.Generator) -> Parts:
+def _by_group(
+    groups: pd.Series, sizes: dict[str, float], rng: np.random.Generator, warnings: list[str]
+) -> Parts:
     """Return parts of whole groups, in a random order, as near to their sizes as these allow."""
     codes, known = pd.factorize(groups)
     codes = codes.copy()
@@ -163,7 +165,14 @@ def _by_group(groups: pd.Series, sizes: dict[str, float], rng: np.random.Generat
         taken = _take(counts, free, max(1, round(len(codes) * size)), len(sizes) - left)
         place[free[taken]] = name
         free = free[~taken]
-    return _in_order({name: np.flatnonzero(place[codes] == name) for name in ("train", *sizes)})
+    found = {name: np.flatnonzero(place[codes] == name) for name in ("train", *sizes)}
+    for name, size in sizes.items():
+        if not size / 2 <= (share := len(found[name]) / len(codes)) <= size * 2:
+            warnings.append(
+                f"{name} has {share:.1%} of the rows, and {size:.0%} were asked for: the groups "
+                f"of {groups.name!r} are few and large."
+            )
+    return _in_order(found)
 
 
 def _take(counts: np.ndarray, free: np.ndarray, wanted: int, to_leave: int) -> np.ndarray:

@@ -73,10 +73,16 @@ def times_of(column: pd.Series, warnings: list[str]) -> pd.Series:
     Raises:
         SpecError: Most values are no times.
     """
-    if pd.api.types.is_numeric_dtype(column.dtype):
+    kinds = pd.api.types
+    are_ordered = (
+        kinds.is_numeric_dtype,
+        kinds.is_timedelta64_dtype,
+        kinds.is_datetime64_any_dtype,
+    )
+    if any(is_so(column.dtype) for is_so in are_ordered):
         return column
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return column
+    if kinds.infer_dtype(column, skipna=True) in ("integer", "floating", "decimal"):
+        return pd.to_numeric(column)
     found = _read(column, warnings)
     unread = int((found.isna() & column.notna()).sum())
     if unread > _MOSTLY * column.notna().sum():

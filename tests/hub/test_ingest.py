@@ -8,8 +8,11 @@ import io
 import json
 import sqlite3
 import tarfile
+import threading
 import zipfile
 from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -21,9 +24,10 @@ import pytest
 from pyarrow import feather
 
 import rayml
+from rayml.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
 TEXT = "id,amount,day\n1,1.5,2024-01-01\n2,,2024-01-02\n3,3.5,2024-01-03\n"
@@ -40,7 +44,7 @@ def loaded(run: rayml.Run) -> pd.DataFrame:
     return run.artifact("table").to_pandas()
 
 
-def told(run: rayml.Run, column: str) -> Mapping[str, Any]:
+def told(run: rayml.Run, column: str) -> Any:
     return run.artifact("columns").load().set_index("column").loc[column].to_dict()
 
 
@@ -153,6 +157,18 @@ def test_the_same_rows_are_the_same_typed_table_in_whatever_file(
     assert "Quality" in run.artifact("report.html").load().decode()
 
 
+def test_many_rows_keep_their_order(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    rows = 300_000
+    numbers = np.arange(rows)
+    frame = pd.DataFrame({"{row}": numbers, "day": "2024-01-31", "share": numbers / rows})
+    frame.assign(word=frame["{row}"].map("w{}".format)).to_csv(tmp_path / "many.csv", index=False)
+
+    _, run = tracked("ingest", source=tmp_path / "many.csv")
+
+    np.testing.assert_array_equal(loaded(run)["{row}"], numbers)
+    np.testing.assert_array_equal(loaded(run)["share"], numbers / rows)
+
+
 def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
     tmp_path: Path, tracked: Callable[..., Any]
 ) -> None:
@@ -175,6 +191,22 @@ def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
     assert "1 other files are not read, such as 'notes.md'" in warnings_of(folder)
     assert loaded(pattern)["x"].tolist() == [1, 2.5]
     assert loaded(deep)["x"].tolist() == [3]
+
+
+@pytest.mark.parametrize("name", ["part.parquet", "part.csv"])
+def test_folders_that_tell_a_value_are_a_column(
+    name: str, tmp_path: Path, tracked: Callable[..., Any]
+) -> None:
+    for number in (1, 2):
+        folder = tmp_path / "data" / f"when=2024-01-0{number}" / f"id={number + 10}"
+        folder.mkdir(parents=True)
+        WRITERS["orders" + name[4:]](folder / name)
+
+    _, run = tracked("ingest", source=tmp_path / "data")
+
+    expected = pd.to_datetime(["2024-01-01"] * 3 + ["2024-01-02"] * 3)
+    assert loaded(run)["when"].tolist() == expected.tolist()
+    assert loaded(run)["id"].tolist() == [1, 2, 3] * 2  # the files' own
 
 
 def test_files_whose_columns_have_other_types_get_one_that_holds_both(
@@ -343,6 +375,36 @@ def test_what_stands_for_missing_can_be_said(tmp_path: Path, tracked: Callable[.
     assert loaded(run)["value"].fillna("gone").tolist() == ["NA", "gone", "1"]
 
 
+def test_blank_lines_are_no_rows_and_an_open_quote_is_told(
+    tmp_path: Path, tracked: Callable[..., Any]
+) -> None:
+    (tmp_path / "blank.csv").write_text("\n\na,b\n1,2\n\n3,4\n")
+    (tmp_path / "open.csv").write_text('a,b\n1,x\n2,"never closed\n3,y\n')
+
+    _, blank = tracked("ingest", source=tmp_path / "blank.csv")
+    _, opened = tracked("ingest", source=tmp_path / "open.csv")
+
+    assert loaded(blank).to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+    assert loaded(opened)["a"].tolist() == [1]
+    assert "never closed" in opened.artifact("bad_rows").load()["text"][0]
+
+
+def test_a_file_on_the_web_is_read(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "orders.csv").write_text(TEXT)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            _, run = tracked("ingest", source=f"http://127.0.0.1:{server.server_port}/orders.csv")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    pd.testing.assert_frame_equal(loaded(run), TABLE, check_dtype=False)
+
+
 def test_names_are_made_unique_and_may_be_missing(
     tmp_path: Path, tracked: Callable[..., Any]
 ) -> None:
@@ -354,6 +416,19 @@ def test_names_are_made_unique_and_may_be_missing(
 
     assert list(loaded(named)) == ["a", "A_1", "column2", 'say "hi"']
     assert loaded(plain).to_dict("list") == {"column0": [1, 3], "column1": [2, 4]}
+
+
+@pytest.mark.s3
+def test_objects_of_a_bucket_are_read(s3_store_uri: str, tracked: Callable[..., Any]) -> None:
+    bucket = open_store(s3_store_uri)
+    bucket.put("day/a.csv", TEXT.encode())
+    bucket.put("day/b.csv.gz", gzip.compress(TEXT.encode()))
+
+    _, one = tracked("ingest", source=f"{s3_store_uri}/day/b.csv.gz")
+    _, all_of_them = tracked("ingest", source=f"{s3_store_uri}/*/*")
+
+    pd.testing.assert_frame_equal(loaded(one), TABLE, check_dtype=False)
+    assert loaded(all_of_them)["id"].tolist() == [1, 2, 3] * 2
 
 
 class TestDatabases:
@@ -398,6 +473,24 @@ class TestDatabases:
         assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql://me:hunter2@host/db", "postgresql://host/db?password=hunter2"]
+)
+def test_no_record_has_a_password(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
+
+    with pytest.raises(rayml.SpecError):
+        rayml.hub.get("ingest")(database=database, query="SELECT 1")
+
+    (run,) = rayml.runs()
+    assert run.params["database"] == database.replace("hunter2", "***")
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
@@ -409,7 +502,10 @@ class TestBadInput:
             ("broken.zip", b"PK no", "cannot be unpacked"),
             ("broken.csv.gz", b"no gzip", "cannot be unpacked"),
             ("broken.xlsx", b"no sheet", "'broken.xlsx' cannot be read"),
-            ("empty.csv", b"", "no column"),
+            ("empty.csv", b"", "no table"),
+            ("words.json", b"hello", "1 lines fit none"),
+            ("random.csv", bytes(range(256)) * 400, "cannot be read"),
+            ("deep.json", b'{"a":' * 999 + b"1" + b"}" * 999, "cannot be read"),
         ],
     )
     def test_it_is_refused_with_a_way_out(
@@ -464,6 +560,10 @@ class TestBadInput:
 
 
 def test_a_frame_of_mixed_types_is_typed_too(tracked: Callable[..., Any]) -> None:
-    _, run = tracked("ingest", source=pd.DataFrame({"a": ["1", "2"], "b": ["x", None]}))
+    frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", 1], 3: [[1], [2]]})
+
+    _, run = tracked("ingest", source=frame)
 
     assert loaded(run)["a"].tolist() == [1, 2]
+    assert loaded(run)["b"].tolist() == ["x", "1"]
+    assert [list(value) for value in loaded(run)["3"]] == [[1], [2]]

@@ -173,6 +173,18 @@ def test_groups_stay_together_and_rows_without_one_go_alone(
     assert sum(alone) == 100
 
 
+def test_groups_that_are_too_large_for_their_part_are_told(
+    table: pd.DataFrame, tracked: Callable[..., Any]
+) -> None:
+    table["customer"] = ["large"] * 499 + ["small"] * 2 + ["huge"] * 499
+
+    sizes, run = tracked("split", table=table, by="group", group="customer", target="kind")
+
+    assert sizes["test"] == 2
+    assert "test has 0.2% of the rows, and 20% were asked for" in warnings_of(run)
+    assert run.metrics["leaks/disguised_columns"] == 0
+
+
 class TestLeaks:
     def test_rows_that_are_there_twice_are_counted(
         self, table: pd.DataFrame, tracked: Callable[..., Any]
@@ -263,6 +275,9 @@ class TestBadInput:
         self, table: pd.DataFrame, tracked: Callable[..., Any]
     ) -> None:
         odd = table.assign(mixed=[1, "a"] * (ROWS // 2), kind="a", lists=pd.Series([[1]] * ROWS))
+        odd["endless"] = np.where(odd["row"] % 10 == 0, np.inf, odd["row"])
+        odd["gone"] = pd.Series(pd.array([1, None] * (ROWS // 2), dtype="Int64"))
+        odd.loc[:5, "day"] = None
 
         _, run = tracked("split", table=odd, by="stratified", target="kind")
 

@@ -185,6 +185,25 @@ def test_tables_of_other_libraries_keep_their_values(
     assert artifact.to_pandas()["carrier"].tolist()[:2] == ["UA", "AA"]
 
 
+def test_a_stream_is_stored_as_the_table_that_it_gives(store: Store) -> None:
+    table = pa.table({"n": range(1000), "word": [f"w{n}" for n in range(1000)]})
+    stream = pa.RecordBatchReader.from_batches(table.schema, iter(table.to_batches(10)))
+
+    artifact = logged(store, save_dataset(store, "stream", stream))
+
+    assert artifact.to_arrow() == table
+    whole = logged(store, save_dataset(store, "table", table))
+    assert artifact.meta["statistics"] == whole.meta["statistics"]
+
+
+def test_a_stream_without_rows_is_a_table_without_rows(store: Store) -> None:
+    stream = pa.RecordBatchReader.from_batches(pa.schema({"n": pa.int64()}), iter([]))
+
+    artifact = logged(store, save_dataset(store, "stream", stream))
+
+    assert artifact.to_arrow() == pa.table({"n": pa.array([], pa.int64())})
+
+
 def test_statistics_tell_what_pandas_tells(store: Store) -> None:
     frame = a_frame()
     statistics = logged(store, save_dataset(store, "flights", frame)).meta["statistics"]

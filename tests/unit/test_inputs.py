@@ -230,6 +230,30 @@ def test_a_path_that_is_gone_on_the_worker_is_not_found(tmp_path: Path) -> None:
         data.to_pandas()
 
 
+def test_a_pattern_is_a_folder_of_the_files_that_fit_it(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv", "c.txt", "deep/a.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def names(pattern: str) -> list[str]:
+        folder = given(pattern, tmp_path).path()
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(folder).as_posix() for path in files)
+
+    assert names("*.csv") == ["a.csv", "b.csv"]
+    assert names("[bc].*") == ["b.csv", "c.txt"]
+    assert names("**/a.csv") == ["a.csv", "deep/a.csv"]
+    assert names("d*/?.csv") == ["deep/a.csv"]
+    assert (given("*.txt", tmp_path).path() / "c.txt").read_text() == "c.txt"
+    with pytest.raises(SpecError, match="there is no"):
+        given("*.parquet", tmp_path)
+
+
+def test_a_file_that_is_called_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].csv").write_text("x")
+    assert given("a[1].csv", tmp_path).path() == tmp_path / "a[1].csv"
+
+
 # The web
 
 
@@ -264,6 +288,24 @@ def test_objects_and_folders_of_a_bucket_are_fetched(s3_store_uri: str, tmp_path
     assert convert(given(f"{s3_store_uri}/many"), Path).is_dir()
     with pytest.raises(NotFound, match=r"missing\.csv"):
         given(f"{s3_store_uri}/missing.csv").to_pandas()
+
+
+@pytest.mark.s3
+def test_a_pattern_of_a_bucket_is_a_folder_of_what_fits_it(s3_store_uri: str) -> None:
+    bucket = open_store(s3_store_uri)
+    for key in ("day=1/a.csv", "day=2/a.csv", "day=2/b.csv", "day=2/deep/a.csv"):
+        bucket.put(key, key.encode())
+
+    def names(pattern: str) -> list[str]:
+        folder = given(f"{s3_store_uri}/{pattern}").path()
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(folder).as_posix() for path in files)
+
+    assert names("day=*/a.csv") == ["day=1/a.csv", "day=2/a.csv"]
+    assert names("day=2/*.csv") == ["a.csv", "b.csv"]
+    assert names("**/a.csv") == ["day=1/a.csv", "day=2/a.csv", "day=2/deep/a.csv"]
+    with pytest.raises(NotFound, match="fits"):
+        names("*.parquet")
 
 
 # Artifacts and objects
