@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -183,7 +183,10 @@ def _parameters(function: HubFunction) -> list[dict[str, Any]]:
 def _type_text(annotation: object) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(repr, get_args(annotation)))
+    is_plain = isinstance(annotation, type) and not get_args(annotation)
+    return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")
 
 
 def _default_text(parameter: inspect.Parameter) -> str | None:
