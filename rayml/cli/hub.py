@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -180,12 +181,22 @@ def _parameters(function: HubFunction) -> list[dict[str, Any]]:
     ]
 
 
-def _type_text(annotation: object) -> str:
+def _type_text(annotation: Any) -> str:  # noqa: ANN401 - a type, or the text of one
+    """Return an annotation as its user reads it: choices instead of what they are called.
+
+    >>> _type_text(Literal["a", "b"] | None), _type_text(list[str]), _type_text("pd.DataFrame")
+    ("'a' | 'b' | None", 'list[str]', 'pd.DataFrame')
+    """
+    parts = get_args(annotation)
     if annotation is inspect.Parameter.empty:
         return ""
     if get_origin(annotation) is Literal:
-        return " | ".join(map(repr, get_args(annotation)))
-    is_plain = isinstance(annotation, type) and not get_args(annotation)
+        return " | ".join(map(repr, parts))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_text, parts))
+    if annotation is NoneType:
+        return "None"
+    is_plain = isinstance(annotation, type) and not parts
     return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")
 
 
