@@ -37,6 +37,7 @@ HEAD_ACTOR: Final[dict[str, Any]] = {
 }
 _HOST_AND_PORT = re.compile(r"[^:/]+:\d+")
 _ANSWER_S = 5.0
+_NOISE = ("worker died or was killed", "Task ServeController.")
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,15 @@ def use_token() -> bool:
 
 @cache
 def _hide_known_noise() -> None:
-    """Drop Ray's own paragraph about a worker that died: rayml reports it as the run's failure."""
+    """Drop Ray's own paragraphs about a worker that died, and about the end of its Serve.
+
+    rayml reports the one as the run's failure, and the other is how an endpoint ends.
+    """
     show = ray_worker.print_to_stdstream
 
     def show_rest(data: dict[str, object], ignore_prefix: bool) -> None:  # noqa: FBT001 - Ray's
         lines = cast("list[str]", data.get("lines") or [])
-        if data.get("pid") == "raylet" and any("worker died or was killed" in x for x in lines):
+        if data.get("pid") == "raylet" and any(noise in x for x in lines for noise in _NOISE):
             return
         show(data, ignore_prefix)
 
