@@ -68,16 +68,23 @@ def open_table(name: str, given: rayml.Input) -> Table:
     Raises:
         rayml.SpecError: It is no table, has no rows, or two columns of one name.
     """
-    if not given.uri.startswith("memory://") and _is_parquet(path := given.path()):
-        table = _of_parquet(path)
-    elif given.uri.startswith("memory://") and not isinstance(given.value, pd.DataFrame):
-        whole = given.to_arrow()
-        table = Table(whole.num_rows, whole.column_names, whole.column)
-    else:
-        table = _of_pandas(name, given.to_pandas())
+    table = _open(name, given)
     if not table.rows:
         raise rayml.SpecError(f"{name} has 0 rows; give a table that has some")
     return table
+
+
+def _open(name: str, given: rayml.Input) -> Table:
+    if not given.uri.startswith("memory://") and _is_parquet(path := given.path()):
+        return _of_parquet(path)
+    if type(given.value).__module__.startswith("dask."):
+        return _of_dask(given.value)
+    if type(given.value).__module__.startswith("ray.data"):
+        return _of_ray(given.value)
+    if given.uri.startswith("memory://") and not isinstance(given.value, pd.DataFrame):
+        whole = given.to_arrow()
+        return Table(whole.num_rows, whole.column_names, whole.column)
+    return _of_pandas(name, given.to_pandas())
 
 
 def read_column(table: Table, name: str) -> Column:
@@ -101,6 +108,8 @@ def kind_of(kind: pa.DataType) -> str:
     """
     types = pa.types
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_duration(kind):
         return "number"
     if types.is_temporal(kind):
         return "time"
@@ -153,6 +162,20 @@ def _index_of(schema: pa.Schema) -> list[str]:
     """Return the columns that were a DataFrame's index."""
     index = (schema.pandas_metadata or {}).get("index_columns", [])
     return [name for name in index if isinstance(name, str)]
+
+
+def _of_dask(frame: Any) -> Table:  # noqa: ANN401 - a DataFrame of Dask, an extra
+    names = {str(column): column for column in frame.columns}
+    return Table(len(frame), list(names), lambda name: _arrow(frame[names[name]].compute()))
+
+
+def _of_ray(dataset: Any) -> Table:  # noqa: ANN401 - a Dataset of Ray, which need not be loaded
+    def read(name: str) -> pa.ChunkedArray:
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        tables = [block.select([name]) for block in blocks]
+        return pa.concat_tables(tables, promote_options="permissive").column(name)
+
+    return Table(dataset.count(), dataset.schema().names, read)
 
 
 def _of_pandas(name: str, frame: pd.DataFrame) -> Table:

@@ -7,10 +7,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ._columns import Column
 
 _BINS = 10
@@ -179,5 +180,5 @@ def _labels(edges: np.ndarray, *, is_time: bool) -> list[str]:
 
 def _text(edge: float, *, is_time: bool) -> str:
     if is_time:
-        return str(pd.Timestamp(edge, unit="ms"))[:16]
+        return str(np.datetime64(round(edge), "ms"))[:16].replace("T", " ")
     return f"{edge:.4g}" if abs(edge) > _TINY else "0"  # the number before 0 is a tiny one

@@ -95,7 +95,8 @@ def _facts(found: dict[str, Any]) -> str:
     measures = ", ".join(
         f"{key} {found[key]:.4g}" for key in _MEASURES if found.get(key) is not None
     )
-    return f"<table>{lines}</table><p>{measures}</p>"
+    head = "<tr><th><th>reference<th>table"
+    return f"<table>{head}{lines}</table><p>{measures}</p>"
 
 
 def _short(text: str) -> str:

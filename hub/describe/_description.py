@@ -21,6 +21,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NAMES = ("q05", "q25", "median", "q75", "q95")
 _TOP = 20
 _BINS = 30
+_WHOLE = 60  # whole numbers in such a range have a step each
 _PAIRS = 5000
 
 
@@ -130,7 +131,7 @@ def histogram(column: Column) -> tuple[list[float], list[int]]:
     """Return the edges of equal steps, and how many numbers are in each.
 
     A few far values would leave all others in one step, so the steps are of the middle 99 % where
-    the whole is more than ten times as wide; the first and last one hold the rest then.
+    the whole is more than three times as wide; the first and last one hold the rest then.
     """
     spread = column.spread
     if spread is None:
@@ -140,9 +141,9 @@ def histogram(column: Column) -> tuple[list[float], list[int]]:
     if low == high or not np.isfinite(high - low):
         return [low, high], [round(spread.total)]
     inner = spread.quantiles([0.005, 0.995])
-    if 10 * (inner[1] - inner[0]) < high - low and inner[0] < inner[1]:
+    if 3 * (inner[1] - inner[0]) < high - low and inner[0] < inner[1]:
         low, high = inner
-    is_whole = len(values) <= _BINS and (values % 1 == 0).all() and high - low < _BINS
+    is_whole = high - low < _WHOLE and (values % 1 == 0).all()
     edges = (
         np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
         if is_whole and column.kind == "number"

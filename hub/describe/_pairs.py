@@ -12,7 +12,6 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from ._profile import plain_numbers, plain_values, to_ms
@@ -137,7 +136,8 @@ def label(value: float, kind: str) -> str:
     ('2001-09-09 01:46', '0.1235')
     """
     if kind == "time":
-        return str(pd.Timestamp(value, unit="ms"))[:16].removesuffix(" 00:00")
+        text = str(np.datetime64(round(value), "ms"))  # has no bounds, as pandas' times have
+        return text[:16].replace("T", " ").removesuffix(" 00:00")
     if abs(value) < _TINY:
         return "0"  # the number before it is a tiny one
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
@@ -176,8 +176,8 @@ def _finder(scale: Scale) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray
         return search
     known = spread.numbers
     levels, ranks = search(known)
-    low = known[0]
-    if not (known[-1] - low < _RANGE and (known % 1 == 0).all()):
+    low = float(known[0])
+    if not (float(known[-1]) - low < _RANGE and (known % 1 == 0).all()):
         return lambda numbers: _take(np.searchsorted(known, numbers), levels, ranks)
     # Of whole numbers in a small range, a table says where each one is.
     places = np.zeros(int(known[-1] - low) + 1, np.int64)
@@ -185,8 +185,10 @@ def _finder(scale: Scale) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray
     return lambda numbers: _take(places[(numbers - low).astype(np.int64)], levels, ranks)
 
 
-def _take(places: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(value[places] for value in values)
+def _take(
+    places: np.ndarray, levels: np.ndarray, ranks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return levels[places], ranks[places]
 
 
 @dataclass(frozen=True)

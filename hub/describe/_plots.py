@@ -77,7 +77,7 @@ def _bars(column: Column) -> go.Bar:
 
 
 def _axis(values: np.ndarray, column: Column) -> Any:  # noqa: ANN401 - numbers or times
-    return pd.to_datetime(values, unit="ms") if column.kind == "time" else values
+    return values.astype("datetime64[ms]") if column.kind == "time" else values
 
 
 def _missing(found: Description) -> dict[str, go.Figure]:

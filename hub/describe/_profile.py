@@ -273,6 +273,8 @@ def kind_of(kind: pa.DataType) -> str:
     types = pa.types
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "number"
+    if types.is_duration(kind):
+        return "number"
     if types.is_temporal(kind) and kind != pa.month_day_nano_interval():
         return "time"
     if types.is_boolean(kind):
@@ -280,6 +282,11 @@ def kind_of(kind: pa.DataType) -> str:
     if types.is_dictionary(kind) or kind in (pa.string(), pa.large_string(), pa.string_view()):
         return "text"
     return "empty" if types.is_null(kind) else "other"
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return Arrow's name of a type, the same of all that hold text."""
+    return str(kind).replace("large_string", "string").replace("string_view", "string")
 
 
 def _measure(array: pa.ChunkedArray, limit: int) -> tuple[Column, np.ndarray]:
@@ -297,7 +304,7 @@ def _measure_numbers(array: pa.ChunkedArray, kind: str, limit: int) -> tuple[Col
     if is_missing is not None:
         hashes[is_missing] = _MISSING
         present = numbers[~is_missing]
-    column = Column(kind, str(array.type), len(array), len(array) - len(present))
+    column = Column(kind, type_name(array.type), len(array), len(array) - len(present))
     if not len(present):
         return replace(column, kind="empty"), hashes
     is_finite = np.isfinite(present)
@@ -339,7 +346,7 @@ def unit_of(kind: pa.DataType) -> str:
 
 def to_ms(array: pa.ChunkedArray) -> float:
     """Return how many milliseconds one of a column's units is; 1 of numbers."""
-    return _TO_MS[unit_of(array.type)] if pa.types.is_temporal(array.type) else 1.0
+    return _TO_MS[unit_of(array.type)] if kind_of(array.type) == "time" else 1.0
 
 
 def _measure_values(array: pa.ChunkedArray, kind: str) -> tuple[Column, np.ndarray]:
@@ -348,7 +355,7 @@ def _measure_values(array: pa.ChunkedArray, kind: str) -> tuple[Column, np.ndarr
     missing, counts = int(counts[0]), counts[1:]
     of_values = pd.util.hash_array(values, categorize=False)
     hashes = np.append(of_values, _MISSING)[codes]
-    column = Column(kind, str(array.type), len(array), missing)
+    column = Column(kind, type_name(array.type), len(array), missing)
     if missing == len(array):
         return replace(column, kind="empty"), hashes
     is_there = counts > 0  # a dictionary may name values that no row has

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ._description import (
     Description,
@@ -41,6 +42,7 @@ body { max-width: 72rem; margin: 1rem auto; padding: 0 1rem }
 nav { position: sticky; top: 0; background: Canvas; padding: .5rem 0; z-index: 1;
   border-bottom: 1px solid #8884 }
 nav a { margin-right: 1rem }
+section { scroll-margin-top: 1rem }
 h2 { margin-top: 2.5rem }
 input, select { font: inherit; padding: .3rem .5rem }
 #find { width: 24rem; max-width: 60% }
@@ -53,19 +55,20 @@ th { opacity: .75 }
 details { border-top: 1px solid #8884; padding: .4rem 0 }
 summary { cursor: pointer; display: flex; gap: 1rem; align-items: center }
 summary b { flex: 1; overflow-wrap: anywhere }
-.both { display: flex; flex-wrap: wrap; gap: 2rem; margin: .6rem 0 }
+.both { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.5rem; margin: .6rem 0 }
 .tag { border-radius: 1rem; padding: 0 .6rem; background: #8883; font-size: .85em }
 .flag { background: #e8590c; color: #fff }
 .leak { background: #c92a2a; color: #fff }
-.hist { display: flex; align-items: flex-end; gap: 1px; width: 26rem; height: 9rem;
+.hist { display: flex; align-items: flex-end; gap: 1px; width: 22rem; height: 9rem;
   border-bottom: 1px solid #888 }
 .hist i { flex: 1; background: #1971c2; min-height: 1px }
 .hist i:hover, .bar i:hover { background: #e8590c }
-.ends { display: flex; justify-content: space-between; width: 26rem; font-size: .85em }
+.ends { display: flex; justify-content: space-between; width: 22rem; font-size: .85em }
 .small { width: 8rem; height: 1.6rem; pointer-events: none }
 .bar { display: grid; grid-template-columns: 14rem 18rem 6rem; gap: .6rem; align-items: center }
 .bar span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; text-align: right }
 .bar i { display: block; height: .7rem; background: #1971c2; min-width: 1px }
+.both .bar { grid-template-columns: 9rem 10rem 4rem }
 .stack { display: flex; height: .9rem }
 .stack u { display: block }
 .heat td { padding: 0; width: 1.5rem; height: 1.4rem; min-width: 1.5rem }
@@ -137,7 +140,7 @@ def render(found: Description) -> str:
     shown = {title: text for title, text in sections.items() if text}
     links = "".join(f'<a href="#{_id(title)}">{title}</a>' for title in shown)
     body = "".join(
-        f'<h2 id="{_id(title)}-">{title}</h2><section id="{_id(title)}">{text}</section>'
+        f'<section id="{_id(title)}"><h2>{title}</h2>{text}</section>'
         for title, text in shown.items()
     )
     return (
@@ -326,13 +329,15 @@ def _chart(column: Column) -> str:
         return ""
     edges, counts = histogram(column)
     texts = [label(edge, column.kind) for edge in edges]
+    below = "≤ " if column.spread.numbers[0] < edges[0] else ""
+    above = "≥ " if column.spread.numbers[-1] > edges[-1] else ""
     titles = [
         f"{texts[place]} … {texts[place + 1]}: {count:,} rows"
         for place, count in enumerate(counts)
     ]
     return (
         f'<div class="hist">{_steps(counts, titles)}</div>'
-        f'<div class="ends"><span>{texts[0]}</span><span>{texts[-1]}</span></div>'
+        f'<div class="ends"><span>{below}{texts[0]}</span><span>{above}{texts[-1]}</span></div>'
     )
 
 
@@ -433,8 +438,14 @@ def _preview(found: Description) -> str:
     preview = found.profile.preview
     names = preview.column_names[:_MATRIX]
     head = "".join(f"<th>{escape(name[:_LABEL])}" for name in names)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(row[name])[:_LABEL])}" for name in names)
-        for row in preview.to_pylist()
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+    rows = zip(*(_cells(preview.column(name)) for name in names), strict=True)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _cells(column: pa.ChunkedArray) -> list[str]:
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):  # Python's times end in the year 9999
+        values = column.cast(pa.string()).to_pylist()
+    return ["" if value is None else str(value)[:_LABEL] for value in values]

@@ -52,7 +52,8 @@ def describe(
     All rows count; none are sampled. A table in memory, or a file of up to 256 MiB of values, is
     described exactly. Parquet beyond that, a file or a folder, is read row group by row group in
     two passes and bounded memory: here, or by all workers of a job with `engine=rayml.Dask()`;
-    so are Dask and Ray datasets. Then counts, means and correlations stay exact, while quantiles
+    so are Dask and Ray datasets. Other files are read at once: `hub://ingest` makes Parquet of
+    large ones. Then counts, means and correlations stay exact, while quantiles
     (within 0.1 % of the rows) and large numbers of different values (within 2 %) are estimates,
     which the column `exact` tells. Pairs are told of the first 60 columns, and correlations of
     the first 200 with numbers.
@@ -63,8 +64,8 @@ def describe(
     `correlations_pearson`, `correlations_spearman`, `association_matrix`, `outliers`,
     `target_distribution`, `target_explained` and `target_by_column`; the metrics `rows`,
     `columns`, `missing_share`, `duplicate_rows` and `warnings`; and with a reference what
-    compare_datasets logs. It returns these metrics, `flags` (of each column that has some),
-    `warnings` in words, `leaks`, and `drift` as compare_datasets returns it.
+    compare_datasets logs. It returns these metrics, `flags` (by column; those of the table under
+    an empty name), `warnings` in words, `leaks`, and `drift` as compare_datasets returns it.
 
     Args:
         context: What the run logs to.

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import rayml
+from tests.ray.heads import Head, started_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Tracked = Callable[..., tuple[Any, rayml.Run]]
 
@@ -31,6 +32,12 @@ def flights() -> pd.DataFrame:
     assert package.origin is not None
     file = Path(package.origin).parent / "data" / "flights.csv.zip"
     return pd.read_csv(file, nrows=20_000)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with started_head(lambda _: ["--num-cpus=2"]) as own:
+        yield own
 
 
 @pytest.fixture
@@ -229,6 +236,7 @@ def test_columns_of_every_type_are_described(tracked: Tracked) -> None:
             "day": pa.array([0, 19_000, None], pa.date32()),
             "zoned": pa.array([0, 10**15, None], pa.timestamp("us", "Europe/Rome")),
             "clock": pa.array([1, 2, 3], pa.time64("ns")),
+            "far": pa.array([-(2**50), 2**50, 0], pa.timestamp("s")),
             "took": pa.array([1, 2, 3], pa.duration("s")),
             "flag": pa.array([True, None, False]),
             "grade": pa.array(["a", "b", "a"]).dictionary_encode(),
@@ -240,7 +248,7 @@ def test_columns_of_every_type_are_described(tracked: Tracked) -> None:
     )
     result, run = tracked("describe", table=table)
     told = columns_of(run)
-    kinds = {"number": 4, "time": 4, "boolean": 1, "text": 1, "other": 3, "empty": 1}
+    kinds = {"number": 5, "time": 4, "boolean": 1, "text": 1, "other": 3, "empty": 1}
     assert told["kind"].value_counts().to_dict() == kinds
     assert told.loc["big", "distinct"] == 2  # which are one as floating-point numbers
     assert told.loc["day", "last"] == "2022-01-08"
@@ -397,7 +405,9 @@ def test_report_is_one_small_page_that_asks_the_web_for_nothing(
     assert page.count("<script>") == 1
     _, few = tracked("describe", table=table.head(2000), target="arr_delay")
     assert len(page) < 1.5 * few.artifact("report.html").size
-    assert max(one.size for one in run.artifacts.values()) < 500_000
+    plots = [one.load().to_json() for one in run.artifacts.values() if one.kind == "plot"]
+    assert len(plots) == 10
+    assert max(map(len, plots)) < 100_000
 
 
 def test_wide_tables_are_told_in_bounds(tracked: Tracked, random: np.random.Generator) -> None:
@@ -407,3 +417,47 @@ def test_wide_tables_are_told_in_bounds(tracked: Tracked, random: np.random.Gene
     assert len(columns_of(run)) == 401
     assert result["flags"][""] == ["not all pairs"]
     assert run.artifact("report.html").size < 5_000_000
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_of_dask_read_the_row_groups_of_a_large_file(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.gcs)
+    path, store = tmp_path / "large.parquet", tmp_path / "store"
+    rows = 300_000
+    texts = pa.array([letter * 1000 for letter in "abcd"]).take(pa.array(np.arange(rows) % 4))
+    table = pa.table({"text": texts, "number": pa.array(np.arange(rows, dtype=float))})
+    pq.write_table(table, path, use_dictionary=False, row_group_size=50_000)
+    run: Any = rayml.submit(
+        "hub://describe",
+        inputs={"table": path},
+        params={"target": "text"},
+        engine=rayml.Dask(workers=2),
+        store=store,
+    )
+    assert run.wait().result["rows"] == rows
+    told = columns_of(run)
+    assert told.loc["text", "top_rows"] == rows / 4
+    assert told.loc["number", "mean"] == pytest.approx((rows - 1) / 2)
+    assert told.loc["number", "median"] == pytest.approx(rows / 2, rel=0.002)
+
+
+def describe_blocks(context: rayml.Context) -> dict[str, Any]:
+    import ray
+
+    rows = [{"x": float(i % 100), "y": "ab"[i % 2]} for i in range(1000)]
+    found = rayml.hub.get("describe")(table=ray.data.from_items(rows, override_num_blocks=4))
+    return {"rows": found["rows"], "duplicate_rows": found["duplicate_rows"]}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_blocks_of_ray_data_are_described_where_they_are(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.gcs)
+    run: Any = rayml.submit(describe_blocks, store=tmp_path / "store")
+    assert run.wait().result == {"rows": 1000, "duplicate_rows": 900}
+    assert columns_of(run)["distinct"].to_dict() == {"x": 100, "y": 2}
