@@ -153,6 +153,17 @@ def test_parquet_folder_is_read_as_the_frame_is(tmp_path: Path, tracked: Tracked
         assert result["columns"][name]["psi"] == pytest.approx(found["psi"]), name
 
 
+def test_columns_of_dask_are_compared_as_the_whole(tracked: Tracked) -> None:
+    import dask.dataframe as dd
+
+    parts = dd.from_pandas(TABLE, npartitions=3)
+    result, _ = tracked("compare_datasets", table=parts, reference=REFERENCE)
+    whole, _ = tracked("compare_datasets", table=TABLE, reference=REFERENCE)
+    assert {name: found["psi"] for name, found in result["columns"].items()} == pytest.approx(
+        {name: found["psi"] for name, found in whole["columns"].items()}
+    )
+
+
 def test_part_without_a_column_counts_as_missing(tmp_path: Path, tracked: Tracked) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()

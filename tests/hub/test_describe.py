@@ -340,6 +340,15 @@ def test_partitions_of_dask_are_described_as_the_whole(
     assert parts["flags"] == whole["flags"]
 
 
+def test_stored_dataset_is_described_by_its_uri(tracked: Tracked, flights: pd.DataFrame) -> None:
+    indexed = flights[["carrier", "distance"]].sample(frac=1, random_state=0)  # its index is kept
+    with rayml.start_run() as context:
+        stored = context.log_dataset("flights", indexed)
+    result, run = tracked("describe", table=stored.uri, reference=stored)
+    assert list(columns_of(run).index) == ["carrier", "distance"]
+    assert result["rows"] == result["drift"]["rows"]["reference"] == len(flights)
+
+
 def test_estimates_of_many_parts_are_near_and_say_so(tracked: Tracked) -> None:
     import dask.dataframe as dd
 
@@ -448,8 +457,15 @@ def describe_blocks(context: rayml.Context) -> dict[str, Any]:
     import ray
 
     rows = [{"x": float(i % 100), "y": "ab"[i % 2]} for i in range(1000)]
-    found = rayml.hub.get("describe")(table=ray.data.from_items(rows, override_num_blocks=4))
-    return {"rows": found["rows"], "duplicate_rows": found["duplicate_rows"]}
+    blocks = ray.data.from_items(rows, override_num_blocks=4)
+    found = rayml.hub.get("describe")(table=blocks, reference=blocks)
+    drift = found["drift"]
+    return {
+        "rows": found["rows"],
+        "duplicate_rows": found["duplicate_rows"],
+        "compared": drift["rows"]["table"],
+        "drifted": drift["drifted"],
+    }
 
 
 @pytest.mark.ray
@@ -459,5 +475,6 @@ def test_blocks_of_ray_data_are_described_where_they_are(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head.gcs)
     run: Any = rayml.submit(describe_blocks, store=tmp_path / "store")
-    assert run.wait().result == {"rows": 1000, "duplicate_rows": 900}
+    expected = {"rows": 1000, "duplicate_rows": 900, "compared": 1000, "drifted": []}
+    assert run.wait().result == expected
     assert columns_of(run)["distinct"].to_dict() == {"x": 100, "y": 2}
