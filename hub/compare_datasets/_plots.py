@@ -25,6 +25,7 @@ def plot_drift(columns: dict[str, dict[str, Any]], measure: str, threshold: floa
     figure.add_vline(x=threshold, line_dash="dash", annotation_text=f"threshold {threshold:g}")
     height = 120 + 22 * max(len(measured), 1)
     figure.update_layout(title="Drift by column", xaxis_title=measure, height=height)
+    figure.update_yaxes(type="category")
     return figure
 
 
@@ -47,6 +48,7 @@ def plot_distributions(columns: dict[str, dict[str, Any]]) -> go.Figure | None:
                 showlegend=place == 0,
             )
             figure.add_trace(bar, row=place // _WIDTH + 1, col=place % _WIDTH + 1)
+    figure.update_xaxes(type="category")  # though the labels of some may look like numbers
     figure.update_layout(title="Shares of the rows", height=80 + 260 * rows, barmode="group")
     return figure
 

@@ -16,6 +16,7 @@ from ._description import (
     missing_together,
     top_values,
 )
+from ._pairs import label
 from ._target import CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -51,17 +52,20 @@ def _distributions(found: Description) -> dict[str, go.Figure]:
 
 
 def _page(columns: list[tuple[str, Column]]) -> go.Figure:
-    figure, places = _grid([name for name, _ in columns])
+    figure, places = _grid([name for name, _ in columns], 220)
     for (_, column), (row, col) in zip(columns, places, strict=True):
-        figure.add_trace(_bars(column), row=row, col=col)
+        bars = _bars(column)
+        figure.add_trace(bars, row=row, col=col)
+        if bars.width is None:  # text that looks like numbers or times would be taken for them
+            figure.update_xaxes(type="category", row=row, col=col)
     figure.update_layout(title="Distributions", showlegend=False, bargap=0.05)
     return figure
 
 
-def _grid(names: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
+def _grid(names: list[str], height: int) -> tuple[go.Figure, list[tuple[int, int]]]:
     rows = -(-len(names) // _WIDTH)
     figure = make_subplots(rows, _WIDTH, subplot_titles=[name[:_LABEL] for name in names])
-    figure.update_layout(height=80 + 220 * rows)
+    figure.update_layout(height=80 + height * rows)
     return figure, [(place // _WIDTH + 1, place % _WIDTH + 1) for place in range(len(names))]
 
 
@@ -71,7 +75,7 @@ def _bars(column: Column) -> go.Bar:
         return go.Bar(x=[value[:_LABEL] for value, _ in top], y=[rows for _, rows in top])
     edges, counts = (np.asarray(part) for part in histogram(column))
     if len(counts) == 1:
-        return go.Bar(x=_axis(edges[:1], column), y=counts)
+        return go.Bar(x=[label(edges[0], column.kind)], y=counts)
     middles = (edges[:-1] + edges[1:]) / 2
     return go.Bar(x=_axis(middles, column), y=counts, width=np.diff(edges))
 
@@ -95,6 +99,7 @@ def _missing(found: Description) -> dict[str, go.Figure]:
 def _ranked(names: list[str], values: list[float], title: str, axis: str) -> go.Figure:
     figure = go.Figure(go.Bar(x=values[::-1], y=names[::-1], orientation="h"))
     figure.update_layout(title=title, xaxis_title=axis, height=120 + 22 * len(names))
+    figure.update_yaxes(type="category")
     return figure
 
 
@@ -105,6 +110,8 @@ def _heatmap(names: list[str], matrix: np.ndarray, title: str, low: float) -> go
     figure = go.Figure(heat)
     side = min(220 + 26 * len(names), 1400)
     figure.update_layout(title=title, width=side + 60, height=side, yaxis_autorange="reversed")
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category")
     return figure
 
 
@@ -131,6 +138,7 @@ def _outliers(found: Description) -> dict[str, go.Figure]:
     figure.update_layout(
         title="Spread: distance from the median in widths of the middle half",
         height=120 + 26 * len(shown),
+        yaxis_type="category",
     )
     return {"outliers": figure}
 
@@ -151,7 +159,10 @@ def _box(column: Column) -> dict[str, float] | None:
 
 
 def _target_plots(found: Description, target: Target) -> dict[str, go.Figure]:
-    shown = go.Figure(_bars(target.column))
+    bars = _bars(target.column)
+    shown = go.Figure(bars)
+    if bars.width is None:
+        shown.update_xaxes(type="category")
     shown.update_layout(title=f"Target: {target.name}", yaxis_title="rows")
     plots = {"target_distribution": shown}
     if target.relations:
@@ -164,12 +175,14 @@ def _target_plots(found: Description, target: Target) -> dict[str, go.Figure]:
 
 
 def _by_column(found: Description, target: Target, names: list[str]) -> go.Figure:
-    figure, places = _grid(names)
+    figure, places = _grid(names, 320)
+    figure.update_xaxes(type="category", nticks=8, tickangle=45)
     for place, (name, (row, col)) in enumerate(zip(names, places, strict=True)):
         draw = _class_shares if target.task == CLASSIFICATION else _means
         for trace in draw(found, target, name, is_first=place == 0):
             figure.add_trace(trace, row=row, col=col)
-    figure.update_layout(title=f"{target.name} by the levels of a column", barmode="stack")
+    title = f"{target.name} by the levels of a column"
+    figure.update_layout(title=title, barmode="stack", legend={"orientation": "h", "y": -0.1})
     return figure
 
 
