@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rayml.errors import SpecError, suggestion
+from rayml.launch import ImportWatch
 from rayml.spec import Target, is_numpy_scalar
 
 if TYPE_CHECKING:
@@ -430,8 +431,23 @@ def import_package(file: Path, digest: str) -> ModuleType:
         package.__path__ = [str(file.parent)]
         sys.modules[name] = package
         for pickler in ("cloudpickle", "ray.cloudpickle"):
-            importlib.import_module(pickler).register_pickle_by_value(package)
+            _send_with_code(package, pickler)
     return importlib.import_module(f"{name}.{file.stem}")
+
+
+def _send_with_code(package: ModuleType, pickler: str) -> None:
+    """Have a pickler send a package's code along, from when on it is imported by whoever needs it.
+
+    Ray takes longer to import than many a call of a hub function takes, which never needs it.
+    """
+
+    def register() -> None:
+        sys.modules[pickler].register_pickle_by_value(package)
+
+    if pickler in sys.modules:
+        register()
+    else:
+        ImportWatch(pickler, register)
 
 
 def call(function: Callable[..., object], values: Mapping[str, object], context: object) -> object:

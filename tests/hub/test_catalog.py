@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -360,6 +362,29 @@ class TestCalls:
         assert run.params == {"column": "amount", "limit": 2.0}
         assert run.inputs["table"].uri == str(file)
         assert run.labels["hub"].endswith("score@0.1.0")
+
+    def test_a_plain_call_does_without_ray_which_learns_of_it_when_it_comes(
+        self, score: Path, tmp_path: Path
+    ) -> None:
+        code = f"""
+import sys
+from pathlib import Path
+import pandas as pd
+import rayml
+rayml.hub.get(Path({str(score)!r}))(pd.DataFrame({{"x": [1.0]}}), "x")
+print("ray" in sys.modules)
+import ray.cloudpickle
+print(any(name.startswith("rayml_hub_score") for name in
+    ray.cloudpickle.list_registry_pickle_by_value()))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "RAYML_STORE": str(tmp_path / "store")},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split()[-2:] == ["False", "True"]
 
     def test_inside_of_a_run_it_logs_there(
         self, score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
