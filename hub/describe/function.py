@@ -54,7 +54,7 @@ def describe(
     two passes and bounded memory: here, or by all workers of a job with `engine=rayml.Dask()`;
     so are Dask and Ray datasets. Other files are read at once: `hub://ingest` makes Parquet of
     large ones. Then counts, means and correlations stay exact, while quantiles
-    (within 0.1 % of the rows) and large numbers of different values (within 2 %) are estimates,
+    (within 0.2 % of the rows) and large numbers of different values (within 3 %) are estimates,
     which the column `exact` tells. Pairs are told of the first 60 columns, and correlations of
     the first 200 with numbers.
 
