@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import rayml
-from tests.ray.heads import Head, started_head
+from tests.ray.conftest import ray_address, store, submit, work  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from tests.ray.conftest import Submit
 
     Tracked = Callable[..., tuple[Any, rayml.Run]]
 
@@ -32,12 +34,6 @@ def flights() -> pd.DataFrame:
     assert package.origin is not None
     file = Path(package.origin).parent / "data" / "flights.csv.zip"
     return pd.read_csv(file, nrows=20_000)
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with started_head(lambda _: ["--num-cpus=2"]) as own:
-        yield own
 
 
 @pytest.fixture
@@ -431,20 +427,19 @@ def test_wide_tables_are_told_in_bounds(tracked: Tracked, random: np.random.Gene
 @pytest.mark.ray
 @pytest.mark.slow
 def test_workers_of_dask_read_the_row_groups_of_a_large_file(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submit: Submit,  # noqa: F811 - a fixture
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", head.gcs)
-    path, store = tmp_path / "large.parquet", tmp_path / "store"
+    path = tmp_path / "large.parquet"
     rows = 300_000
     texts = pa.array([letter * 1000 for letter in "abcd"]).take(pa.array(np.arange(rows) % 4))
     table = pa.table({"text": texts, "number": pa.array(np.arange(rows, dtype=float))})
     pq.write_table(table, path, use_dictionary=False, row_group_size=50_000)
-    run: Any = rayml.submit(
+    run = submit(
         "hub://describe",
         inputs={"table": path},
         params={"target": "text"},
         engine=rayml.Dask(workers=2),
-        store=store,
     )
     assert run.wait().result["rows"] == rows
     told = columns_of(run)
@@ -471,10 +466,9 @@ def describe_blocks(context: rayml.Context) -> dict[str, Any]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_blocks_of_ray_data_are_described_where_they_are(
-    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    submit: Submit,  # noqa: F811 - a fixture
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", head.gcs)
-    run: Any = rayml.submit(describe_blocks, store=tmp_path / "store")
+    run = submit(describe_blocks)
     expected = {"rows": 1000, "duplicate_rows": 900, "compared": 1000, "drifted": []}
     assert run.wait().result == expected
     assert columns_of(run)["distinct"].to_dict() == {"x": 100, "y": 2}
