@@ -441,7 +441,8 @@ def test_workers_of_dask_read_the_row_groups_of_a_large_file(
         params={"target": "text"},
         engine=rayml.Dask(workers=2),
     )
-    assert run.wait().result["rows"] == rows
+    result: Any = run.wait().result
+    assert result["rows"] == rows
     told = columns_of(run)
     assert told.loc["text", "top_rows"] == rows / 4
     assert told.loc["number", "mean"] == pytest.approx((rows - 1) / 2)
