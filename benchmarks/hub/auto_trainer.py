@@ -55,8 +55,8 @@ def main() -> None:
         [
             compare(
                 f"mean rank on {len(names)} tables / FLAML",
-                [ranks["flaml"]],
-                [ranks["rayml"]],
+                [float(ranks["flaml"])],
+                [float(ranks["rayml"])],
                 limit=1.0,
                 unit="rank",
             ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -36,7 +35,7 @@ _FEW_ROWS = 3000
 _HARDLY_ANY_ROWS = 1000
 # Of fewer rows than this a score is worth more folds, up to so many times.
 _MANY_ROWS = 10_000
-_MORE_WORTH = 4
+_MORE_WORTH = 2.5
 # What one trial may cost of all that can be worked in the time.
 _SHARE = 0.03
 _LONGEST = 0.2
@@ -44,10 +43,15 @@ _LONGEST = 0.2
 _FINAL = 0.4
 _FINAL_SLACK = 1.25
 _FINAL_S = 0.3
+_GRACE = 0.1
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
 _LATE_S = 3.0
 _FEWER = 4
+_KINDS_BETWEEN = 3
+# Of the time that is left, what a trial may take that stops by itself: to end its process would
+# cost the time to start another.
+_OF_LEFT = 0.9
 _GIVE_UP_BELOW = 60  # percent of the trials before
 
 
@@ -170,7 +174,10 @@ class Search:
         if not self._tasks.wait([call], self._deadline - time.monotonic() + _LATE_S):
             self._tasks.end(call)
             raise _nothing([])
-        outcome = cast("Outcome", self._tasks.result(call))
+        try:
+            outcome = cast("Outcome", self._tasks.result(call))
+        except Exception:  # noqa: BLE001 - it will fail as a trial, too, which is recorded
+            return 1
         worth = self._budget_s * self._tasks.at_once * _SHARE
         cost = outcome.seconds
         if cost > worth:
@@ -181,10 +188,27 @@ class Search:
                 return folds
         return _FEW_FOLDS if self._rows < _HARDLY_ANY_ROWS else 1
 
+    def _left(self) -> float:
+        """Return how long the search goes on."""
+        return self._search_end() - time.monotonic()
+
     def _limit(self) -> float:
-        """Return how long a trial may take that starts now."""
-        left = self._search_end() - time.monotonic()
-        return max(1.0, min(left, self._budget_s * _LONGEST))
+        """Return how long a trial may take that starts now.
+
+        The first one, whose defaults the result is compared with, may take as long as there is.
+        """
+        long = self._budget_s * _LONGEST if self._number else self._budget_s
+        return max(0.5, min(self._left() * _OF_LEFT, max(long, 2 * self._expected())))
+
+    def _expected(self, family: str | None = None) -> float:
+        """Return about how long a trial takes, of some family as of all."""
+        all_s = [one.outcome.seconds for one in self._tried if one.outcome]
+        own = [
+            one.outcome.seconds
+            for one in self._tried
+            if one.outcome and one.trial.family == family
+        ]
+        return float(np.median(own or all_s or [0.0]))
 
     def _search_end(self) -> float:
         done = [one for one in self._tried if one.state == "complete"]
@@ -208,16 +232,17 @@ class Search:
                 self._start_next()
             if not self._running:
                 return
-            wait_s = min(1.0, self._search_end() - time.monotonic())
+            wait_s = min(1.0, self._left())
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
             self._stop_late()
-            if time.monotonic() >= self._search_end() and self._has_complete():
+            if self._left() <= 0 and self._has_complete():
                 self._stop_all()
                 return
 
     def _has_more(self) -> bool:
-        in_time = time.monotonic() < self._search_end() or not self._tried
+        family = self._queue[0][0] if self._queue else None
+        in_time = self._left() > self._expected(family) or not self._tried
         return self._number < self._most_trials and in_time
 
     def _has_complete(self) -> bool:
@@ -334,7 +359,7 @@ class Search:
         baseline = next((one for one in done if one.trial.number == 0), None)
         if baseline is not None and baseline not in best:
             best.append(baseline)
-        truth = np.concatenate([self._truth[valid] for _, valid in self._splits[: self._folds]])
+        truth = [self._truth[valid] for _, valid in self._splits[: self._folds]]
         said = [cast("Outcome", one.outcome).said for one in best]
         affordable = self._affordable(best)
         weights = choose(
@@ -357,10 +382,16 @@ class Search:
             models.get(baseline.name) if baseline else None,
             self._tried,
             self._folds,
-            self._problem.metric(truth, cast("np.ndarray", together)),
+            self._score(truth, cast("np.ndarray", together)),
             search_s,
             time.monotonic() - self._started - search_s,
         )
+
+    def _score(self, folds: Sequence[np.ndarray], said: np.ndarray) -> float:
+        """Return the mean score over the folds."""
+        parts = np.split(said, np.cumsum([len(fold) for fold in folds])[:-1])
+        scores = [self._problem.metric(*part) for part in zip(folds, parts, strict=True)]
+        return float(np.mean(scores))
 
     def _affordable(self, best: Sequence[Tried]) -> list[int]:
         """Return the places of those for whose fitting on all rows there is time; one at least."""
@@ -388,7 +419,7 @@ class Search:
         models: dict[str, Pipeline] = {}
         failed: list[str] = []
         while calls:
-            left = self._deadline - time.monotonic()
+            left = self._deadline + _GRACE * self._budget_s - time.monotonic()
             if left <= 0 and models:
                 break
             for call in self._tasks.wait(list(calls), max(left, 1.0)):
@@ -417,9 +448,13 @@ def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndar
 
 
 def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what is tried first: the first start of each kind, then the second ones."""
-    each = [[(name, start) for start in FAMILIES[name].starts] for name in families]
-    return [start for turn in zip_longest(*each) for start in turn if start is not None]
+    """Return what is tried first: the second start of a kind comes three kinds after its first."""
+    starts = [
+        (place * _KINDS_BETWEEN + family, name, start)
+        for family, name in enumerate(families)
+        for place, start in enumerate(FAMILIES[name].starts)
+    ]
+    return [(name, start) for _, name, start in sorted(starts, key=lambda one: one[0])]
 
 
 def _study(seed: int, families: Sequence[str]) -> optuna.Study:
