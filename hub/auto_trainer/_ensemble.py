@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._metrics import mean_known
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,7 +41,7 @@ def choose(
 
     def goodness(together: np.ndarray) -> float:
         parts = zip(np.split(truth, ends), np.split(together, ends), strict=True)
-        return float(np.mean([metric.goodness(*part) for part in parts]))
+        return mean_known([metric.goodness(*part) for part in parts])
 
     picked: list[int] = []
     total = np.zeros_like(said[0])

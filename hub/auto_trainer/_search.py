@@ -16,6 +16,7 @@ import rayml
 
 from ._ensemble import choose
 from ._families import FAMILIES
+from ._metrics import mean_known
 from ._trials import Outcome, Problem, Trial, encode, fit_model, try_model
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _CANDIDATES = 15
 _LATE_S = 3.0
 _FEWER = 4
 _KINDS_BETWEEN = 3
+_CHEAP_S = 0.1
 # Of the time that is left, what a trial may take that stops by itself: to end its process would
 # cost the time to start another.
 _OF_LEFT = 0.9
@@ -72,7 +74,7 @@ class Tried:
     @property
     def goodness(self) -> float:
         """The mean over the folds, the more the better."""
-        return float(np.mean(self.outcome.goodness)) if self.outcome else -np.inf
+        return mean_known(self.outcome.goodness) if self.outcome else -np.inf
 
     @property
     def name(self) -> str:
@@ -138,7 +140,8 @@ class Search:
         self._tried: list[Tried] = []
         self._running: dict[Any, tuple[Trial, optuna.Trial | None, float]] = {}
         self._encoded: dict[tuple[Kind, int | None], Any] = {}
-        self._study = _study(problem.seed, self._families)
+        self._study = _study(problem.seed)
+        self._rng = np.random.default_rng(problem.seed)
         self._queue = _starts(self._families)
         self._number = 0
         self._most_rows = dict.fromkeys(self._families, 2**62)
@@ -255,13 +258,28 @@ class Search:
             family, params = self._queue.pop(0)
             to_beat: tuple[float, ...] = ()
         else:
-            asked = self._study.ask()
-            family = asked.suggest_categorical("model", self._families)
+            asked, family = self._study.ask(), self._choose_family()
             params, to_beat = FAMILIES[family].vary(asked), self._to_beat()
         trial = self._trial(family, params, to_beat)
         self._number += 1
         call = self._start(trial, self._folds)
         self._running[call] = (trial, asked, time.monotonic())
+
+    def _choose_family(self) -> str:
+        """Return a kind to vary: the better its best trial and the cheaper it is, the likelier.
+
+        None is left out: models that err differently are better together than each is.
+        """
+        best = {
+            name: max((o.goodness for o in self._tried if o.trial.family == name), default=-np.inf)
+            for name in self._families
+        }
+        ranks = {name: sum(other > one for other in best.values()) for name, one in best.items()}
+        weights = [
+            1 / (1 + ranks[name]) / np.sqrt(max(self._expected(name), _CHEAP_S))
+            for name in self._families
+        ]
+        return str(self._rng.choice(self._families, p=np.array(weights) / sum(weights)))
 
     def _trial(
         self, family: str, params: dict[str, Any], to_beat: tuple[float, ...] = ()
@@ -301,7 +319,7 @@ class Search:
             self._tell(Tried(trial, "failed", error=_reason(exc), asked=asked))
             return
         state = "complete" if len(outcome.goodness) == self._folds else "given up"
-        if not np.isfinite(outcome.goodness).all():
+        if np.isnan(mean_known(outcome.goodness)) or not np.isfinite(outcome.said).all():
             self._tell(Tried(trial, "failed", error="it predicts no numbers", asked=asked))
             return
         self._tell(Tried(trial, state, outcome, asked=asked))
@@ -311,9 +329,8 @@ class Search:
         self._record(one)
         states = optuna.trial.TrialState
         if one.asked is None:
-            if one.state == "complete":
-                self._study.add_trial(_as_known(one, self._families))
-        elif one.outcome is None:
+            return
+        if one.outcome is None:
             self._study.tell(one.asked, state=states.FAIL)
         else:
             one.asked.report(one.goodness, len(one.outcome.goodness))
@@ -328,7 +345,8 @@ class Search:
         ]
         if len(done) < 5 or self._folds == 1:
             return ()
-        means = np.cumsum(done, axis=1) / np.arange(1, self._folds + 1)
+        known = np.nan_to_num(done)
+        means = np.cumsum(known, axis=1) / np.arange(1, self._folds + 1)
         return tuple(np.percentile(means, _GIVE_UP_BELOW, axis=0)[:-1])
 
     def _stop_late(self) -> None:
@@ -391,7 +409,7 @@ class Search:
         """Return the mean score over the folds."""
         parts = np.split(said, np.cumsum([len(fold) for fold in folds])[:-1])
         scores = [self._problem.metric(*part) for part in zip(folds, parts, strict=True)]
-        return float(np.mean(scores))
+        return mean_known(scores)
 
     def _affordable(self, best: Sequence[Tried]) -> list[int]:
         """Return the places of those for whose fitting on all rows there is time; one at least."""
@@ -436,7 +454,10 @@ class Search:
 
 
 def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the folds: places of rows to learn from, and of those that are kept back."""
+    """Return the folds: places of rows to learn from, and of those that are kept back.
+
+    Those come first in which most of the classes are kept back.
+    """
     folds = max(_FOLDS, len(truth) // _MOST_VALID)
     rows = np.zeros(len(truth))
     kind = KFold
@@ -444,7 +465,11 @@ def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndar
         kind = StratifiedKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class with fewer rows than folds
-        return list(kind(folds, shuffle=True, random_state=problem.seed).split(rows, truth))
+        parts = kind(folds, shuffle=True, random_state=problem.seed).split(rows, truth)
+        found = [(train, valid) for train, valid in parts]
+    if problem.classes:
+        found.sort(key=lambda part: -len(np.unique(truth[part[1]])))
+    return found
 
 
 def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -457,26 +482,14 @@ def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, start) for _, name, start in sorted(starts, key=lambda one: one[0])]
 
 
-def _study(seed: int, families: Sequence[str]) -> optuna.Study:
+def _study(seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of its settings count as experimental
         sampler = optuna.samplers.TPESampler(
-            seed=seed,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=2 * len(families),
+            seed=seed, multivariate=True, group=True, constant_liar=True
         )
     return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def _as_known(one: Tried, families: Sequence[str]) -> optuna.trial.FrozenTrial:
-    """Return what tells the study of a trial that it was not asked for."""
-    kinds: dict[str, Any] = {"model": optuna.distributions.CategoricalDistribution(list(families))}
-    return optuna.trial.create_trial(
-        params={"model": one.trial.family}, distributions=kinds, value=one.goodness
-    )
 
 
 def _nothing(reasons: Sequence[str]) -> rayml.SpecError:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Tracked = Callable[..., tuple[Any, rayml.Run]]
 
 QUICK: dict[str, Any] = {"budget_s": 20, "max_trials": 2, "models": ["lightgbm", "linear"]}
+ONE: dict[str, Any] = {"budget_s": 20, "max_trials": 1, "models": ["linear"]}
 
 
 def mixed(rows: int = 400) -> pd.DataFrame:
@@ -143,7 +144,7 @@ class TestSearch:
         table = pd.DataFrame(rng.normal(size=(20_000, 40))).assign(y=rng.normal(size=20_000))
 
         started = time.monotonic()
-        _, run = tracked("auto_trainer", table=table, target="y", budget_s=4, models=["lightgbm"])
+        _, run = tracked("auto_trainer", table=table, target="y", budget_s=3, models=["lightgbm"])
 
         assert run.metrics["search_s"] + run.metrics["final_s"] < 12
         assert time.monotonic() - started < 60
@@ -193,7 +194,7 @@ class TestBadInput:
         is_yes = table["bought"] == "yes"
         table = table.assign(paid=is_yes * 9.5, word=np.where(is_yes, "a", "b"), code=is_yes)
 
-        _, run = tracked("auto_trainer", table=table, target="bought", **QUICK)
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
 
         warnings = run.artifact("warnings").load()["warning"]
         leaks = {text.split("'")[1] for text in warnings if "alone tells" in text}
@@ -202,21 +203,35 @@ class TestBadInput:
     def test_a_class_with_one_row_is_learned_and_not_tested(self, tracked: Tracked) -> None:
         table = mixed().assign(bought=lambda t: t["bought"].where(t.index != 5, "maybe"))
 
-        _, run = tracked("auto_trainer", table=table, target="bought", **QUICK)
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
 
         assert "maybe" in run.artifact("model").load().classes_
         assert "maybe" not in set(run.artifact("test").load()["bought"])
         assert "'maybe'" in " ".join(run.artifact("warnings").load()["warning"])
 
-    def test_mixed_types_and_infinities_are_taken_with_a_warning(self, tracked: Tracked) -> None:
+    def test_a_class_with_a_handful_of_rows_is_scored_where_it_is(self, tracked: Tracked) -> None:
+        table = mixed().assign(bought=lambda t: np.where(t.index.isin([3, 50, 99, 200]), "x", "y"))
+
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
+
+        assert 0 <= run.metrics["valid/roc_auc"] <= 1
+        assert "'x' of target 'bought' has 4 rows" in " ".join(
+            run.artifact("warnings").load()["warning"]
+        )
+
+    def test_mixed_types_infinities_and_gaps_are_taken_with_a_warning(
+        self, tracked: Tracked
+    ) -> None:
         table = mixed().assign(odd=np.array([1, "two", None, 3.5] * 100, dtype=object), far=np.inf)
         table.loc[::2, "far"] = 1.0
+        table.loc[:49, "bought"] = None
 
-        _, run = tracked("auto_trainer", table=table, target="bought", **QUICK)
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
 
         warnings = " ".join(run.artifact("warnings").load()["warning"])
         assert "'odd' mixes float and int and str" in warnings
         assert "'far' has infinities" in warnings
+        assert "50 rows of the table have no target" in warnings
 
     def test_fifty_thousand_categories(self, tracked: Tracked) -> None:
         rng = np.random.default_rng(0)
@@ -247,14 +262,6 @@ class TestBadInput:
 
         assert run.params["found"]["train_rows"] < 16_000
         assert "do not fit" in " ".join(run.artifact("warnings").load()["warning"])
-
-    def test_rows_without_a_target_are_left_out(self, tracked: Tracked) -> None:
-        table = mixed()
-        table.loc[:49, "bought"] = None
-
-        _, run = tracked("auto_trainer", table=table, target="bought", **QUICK)
-
-        assert "50 rows of the table" in " ".join(run.artifact("warnings").load()["warning"])
 
     def test_a_trial_that_fails_does_not_end_the_search(self, tracked: Tracked) -> None:
         # XGBoost takes no targets this large, and a linear model does.
