@@ -48,6 +48,7 @@ _GRACE = 0.1
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
 _LATE_S = 3.0
+_FIRST_S = 60.0  # at least one model there shall be, however short the budget and slow the machine
 _FEWER = 4
 _KINDS_BETWEEN = 3
 _CHEAP_S = 0.1
@@ -144,6 +145,7 @@ class Search:
         self._rng = np.random.default_rng(problem.seed)
         self._queue = _starts(self._families)
         self._number = 0
+        self._folds = 1
         self._most_rows = dict.fromkeys(self._families, 2**62)
 
     def run(self, table: pd.DataFrame, truth: np.ndarray) -> Found:
@@ -153,7 +155,7 @@ class Search:
         self._splits = split(self._problem, truth)
         self._given = tuple(map(self._tasks.share, (self._problem, table, truth)))
         try:
-            self._folds = self._look_ahead()
+            self._look_ahead()
             self._try_many()
             search_s = time.monotonic() - self._started
             return self._finish(search_s)
@@ -163,8 +165,8 @@ class Search:
 
     # --- what a trial costs ---
 
-    def _look_ahead(self) -> int:
-        """Try the first model on one fold; return on how many folds, and see on how many rows.
+    def _look_ahead(self) -> None:
+        """Try the first model on one fold, to see on how many the others will be tried.
 
         The other processes encode meanwhile what will be needed.
         """
@@ -174,13 +176,21 @@ class Search:
         for kind in dict.fromkeys(FAMILIES[name].kind for name in self._families):
             for place in (0, None):
                 self._encode(kind, place)
-        if not self._tasks.wait([call], self._deadline - time.monotonic() + _LATE_S):
+        if not self._tasks.wait([call], max(_FIRST_S, self._deadline - time.monotonic())):
             self._tasks.end(call)
             raise _nothing([])
         try:
             outcome = cast("Outcome", self._tasks.result(call))
         except Exception:  # noqa: BLE001 - it will fail as a trial, too, which is recorded
-            return 1
+            return
+        self._folds = self._worth(outcome)
+        if self._folds == 1:  # that was the trial
+            self._queue.pop(0)
+            self._number += 1
+            self._judge(trial, None, outcome)
+
+    def _worth(self, outcome: Outcome) -> int:
+        """Return how many folds are worth their time, and see on how many rows of each."""
         worth = self._budget_s * self._tasks.at_once * _SHARE
         cost = outcome.seconds
         if cost > worth:
@@ -318,6 +328,9 @@ class Search:
         except Exception as exc:  # noqa: BLE001 - a trial that fails does not end the search
             self._tell(Tried(trial, "failed", error=_reason(exc), asked=asked))
             return
+        self._judge(trial, asked, outcome)
+
+    def _judge(self, trial: Trial, asked: optuna.Trial | None, outcome: Outcome) -> None:
         state = "complete" if len(outcome.goodness) == self._folds else "given up"
         if np.isnan(mean_known(outcome.goodness)) or not np.isfinite(outcome.said).all():
             self._tell(Tried(trial, "failed", error="it predicts no numbers", asked=asked))
