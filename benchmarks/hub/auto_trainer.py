@@ -30,7 +30,7 @@ from timing import alone, compare, report, scratch
 import rayml
 
 SMALL = "--small" in sys.argv
-BUDGET_S = 8.0 if SMALL else 24.0
+BUDGET_S = 8.0 if SMALL else 22.0
 TRIALS_S = 8.0 if SMALL else 20.0
 CORES = 2
 HERE = Path(__file__).parent
