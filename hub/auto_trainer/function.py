@@ -75,6 +75,7 @@ def auto_trainer(  # noqa: PLR0913 - a search has many sides, all but the table'
     the errors; the rows of the test as the dataset `test`. Each trial is a child run.
 
     Args:
+        context: What the run logs to.
         table: The rows to learn from, target included.
         target: The column to predict.
         test: Rows to test on; without them, `test_size` of the table is kept back for it.

@@ -56,6 +56,7 @@ def tune(  # noqa: PLR0913 - a search has many sides, most of them optional
     matters, and of the values tried. The result names the best run.
 
     Args:
+        context: What the run logs to.
         function: `"file.py:function"`, `"package.module:function"` or `"hub://name"`.
         space: What varies, by parameter: a list of values to choose from, or
             `{"low": 1, "high": 10}`, integers if both are, with `"log": true` or a `"step"`.
