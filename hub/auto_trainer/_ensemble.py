@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from ._metrics import Metric
 
 _PICKS = 25
-_ROWS = 10_000
 # What counts for less is not worth its time when the model is used.
 _LEAST = 0.04
 
 
 def choose(
-    metric: Metric, folds: Sequence[np.ndarray], said: Sequence[np.ndarray], most: int, seed: int
+    metric: Metric,
+    folds: Sequence[np.ndarray],
+    said: Sequence[np.ndarray],
+    most: int,
+    most_rows: int,
+    seed: int,
 ) -> dict[int, float]:
     """Return the places of at most so many models, and what each counts; together that is 1.
 
@@ -32,9 +36,10 @@ def choose(
         folds: The truth of the rows that were kept back, which nobody has learned from.
         said: Of each model what it says of them, one fold after the other.
         most: How many different models.
-        seed: Of which rows are taken, where there are many.
+        most_rows: Of more, some are taken.
+        seed: Of which.
     """
-    rows = _some_rows([len(fold) for fold in folds], seed)
+    rows = _some_rows([len(fold) for fold in folds], most_rows, seed)
     truth = np.concatenate(folds)[np.concatenate(rows)]
     said = [one[np.concatenate(rows)] for one in said]
     ends = np.cumsum([len(part) for part in rows])[:-1]
@@ -60,9 +65,9 @@ def choose(
     return _weights(picked)
 
 
-def _some_rows(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+def _some_rows(sizes: Sequence[int], most: int, seed: int) -> list[np.ndarray]:
     """Return the places of rows, of each fold the same share."""
-    rng, share = np.random.default_rng(seed), min(1.0, _ROWS / sum(sizes))
+    rng, share = np.random.default_rng(seed), min(1.0, most / sum(sizes))
     starts = np.cumsum([0, *sizes])[:-1]
     return [
         start + np.sort(rng.choice(size, max(1, int(size * share)), replace=False))

@@ -47,6 +47,9 @@ _FINAL_S = 0.3
 _GRACE = 0.1
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
+# On how many rows the members are chosen, and looked for while the search goes on.
+_ROWS = 10_000
+_LOOK_ROWS = 1500
 _LATE_S = 3.0
 _FIRST_S = 60.0  # at least one model there shall be, however short the budget and slow the machine
 _FEWER = 4
@@ -146,6 +149,8 @@ class Search:
         self._queue = _starts(self._families)
         self._number = 0
         self._folds = 1
+        self._seen = 0
+        self._likely: list[Tried] = []
         self._most_rows = dict.fromkeys(self._families, 2**62)
 
     def run(self, table: pd.DataFrame, truth: np.ndarray) -> Found:
@@ -225,10 +230,14 @@ class Search:
 
     def _search_end(self) -> float:
         done = [one for one in self._tried if one.state == "complete"]
-        best = sorted(done, key=lambda one: -one.goodness)[:_MOST_MEMBERS]
-        costs = [self._cost_of_all(one) for one in [*best, *done[:1]]]
-        if not costs:
+        if len(done) != self._seen:
+            self._seen = len(done)
+            self._likely = (
+                [one for one, _ in self._choose(_best(done), _LOOK_ROWS)] if done else []
+            )
+        if not done:
             return self._deadline - 0.1 * self._budget_s
+        costs = [self._cost_of_all(one) for one in [*self._likely, done[0]]]
         final = max(*costs, sum(costs) / self._tasks.at_once) * _FINAL_SLACK + _FINAL_S
         return self._deadline - min(final, _FINAL * self._budget_s)
 
@@ -386,21 +395,8 @@ class Search:
         done = [one for one in self._tried if one.state == "complete"]
         if not done:
             raise _nothing([one.error for one in self._tried])
-        best = sorted(done, key=lambda one: -one.goodness)[:_CANDIDATES]
         baseline = next((one for one in done if one.trial.number == 0), None)
-        if baseline is not None and baseline not in best:
-            best.append(baseline)
-        truth = [self._truth[valid] for _, valid in self._splits[: self._folds]]
-        said = [cast("Outcome", one.outcome).said for one in best]
-        affordable = self._affordable(best)
-        weights = choose(
-            self._problem.metric,
-            truth,
-            [said[place] for place in affordable],
-            _MOST_MEMBERS,
-            self._problem.seed,
-        )
-        chosen = [(best[affordable[place]], weight) for place, weight in weights.items()]
+        chosen = self._choose(self._affordable(_best(done)), _ROWS)
         models = self._fit_all([one for one, _ in chosen], baseline)
         members = [(one, models[one.name], weight) for one, weight in chosen if one.name in models]
         if not members:
@@ -413,23 +409,34 @@ class Search:
             models.get(baseline.name) if baseline else None,
             self._tried,
             self._folds,
-            self._score(truth, cast("np.ndarray", together)),
+            self._score(cast("np.ndarray", together)),
             search_s,
             time.monotonic() - self._started - search_s,
         )
 
-    def _score(self, folds: Sequence[np.ndarray], said: np.ndarray) -> float:
+    def _choose(self, best: Sequence[Tried], rows: int) -> list[tuple[Tried, float]]:
+        """Return which of these are better together, and what each counts."""
+        said = [one.outcome.said for one in best if one.outcome]
+        seed = self._problem.seed
+        weights = choose(self._problem.metric, self._kept(), said, _MOST_MEMBERS, rows, seed)
+        return [(best[place], weight) for place, weight in weights.items()]
+
+    def _kept(self) -> list[np.ndarray]:
+        """Return the truth of what each fold has kept back."""
+        return [self._truth[valid] for _, valid in self._splits[: self._folds]]
+
+    def _score(self, said: np.ndarray) -> float:
         """Return the mean score over the folds."""
+        folds = self._kept()
         parts = np.split(said, np.cumsum([len(fold) for fold in folds])[:-1])
         scores = [self._problem.metric(*part) for part in zip(folds, parts, strict=True)]
         return mean_known(scores)
 
-    def _affordable(self, best: Sequence[Tried]) -> list[int]:
-        """Return the places of those for whose fitting on all rows there is time; one at least."""
-        left = self._deadline - time.monotonic()
-        places = [p for p, one in enumerate(best) if self._cost_of_all(one) <= max(left, 0.5)]
-        cheapest = min(range(len(best)), key=lambda place: self._cost_of_all(best[place]))
-        return places or [cheapest]
+    def _affordable(self, best: Sequence[Tried]) -> list[Tried]:
+        """Return those for whose fitting on all rows there is time; one at least."""
+        left = max(self._deadline - time.monotonic(), 0.5)
+        found = [one for one in best if self._cost_of_all(one) <= left]
+        return found or [min(best, key=self._cost_of_all)]
 
     def _fit_all(self, chosen: Sequence[Tried], baseline: Tried | None) -> dict[str, Pipeline]:
         """Fit models on all rows; those that are not there in time are left out, but for one."""
@@ -483,6 +490,12 @@ def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndar
     if problem.classes:
         found.sort(key=lambda part: -len(np.unique(truth[part[1]])))
     return found
+
+
+def _best(done: Sequence[Tried]) -> list[Tried]:
+    """Return the trials that may become members, the best first, and the baseline among them."""
+    best = sorted(done, key=lambda one: -one.goodness)[:_CANDIDATES]
+    return best + [one for one in done if one.trial.number == 0 and one not in best]
 
 
 def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
