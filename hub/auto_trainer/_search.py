@@ -50,11 +50,13 @@ _CANDIDATES = 15
 # On how many rows the members are chosen, and looked for while the search goes on.
 _ROWS = 10_000
 _LOOK_ROWS = 1500
+_LOOK_EVERY_S = 2.0
 _LATE_S = 3.0
 _FIRST_S = 60.0  # at least one model there shall be, however short the budget and slow the machine
 _FEWER = 4
 _KINDS_BETWEEN = 3
 _CHEAP_S = 0.1
+_TICK_S = 0.3
 # Of the time that is left, what a trial may take that stops by itself: to end its process would
 # cost the time to start another.
 _OF_LEFT = 0.9
@@ -149,7 +151,7 @@ class Search:
         self._queue = _starts(self._families)
         self._number = 0
         self._folds = 1
-        self._seen = 0
+        self._looked = self._started
         self._likely: list[Tried] = []
         self._most_rows = dict.fromkeys(self._families, 2**62)
 
@@ -230,13 +232,11 @@ class Search:
 
     def _search_end(self) -> float:
         done = [one for one in self._tried if one.state == "complete"]
-        if len(done) != self._seen:
-            self._seen = len(done)
-            self._likely = (
-                [one for one, _ in self._choose(_best(done), _LOOK_ROWS)] if done else []
-            )
         if not done:
             return self._deadline - 0.1 * self._budget_s
+        if not self._likely or time.monotonic() > self._looked + _LOOK_EVERY_S:
+            self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
+            self._looked = time.monotonic()
         costs = [self._cost_of_all(one) for one in [*self._likely, done[0]]]
         final = max(*costs, sum(costs) / self._tasks.at_once) * _FINAL_SLACK + _FINAL_S
         return self._deadline - min(final, _FINAL * self._budget_s)
@@ -254,11 +254,11 @@ class Search:
                 self._start_next()
             if not self._running:
                 return
-            wait_s = min(1.0, self._left())
+            wait_s = min(1.0, max(self._left(), _TICK_S))
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
             self._stop_late()
-            if self._left() <= 0 and self._has_complete():
+            if self._left() <= 0 and self._has_complete() and not self._ends_soon():
                 self._stop_all()
                 return
 
@@ -266,6 +266,12 @@ class Search:
         family = self._queue[0][0] if self._queue else None
         in_time = self._left() > self._expected(family) or not self._tried
         return self._number < self._most_trials and in_time
+
+    def _ends_soon(self) -> bool:
+        """Whether all that runs will stop by itself, for which its process is spared."""
+        now = time.monotonic()
+        ends = (begun + trial.seconds + _TICK_S for trial, _, begun in self._running.values())
+        return now < self._deadline and all(now < end for end in ends)
 
     def _has_complete(self) -> bool:
         late = time.monotonic() > self._deadline + _LATE_S
@@ -400,7 +406,8 @@ class Search:
         models = self._fit_all([one for one, _ in chosen], baseline)
         members = [(one, models[one.name], weight) for one, weight in chosen if one.name in models]
         if not members:
-            members = [(one, models[one.name], 1.0) for one in done if one.name in models][:1]
+            members = [(one, models[one.name], 1.0) for one in _best(done) if one.name in models]
+            members = members[:1]
         total = sum(weight for *_, weight in members)
         members = [(one, model, weight / total) for one, model, weight in members]
         together = sum(weight * one.outcome.said for one, _, weight in members if one.outcome)
@@ -458,7 +465,7 @@ class Search:
         failed: list[str] = []
         while calls:
             left = self._deadline + _GRACE * self._budget_s - time.monotonic()
-            if left <= 0 and models:
+            if left <= 0 and any(one.name in models for one in chosen):
                 break
             for call in self._tasks.wait(list(calls), max(left, 1.0)):
                 name = calls.pop(call)
