@@ -47,6 +47,7 @@ _FINAL_S = 0.3
 _GRACE = 0.1
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
+_OF_A_KIND = 4
 # On how many rows the members are chosen, and looked for while the search goes on.
 _ROWS = 10_000
 _LOOK_ROWS = 1500
@@ -501,7 +502,11 @@ def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndar
 
 def _best(done: Sequence[Tried]) -> list[Tried]:
     """Return the trials that may become members, the best first, and the baseline among them."""
-    best = sorted(done, key=lambda one: -one.goodness)[:_CANDIDATES]
+    ranked = sorted(done, key=lambda one: -one.goodness)
+    kinds = [one.trial.family for one in ranked]
+    # Many of one kind would keep out those that err differently.
+    few = [one for n, one in enumerate(ranked) if kinds[:n].count(kinds[n]) < _OF_A_KIND]
+    best = few[:_CANDIDATES]
     return best + [one for one in done if one.trial.number == 0 and one not in best]
 
 
