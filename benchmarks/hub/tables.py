@@ -64,12 +64,6 @@ def marriages(packages: Path) -> pd.DataFrame:
     return pd.read_csv(path).rename(columns={"rate_marriage": TARGET}).astype({TARGET: int})
 
 
-def visits(packages: Path) -> pd.DataFrame:
-    """20,190 × 9, a number: visits to a doctor."""
-    path = packages / "statsmodels" / "datasets" / "randhie" / "randhie.csv"
-    return pd.read_csv(path).rename(columns={"mdvis": TARGET})
-
-
 def late_flights(_: Path) -> pd.DataFrame:
     """20,000 × 9, two classes; one column is 2,500 aeroplanes, another 100 airports."""
     flights = _flights().dropna(subset="arr_delay").sample(_FLIGHTS, random_state=0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Kind = Literal["codes", "scaled"]
 _ONE_HOT = 30
 _CLASSES = 20
+_COMMONEST = 250
 
 
 def make_encoder(kind: Kind, columns: Columns, classes: int) -> ColumnTransformer:
@@ -93,4 +94,8 @@ def _many(classes: int) -> TargetEncoder | Pipeline:
 
     Of many classes that would be as many numbers for each column: the commonest are told apart.
     """
-    return TargetEncoder() if classes <= _CLASSES else _ordinal(255)
+    if classes > _CLASSES:
+        return _ordinal(_COMMONEST)
+    # Said, because whole numbers would be taken for classes.
+    kinds = {0: "continuous", 2: "binary"}
+    return TargetEncoder(target_type=kinds.get(classes, "multiclass"))

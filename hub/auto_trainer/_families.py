@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 50
 _MOST_ROUNDS = 3000
+_ENOUGH_TO_ORDER = 5000
 _MOST_TREES = 200
 _TREES_AT_ONCE = 10
 _MOST_EPOCHS = 200
@@ -131,8 +132,13 @@ def _lightgbm_until(part: Part) -> Callable[[Any], None]:
 
 def _eval_metric(part: Part) -> str | None:
     """Return LightGBM's name of what to stop by; None is the loss that it fits."""
-    known = {"roc_auc": "auc", "average_precision": "average_precision", "mae": "mae"}
-    return known.get(part.metric.name) if part.metric.task != "multiclass" else None
+    return {"roc_auc": "auc", "average_precision": "average_precision"}.get(_stop_by(part))
+
+
+def _stop_by(part: Part) -> str:
+    """Return the metric to stop by; of few rows, how these are ordered is too much of a chance."""
+    is_sure = part.valid is not None and len(part.valid) >= _ENOUGH_TO_ORDER
+    return part.metric.name if part.metric.task == "binary" and is_sure else ""
 
 
 def _vary_lightgbm(trial: optuna.Trial) -> Params:
@@ -160,8 +166,7 @@ class _XGBoostUntil(xgb.callback.TrainingCallback):
 def _fit_xgboost(part: Part, params: Mapping[str, Any]) -> tuple[Any, int | None]:
     kind = xgb.XGBRegressor if part.is_number else xgb.XGBClassifier
     objective = {"objective": "reg:absoluteerror"} if part.metric.name == "mae" else {}
-    names = {"roc_auc": "auc", "average_precision": "aucpr"}
-    metric = names.get(part.metric.name) if part.metric.task == "binary" else None
+    metric = {"roc_auc": "auc", "average_precision": "aucpr"}.get(_stop_by(part))
     types = ["c"] * part.codes + ["q"] * (part.rows.shape[1] - part.codes)
     stops = part.rounds is None
     model = kind(

@@ -11,7 +11,7 @@ from sklearn import metrics
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _BY_TASK = {
     "binary": ("roc_auc", "log_loss", "accuracy", "balanced_accuracy", "f1", "average_precision"),
@@ -84,6 +84,12 @@ def _auc_of_each(truth: np.ndarray, said: np.ndarray) -> float:
     there = [place for place in range(said.shape[1]) if 0 < (truth == place).sum() < len(truth)]
     each = [metrics.roc_auc_score(truth == place, said[:, place]) for place in there]
     return float(np.mean(each)) if each else np.nan
+
+
+def mean_known(values: Sequence[float]) -> float:
+    """Return the mean of what is known: a fold without a rare class has no area under a curve."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def find_metric(name: str | None, task: str) -> Metric:

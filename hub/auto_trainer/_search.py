@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ import rayml
 
 from ._ensemble import choose
 from ._families import FAMILIES
+from ._metrics import mean_known
 from ._trials import Outcome, Problem, Trial, encode, fit_model, try_model
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _FEW_ROWS = 3000
 _HARDLY_ANY_ROWS = 1000
 # Of fewer rows than this a score is worth more folds, up to so many times.
 _MANY_ROWS = 10_000
-_MORE_WORTH = 4
+_MORE_WORTH = 2.5
 # What one trial may cost of all that can be worked in the time.
 _SHARE = 0.03
 _LONGEST = 0.2
@@ -44,10 +44,23 @@ _LONGEST = 0.2
 _FINAL = 0.4
 _FINAL_SLACK = 1.25
 _FINAL_S = 0.3
+_GRACE = 0.1
 _MOST_MEMBERS = 5
 _CANDIDATES = 15
+_OF_A_KIND = 4
+# On how many rows the members are chosen, and looked for while the search goes on.
+_ROWS = 10_000
+_LOOK_ROWS = 1500
+_LOOK_EVERY_S = 2.0
 _LATE_S = 3.0
+_FIRST_S = 60.0  # at least one model there shall be, however short the budget and slow the machine
 _FEWER = 4
+_KINDS_BETWEEN = 3
+_CHEAP_S = 0.1
+_TICK_S = 0.3
+# Of the time that is left, what a trial may take that stops by itself: to end its process would
+# cost the time to start another.
+_OF_LEFT = 0.9
 _GIVE_UP_BELOW = 60  # percent of the trials before
 
 
@@ -68,7 +81,7 @@ class Tried:
     @property
     def goodness(self) -> float:
         """The mean over the folds, the more the better."""
-        return float(np.mean(self.outcome.goodness)) if self.outcome else -np.inf
+        return mean_known(self.outcome.goodness) if self.outcome else -np.inf
 
     @property
     def name(self) -> str:
@@ -134,9 +147,13 @@ class Search:
         self._tried: list[Tried] = []
         self._running: dict[Any, tuple[Trial, optuna.Trial | None, float]] = {}
         self._encoded: dict[tuple[Kind, int | None], Any] = {}
-        self._study = _study(problem.seed, self._families)
+        self._study = _study(problem.seed)
+        self._rng = np.random.default_rng(problem.seed)
         self._queue = _starts(self._families)
         self._number = 0
+        self._folds = 1
+        self._looked = self._started
+        self._likely: list[Tried] = []
         self._most_rows = dict.fromkeys(self._families, 2**62)
 
     def run(self, table: pd.DataFrame, truth: np.ndarray) -> Found:
@@ -146,7 +163,7 @@ class Search:
         self._splits = split(self._problem, truth)
         self._given = tuple(map(self._tasks.share, (self._problem, table, truth)))
         try:
-            self._folds = self._look_ahead()
+            self._look_ahead()
             self._try_many()
             search_s = time.monotonic() - self._started
             return self._finish(search_s)
@@ -156,8 +173,8 @@ class Search:
 
     # --- what a trial costs ---
 
-    def _look_ahead(self) -> int:
-        """Try the first model on one fold; return on how many folds, and see on how many rows.
+    def _look_ahead(self) -> None:
+        """Try the first model on one fold, to see on how many the others will be tried.
 
         The other processes encode meanwhile what will be needed.
         """
@@ -167,10 +184,21 @@ class Search:
         for kind in dict.fromkeys(FAMILIES[name].kind for name in self._families):
             for place in (0, None):
                 self._encode(kind, place)
-        if not self._tasks.wait([call], self._deadline - time.monotonic() + _LATE_S):
+        if not self._tasks.wait([call], max(_FIRST_S, self._deadline - time.monotonic())):
             self._tasks.end(call)
             raise _nothing([])
-        outcome = cast("Outcome", self._tasks.result(call))
+        try:
+            outcome = cast("Outcome", self._tasks.result(call))
+        except Exception:  # noqa: BLE001 - it will fail as a trial, too, which is recorded
+            return
+        self._folds = self._worth(outcome)
+        if self._folds == 1:  # that was the trial
+            self._queue.pop(0)
+            self._number += 1
+            self._judge(trial, None, outcome)
+
+    def _worth(self, outcome: Outcome) -> int:
+        """Return how many folds are worth their time, and see on how many rows of each."""
         worth = self._budget_s * self._tasks.at_once * _SHARE
         cost = outcome.seconds
         if cost > worth:
@@ -181,17 +209,36 @@ class Search:
                 return folds
         return _FEW_FOLDS if self._rows < _HARDLY_ANY_ROWS else 1
 
+    def _left(self) -> float:
+        """Return how long the search goes on."""
+        return self._search_end() - time.monotonic()
+
     def _limit(self) -> float:
-        """Return how long a trial may take that starts now."""
-        left = self._search_end() - time.monotonic()
-        return max(1.0, min(left, self._budget_s * _LONGEST))
+        """Return how long a trial may take that starts now.
+
+        The first one, whose defaults the result is compared with, may take as long as there is.
+        """
+        long = self._budget_s * _LONGEST if self._number else self._budget_s
+        return max(0.5, min(self._left() * _OF_LEFT, max(long, 2 * self._expected())))
+
+    def _expected(self, family: str | None = None) -> float:
+        """Return about how long a trial takes, of some family as of all."""
+        all_s = [one.outcome.seconds for one in self._tried if one.outcome]
+        own = [
+            one.outcome.seconds
+            for one in self._tried
+            if one.outcome and one.trial.family == family
+        ]
+        return float(np.median(own or all_s or [0.0]))
 
     def _search_end(self) -> float:
         done = [one for one in self._tried if one.state == "complete"]
-        best = sorted(done, key=lambda one: -one.goodness)[:_MOST_MEMBERS]
-        costs = [self._cost_of_all(one) for one in [*best, *done[:1]]]
-        if not costs:
+        if not done:
             return self._deadline - 0.1 * self._budget_s
+        if not self._likely or time.monotonic() > self._looked + _LOOK_EVERY_S:
+            self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
+            self._looked = time.monotonic()
+        costs = [self._cost_of_all(one) for one in [*self._likely, done[0]]]
         final = max(*costs, sum(costs) / self._tasks.at_once) * _FINAL_SLACK + _FINAL_S
         return self._deadline - min(final, _FINAL * self._budget_s)
 
@@ -208,17 +255,24 @@ class Search:
                 self._start_next()
             if not self._running:
                 return
-            wait_s = min(1.0, self._search_end() - time.monotonic())
+            wait_s = min(1.0, max(self._left(), _TICK_S))
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
             self._stop_late()
-            if time.monotonic() >= self._search_end() and self._has_complete():
+            if self._left() <= 0 and self._has_complete() and not self._ends_soon():
                 self._stop_all()
                 return
 
     def _has_more(self) -> bool:
-        in_time = time.monotonic() < self._search_end() or not self._tried
+        family = self._queue[0][0] if self._queue else None
+        in_time = self._left() > self._expected(family) or not self._tried
         return self._number < self._most_trials and in_time
+
+    def _ends_soon(self) -> bool:
+        """Whether all that runs will stop by itself, for which its process is spared."""
+        now = time.monotonic()
+        ends = (begun + trial.seconds + _TICK_S for trial, _, begun in self._running.values())
+        return now < self._deadline and all(now < end for end in ends)
 
     def _has_complete(self) -> bool:
         late = time.monotonic() > self._deadline + _LATE_S
@@ -230,13 +284,28 @@ class Search:
             family, params = self._queue.pop(0)
             to_beat: tuple[float, ...] = ()
         else:
-            asked = self._study.ask()
-            family = asked.suggest_categorical("model", self._families)
+            asked, family = self._study.ask(), self._choose_family()
             params, to_beat = FAMILIES[family].vary(asked), self._to_beat()
         trial = self._trial(family, params, to_beat)
         self._number += 1
         call = self._start(trial, self._folds)
         self._running[call] = (trial, asked, time.monotonic())
+
+    def _choose_family(self) -> str:
+        """Return a kind to vary: the better its best trial and the cheaper it is, the likelier.
+
+        None is left out: models that err differently are better together than each is.
+        """
+        best = {
+            name: max((o.goodness for o in self._tried if o.trial.family == name), default=-np.inf)
+            for name in self._families
+        }
+        ranks = {name: sum(other > one for other in best.values()) for name, one in best.items()}
+        weights = [
+            1 / (1 + ranks[name]) / np.sqrt(max(self._expected(name), _CHEAP_S))
+            for name in self._families
+        ]
+        return str(self._rng.choice(self._families, p=np.array(weights) / sum(weights)))
 
     def _trial(
         self, family: str, params: dict[str, Any], to_beat: tuple[float, ...] = ()
@@ -275,8 +344,11 @@ class Search:
         except Exception as exc:  # noqa: BLE001 - a trial that fails does not end the search
             self._tell(Tried(trial, "failed", error=_reason(exc), asked=asked))
             return
+        self._judge(trial, asked, outcome)
+
+    def _judge(self, trial: Trial, asked: optuna.Trial | None, outcome: Outcome) -> None:
         state = "complete" if len(outcome.goodness) == self._folds else "given up"
-        if not np.isfinite(outcome.goodness).all():
+        if np.isnan(mean_known(outcome.goodness)) or not np.isfinite(outcome.said).all():
             self._tell(Tried(trial, "failed", error="it predicts no numbers", asked=asked))
             return
         self._tell(Tried(trial, state, outcome, asked=asked))
@@ -286,9 +358,8 @@ class Search:
         self._record(one)
         states = optuna.trial.TrialState
         if one.asked is None:
-            if one.state == "complete":
-                self._study.add_trial(_as_known(one, self._families))
-        elif one.outcome is None:
+            return
+        if one.outcome is None:
             self._study.tell(one.asked, state=states.FAIL)
         else:
             one.asked.report(one.goodness, len(one.outcome.goodness))
@@ -303,7 +374,8 @@ class Search:
         ]
         if len(done) < 5 or self._folds == 1:
             return ()
-        means = np.cumsum(done, axis=1) / np.arange(1, self._folds + 1)
+        known = np.nan_to_num(done)
+        means = np.cumsum(known, axis=1) / np.arange(1, self._folds + 1)
         return tuple(np.percentile(means, _GIVE_UP_BELOW, axis=0)[:-1])
 
     def _stop_late(self) -> None:
@@ -330,25 +402,13 @@ class Search:
         done = [one for one in self._tried if one.state == "complete"]
         if not done:
             raise _nothing([one.error for one in self._tried])
-        best = sorted(done, key=lambda one: -one.goodness)[:_CANDIDATES]
         baseline = next((one for one in done if one.trial.number == 0), None)
-        if baseline is not None and baseline not in best:
-            best.append(baseline)
-        truth = np.concatenate([self._truth[valid] for _, valid in self._splits[: self._folds]])
-        said = [cast("Outcome", one.outcome).said for one in best]
-        affordable = self._affordable(best)
-        weights = choose(
-            self._problem.metric,
-            truth,
-            [said[place] for place in affordable],
-            _MOST_MEMBERS,
-            self._problem.seed,
-        )
-        chosen = [(best[affordable[place]], weight) for place, weight in weights.items()]
+        chosen = self._choose(self._affordable(_best(done)), _ROWS)
         models = self._fit_all([one for one, _ in chosen], baseline)
         members = [(one, models[one.name], weight) for one, weight in chosen if one.name in models]
         if not members:
-            members = [(one, models[one.name], 1.0) for one in done if one.name in models][:1]
+            members = [(one, models[one.name], 1.0) for one in _best(done) if one.name in models]
+            members = members[:1]
         total = sum(weight for *_, weight in members)
         members = [(one, model, weight / total) for one, model, weight in members]
         together = sum(weight * one.outcome.said for one, _, weight in members if one.outcome)
@@ -357,17 +417,34 @@ class Search:
             models.get(baseline.name) if baseline else None,
             self._tried,
             self._folds,
-            self._problem.metric(truth, cast("np.ndarray", together)),
+            self._score(cast("np.ndarray", together)),
             search_s,
             time.monotonic() - self._started - search_s,
         )
 
-    def _affordable(self, best: Sequence[Tried]) -> list[int]:
-        """Return the places of those for whose fitting on all rows there is time; one at least."""
-        left = self._deadline - time.monotonic()
-        places = [p for p, one in enumerate(best) if self._cost_of_all(one) <= max(left, 0.5)]
-        cheapest = min(range(len(best)), key=lambda place: self._cost_of_all(best[place]))
-        return places or [cheapest]
+    def _choose(self, best: Sequence[Tried], rows: int) -> list[tuple[Tried, float]]:
+        """Return which of these are better together, and what each counts."""
+        said = [one.outcome.said for one in best if one.outcome]
+        seed = self._problem.seed
+        weights = choose(self._problem.metric, self._kept(), said, _MOST_MEMBERS, rows, seed)
+        return [(best[place], weight) for place, weight in weights.items()]
+
+    def _kept(self) -> list[np.ndarray]:
+        """Return the truth of what each fold has kept back."""
+        return [self._truth[valid] for _, valid in self._splits[: self._folds]]
+
+    def _score(self, said: np.ndarray) -> float:
+        """Return the mean score over the folds."""
+        folds = self._kept()
+        parts = np.split(said, np.cumsum([len(fold) for fold in folds])[:-1])
+        scores = [self._problem.metric(*part) for part in zip(folds, parts, strict=True)]
+        return mean_known(scores)
+
+    def _affordable(self, best: Sequence[Tried]) -> list[Tried]:
+        """Return those for whose fitting on all rows there is time; one at least."""
+        left = max(self._deadline - time.monotonic(), 0.5)
+        found = [one for one in best if self._cost_of_all(one) <= left]
+        return found or [min(best, key=self._cost_of_all)]
 
     def _fit_all(self, chosen: Sequence[Tried], baseline: Tried | None) -> dict[str, Pipeline]:
         """Fit models on all rows; those that are not there in time are left out, but for one."""
@@ -388,8 +465,8 @@ class Search:
         models: dict[str, Pipeline] = {}
         failed: list[str] = []
         while calls:
-            left = self._deadline - time.monotonic()
-            if left <= 0 and models:
+            left = self._deadline + _GRACE * self._budget_s - time.monotonic()
+            if left <= 0 and any(one.name in models for one in chosen):
                 break
             for call in self._tasks.wait(list(calls), max(left, 1.0)):
                 name = calls.pop(call)
@@ -405,7 +482,10 @@ class Search:
 
 
 def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the folds: places of rows to learn from, and of those that are kept back."""
+    """Return the folds: places of rows to learn from, and of those that are kept back.
+
+    Those come first in which most of the classes are kept back.
+    """
     folds = max(_FOLDS, len(truth) // _MOST_VALID)
     rows = np.zeros(len(truth))
     kind = KFold
@@ -413,35 +493,41 @@ def split(problem: Problem, truth: np.ndarray) -> list[tuple[np.ndarray, np.ndar
         kind = StratifiedKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class with fewer rows than folds
-        return list(kind(folds, shuffle=True, random_state=problem.seed).split(rows, truth))
+        parts = kind(folds, shuffle=True, random_state=problem.seed).split(rows, truth)
+        found = [(train, valid) for train, valid in parts]
+    if problem.classes:
+        found.sort(key=lambda part: -len(np.unique(truth[part[1]])))
+    return found
+
+
+def _best(done: Sequence[Tried]) -> list[Tried]:
+    """Return the trials that may become members, the best first, and the baseline among them."""
+    ranked = sorted(done, key=lambda one: -one.goodness)
+    kinds = [one.trial.family for one in ranked]
+    # Many of one kind would keep out those that err differently.
+    few = [one for n, one in enumerate(ranked) if kinds[:n].count(kinds[n]) < _OF_A_KIND]
+    best = few[:_CANDIDATES]
+    return best + [one for one in done if one.trial.number == 0 and one not in best]
 
 
 def _starts(families: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what is tried first: the first start of each kind, then the second ones."""
-    each = [[(name, start) for start in FAMILIES[name].starts] for name in families]
-    return [start for turn in zip_longest(*each) for start in turn if start is not None]
+    """Return what is tried first: the second start of a kind comes three kinds after its first."""
+    starts = [
+        (place * _KINDS_BETWEEN + family, name, start)
+        for family, name in enumerate(families)
+        for place, start in enumerate(FAMILIES[name].starts)
+    ]
+    return [(name, start) for _, name, start in sorted(starts, key=lambda one: one[0])]
 
 
-def _study(seed: int, families: Sequence[str]) -> optuna.Study:
+def _study(seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of its settings count as experimental
         sampler = optuna.samplers.TPESampler(
-            seed=seed,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=2 * len(families),
+            seed=seed, multivariate=True, group=True, constant_liar=True
         )
     return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def _as_known(one: Tried, families: Sequence[str]) -> optuna.trial.FrozenTrial:
-    """Return what tells the study of a trial that it was not asked for."""
-    kinds: dict[str, Any] = {"model": optuna.distributions.CategoricalDistribution(list(families))}
-    return optuna.trial.create_trial(
-        params={"model": one.trial.family}, distributions=kinds, value=one.goodness
-    )
 
 
 def _nothing(reasons: Sequence[str]) -> rayml.SpecError:

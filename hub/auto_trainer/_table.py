@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Up to so many values a booster tells categories apart by itself; what has more is encoded by
 # what it says of the target.
-_FEW = 100
+_FEW = 250
 _SAMPLE = 5000
 # Trees keep numbers in 32 bits.
 _LARGEST = 1e38
@@ -29,7 +29,7 @@ class Columns:
     """The columns that a model learns from, by what they are.
 
     Attributes:
-        few: Categories of at most a hundred values.
+        few: Categories of at most 250 values.
         many: Categories of more.
         numbers: Numbers, also those that are text, and spans of time.
         times: Dates and times, with where each value is in time.

@@ -140,7 +140,10 @@ def try_model(problem: Problem, trial: Trial, *folds: Encoded) -> Outcome:
             said.append(_say(problem, model, fold.valid, classes))
             goodness.append(problem.metric.goodness(fold.valid_truth, said[-1]))
             rounds += [best] if best else []
-            if place < len(trial.to_beat) and np.mean(goodness) < trial.to_beat[place]:
+            if (
+                place < len(trial.to_beat)
+                and np.mean(np.nan_to_num(goodness)) < trial.to_beat[place]
+            ):
                 break
     best_rounds = round(float(np.mean(rounds))) if rounds else None
     seconds = time.monotonic() - started

@@ -83,7 +83,8 @@ def auto_trainer(  # noqa: PLR0913 - a search has many sides, all but the table'
         metric: What to search for: roc_auc, log_loss, accuracy, balanced_accuracy, f1, f1_macro,
             average_precision, rmse, r2, mae, median_ae or mape; by default roc_auc, of more than
             two classes log_loss, of numbers rmse.
-        budget_s: Seconds for the search and the final fit; plots take some more.
+        budget_s: Seconds for the search and the final fit, a tenth more at most unless nothing is
+            there by then; plots take some more.
         max_trials: At most so many trials; by default as many as there is time for.
         models: Which to try, of lightgbm, xgboost, hist, forest, extra_trees, linear and network;
             by default all.
