@@ -39,6 +39,7 @@ def batch_predict(  # noqa: PLR0913, PLR0917 - what can be asked of it, by name
     are the dataset `failed_rows`, each with its `error`.
 
     Args:
+        context: What the run logs to.
         model: A registered model's URI, the artifact of a model, or a fitted model.
         table: Parquet, CSV or TSV: a file, a folder, a dataset artifact, an s3:// or gs:// URI.
             They are read as a stream; JSON and others, and DataFrames, as a whole. Columns that

@@ -38,6 +38,7 @@ def export_onnx(
     single one, called `input`. A classifier gives `label` and `probabilities`.
 
     Args:
+        context: What the run logs to.
         model: A registered model's URI, the artifact of a model, or a fitted model.
         sample: Rows to check the predictions on. By default those of a dataset that the model's
             run has logged or been given, else the few rows of the model's input example.
