@@ -21,8 +21,8 @@ _DRAWN = 100_000
 
 def compare(
     source: Source, reference: rayml.Input, batch_size: int, width: int, seed: int
-) -> None:
-    """Compare some 100,000 rows, drawn from all over the table, with the reference."""
+) -> list[str]:
+    """Compare some 100,000 rows, drawn from all over the table; return what is to be known."""
     share = min(1.0, _DRAWN / source.rows)
 
     def draw(work: Any) -> Iterator[pa.Table]:  # noqa: ANN401
@@ -31,6 +31,9 @@ def compare(
             for rows in source.read(place, batch_size):
                 yield rows.filter(pa.array(random.random(rows.num_rows) < share))
 
+    width = min(width, len(source.parts))
     drawn = parts_of(source).map_batches(draw, batch_size=1, num_cpus=0, concurrency=width)
     table = pa.concat_tables(drawn.iter_batches(batch_size=None, batch_format="pyarrow"))
-    rayml.hub.get("compare_datasets")(reference=reference.to_pandas(), table=table.to_pandas())
+    told = rayml.hub.get("compare_datasets")(reference=reference, table=table.to_pandas())
+    warnings: list[str] = told["warnings"]
+    return warnings

@@ -61,9 +61,10 @@ def predict_all(
     try:
         return context.log_dataset("predictions", predicted)
     except ray.exceptions.RayTaskError:
-        if why := tally.given_up():
-            raise rayml.SpecError(why) from None
-        raise
+        if not (why := tally.given_up()):
+            raise
+    tally.end_workers()
+    raise rayml.SpecError(why)
 
 
 def parts_of(source: Source) -> Dataset:
@@ -81,6 +82,7 @@ class Worker:
     """One process with the model, which is loaded once."""
 
     def __init__(self, source: Source, job: Job, tally: Tally) -> None:
+        tally.join()
         self._source, self._job, self._tally = source, job, tally
         self._predictor = Predictor(job)
         self._seen = self._failed = 0
@@ -150,6 +152,15 @@ class Tally:
         """Count a batch's rows, and return when they are counted."""
         ray.get(self._actor.add.remote(batch, rows))
 
+    def join(self) -> None:
+        """Note that this actor works; one that comes when the others have given up does not."""
+        ray.get(self._actor.join.remote(ray.get_runtime_context().current_actor))
+
+    def end_workers(self) -> None:
+        """End what works: after a failure, Ray Data's own references may keep it and its CPUs."""
+        for worker in ray.get(self._actor.joined.remote()):
+            ray.kill(worker)
+
     def give_up(self, why: str) -> Never:
         """End the work: Ray Data would pass on that a worker failed, but not as what."""
         ray.get(self._actor.give_up.remote(why))
@@ -159,15 +170,15 @@ class Tally:
         """Return why a worker has given up; empty if none has."""
         return str(ray.get(self._actor.given_up.remote()))
 
-    def log(self, context: rayml.Context, good: int) -> int:
-        """Log the rows and what they failed with; return how many there were.
+    def log(self, context: rayml.Context, good: int) -> tuple[int, list[str]]:
+        """Log the rows and what they failed with; return how many there were, and that in words.
 
         Raises:
             SpecError: No row was predicted.
         """
         count, rows, errors = ray.get(self._actor.told.remote())
         if not count:
-            return 0
+            return 0, []
         context.log_dataset("failed_rows", rows)
         reason, times = errors.most_common(1)[0]
         if not good:
@@ -176,9 +187,7 @@ class Tally:
                 "give it rows such as it was trained on"
             )
         said = f"the model failed on {count:,} rows, on {times:,} of them with: {reason}"
-        print(said)
-        context.log_table("warnings", [{"warning": said}])
-        return int(count)
+        return int(count), [said]
 
 
 class _Failures:
@@ -189,6 +198,15 @@ class _Failures:
         self._rows: list[pa.Table] = []
         self._errors: Counter[str] = Counter()
         self._why = ""
+        self._workers: list[Any] = []
+
+    def join(self, worker: Any) -> None:  # noqa: ANN401
+        if self._why:
+            raise rayml.SpecError(self._why)
+        self._workers.append(worker)
+
+    def joined(self) -> list[Any]:
+        return self._workers
 
     def give_up(self, why: str) -> None:
         self._why = why

@@ -69,12 +69,15 @@ def batch_predict(  # noqa: PLR0913, PLR0917 - what can be asked of it, by name
         begun = time.perf_counter()
         predictions = predict_all(context, source, job, tally, width, cpus)
         seconds = time.perf_counter() - begun
+        rows = predictions.meta["rows"]
+        failures, warnings = tally.log(context, rows)
         if reference is not None:
-            compare(source, reference, batch_size, width, seed)
-    rows = predictions.meta["rows"]
-    failures = tally.log(context, rows)
+            warnings += compare(source, reference, batch_size, width, seed)
     found = {"rows": rows, "failed_rows": failures, "rows_per_s": rows / seconds, "workers": width}
     if target is not None:
         found |= score(predictions, target, opened.classes)
     context.log_metrics(found)
+    if warnings:
+        print(*warnings, sep="\n")
+        context.log_table("warnings", [{"warning": said} for said in warnings])
     return found

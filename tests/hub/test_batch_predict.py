@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import obstore
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 from lightgbm import LGBMClassifier
+from obstore.store import S3Store
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -19,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import rayml
+from tests.s3 import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,13 +32,14 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.s3,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
 ]
 NUMBERS = ["a", "b"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
+def local_ray(s3_environment: dict[str, str]) -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -138,6 +143,33 @@ class TestPredictions:
         found = run.artifact("predictions").to_pandas()
         assert list(found) == ["row", "prediction", "probability_no", "probability_yes"]
         assert found.row.tolist() == list(range(5000))
+
+    @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "folder"])
+    def test_tables_in_a_bucket(
+        self, name: str, tracked: Tracked, logged: Any, mixed: Any, frame: pd.DataFrame
+    ) -> None:
+        key, few = f"{uuid.uuid4().hex}/{name}", frame[:200]
+        data = few.to_csv(index=False).encode() if name == "rows.csv" else few.to_parquet()
+        place = f"{key}/part-0.parquet" if name == "folder" else key
+        obstore.put(S3Store(BUCKET, client_options={"allow_http": True}), place, data)
+        model = logged(mixed, frame[[*NUMBERS, "town"]].head())
+
+        _, run = tracked("batch_predict", model=model, table=f"s3://{BUCKET}/{key}", keep=["row"])
+
+        found = run.artifact("predictions").to_pandas()
+        assert found.row.tolist() == few.row.tolist()
+        assert found.prediction.tolist() == mixed.predict(few[[*NUMBERS, "town"]]).tolist()
+
+    def test_drift_against_the_rows_that_were_trained_on(
+        self, tracked: Tracked, frame: pd.DataFrame
+    ) -> None:
+        model = LinearRegression().fit(frame[NUMBERS], frame.row)
+        rows = frame.assign(b=frame.b + 2)
+
+        _, run = tracked("batch_predict", model=model, table=rows, reference=frame)
+
+        drift = run.artifact("drift").to_pandas().set_index("column").verdict
+        assert (drift["a"], drift["b"]) == ("stable", "drifted")
 
     def test_a_regression_has_its_scores(self, tracked: Tracked, frame: pd.DataFrame) -> None:
         rows = frame.assign(y=frame.a * 2 + frame.b + 1000)
