@@ -121,7 +121,7 @@ def by_default(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> np.ndarra
     many = [
         name for name in train.select_dtypes("category") if len(train[name].cat.categories) > 200
     ]
-    train, test = (t.assign(**{n: t[n].cat.codes for n in many}) for t in (train, test))
+    train, test = (t.assign(**{str(n): t[n].cat.codes for n in many}) for t in (train, test))
     if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
         model.set_params(categorical_features="from_dtype")
     model.fit(train.drop(columns=TARGET), train[TARGET])
@@ -141,7 +141,7 @@ def by_flaml(
 
 
 def by_rayml(train: pd.DataFrame, test: pd.DataFrame, task: str, folder: Path) -> float:
-    run = rayml.submit(
+    run: Any = rayml.submit(
         "hub://auto_trainer",
         inputs={"table": train, "test": test},
         params={"target": TARGET, "task": task, "budget_s": BUDGET_S},
@@ -153,7 +153,7 @@ def by_rayml(train: pd.DataFrame, test: pd.DataFrame, task: str, folder: Path) -
 
 def trials_on(cores: int, table: pd.DataFrame, folder: Path) -> float:
     """Return how many trials so many cores make, of models that all take about as long."""
-    run = rayml.submit(
+    run: Any = rayml.submit(
         "hub://auto_trainer",
         inputs={"table": table},
         params={"target": TARGET, "budget_s": TRIALS_S, "models": ["lightgbm", "extra_trees"]},
@@ -180,7 +180,7 @@ def ranked(name: str, scores: dict[str, float]) -> dict[str, float]:
         "default",
         "late_flights",
     )
-    places = pd.Series(scores).rank(ascending=not more_is_better).to_dict()
+    places: dict[str, float] = pd.Series(scores).rank(ascending=not more_is_better).to_dict()  # type: ignore[assignment]
     return {**places, "is_below": float(places["rayml"] > places["lightgbm"])}
 
 

@@ -14,6 +14,7 @@ from rayml.tracker.edits import read_edited
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rayml.spec import Target
     from rayml.tracker.runs import RunRecord
 
 
@@ -50,7 +51,7 @@ def _run(record: RunRecord, uri: Path) -> dict[str, object]:
             "spec": {
                 "experiment": run.spec.experiment,
                 "parent": run.spec.parent,
-                "target": run.spec.target,
+                "target": _as_in_0_1(run.spec.target),
             },
             "history": {name: repr(record.points(name)) for name in sorted(record.series)},
             "artifacts": {
@@ -60,3 +61,10 @@ def _run(record: RunRecord, uri: Path) -> dict[str, object]:
         }
     )
     return plain
+
+
+def _as_in_0_1(target: Target) -> dict[str, str]:
+    """Return a target with the fields that the first release knew."""
+    fields: dict[str, str] = msgspec.structs.asdict(target)
+    fields.pop("digest")
+    return fields
