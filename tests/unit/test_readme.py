@@ -108,3 +108,13 @@ def test_mlflow_logs_as_shown(tmp_path: Path) -> None:
     assert re.search(r"0 +FINISHED +4\n", done.stdout), done.stderr
     (run,) = rayml.runs("churn", store=tmp_path / ".rayml")
     assert (run.name, run.params, run.metrics) == ("by MLflow", {"depth": 4}, {"auc": 0.9})
+
+
+def test_a_hub_function_is_called_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scipy")
+    monkeypatch.chdir(tmp_path)
+    exec(block("The hub: functions that are there already"), {})  # noqa: S102 - our own README
+    assert "too few to learn from and to test by" in capsys.readouterr().out
+    assert [run.name for run in rayml.runs()] == ["describe"]
