@@ -176,14 +176,17 @@ class Trials:
             )
 
     def _prune(self, trial: optuna.Trial) -> None:
-        history = self.runs[trial.number].history(self.order.metric)
+        run = self.runs[trial.number]
+        if self.order.metric not in run.metrics:
+            return  # it has not begun, or says nothing as it goes
+        history = run.history(self.order.metric)
         known = trial.user_attrs.get("steps", 0)
         for step, value in zip(history["step"][known:], history["value"][known:], strict=True):
             trial.report(float(value), int(step))
         trial.set_user_attr("steps", len(history))
         if len(history) > known and trial.should_prune():
             trial.set_user_attr("pruned", value=True)
-            self.runs[trial.number].cancel(grace_s=_GRACE_S)
+            run.cancel(grace_s=_GRACE_S)
 
     def _cancel(self) -> None:
         for trial in self._running.values():

@@ -296,8 +296,9 @@ class TestRolling:
 
     def test_a_replica_that_is_killed_costs_no_request(self, served: Served) -> None:
         def replicas() -> list[psutil.Process]:
+            title = f"ray::ServeReplica:rayml-{served.run.id}-"  # others may serve beside it
             found = psutil.process_iter(["cmdline"])
-            return [p for p in found if "ray::ServeReplica" in " ".join(p.info["cmdline"] or ())]
+            return [p for p in found if title in " ".join(p.info["cmdline"] or ())]
 
         before = replicas()
         assert before
