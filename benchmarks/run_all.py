@@ -49,6 +49,7 @@ SCRIPTS = (
     "engines/kills",
     "hub/describe",
     "hub/auto_trainer",
+    "hub/trials",
     "hub/serve",
 )
 FULL = "--full"
