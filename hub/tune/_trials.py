@@ -161,6 +161,8 @@ class Trials:
             self._note_failure(run, is_own=not was_pruned and run.state == "failed")
             return
         value = self.order.value(run)
+        if self.is_pruned:
+            self._report(trial)  # others are compared with it, however soon it was over
         self.study.tell(trial, value)
         self.told(trial.number, value)
 
@@ -176,17 +178,21 @@ class Trials:
             )
 
     def _prune(self, trial: optuna.Trial) -> None:
+        if self._report(trial) and trial.should_prune():
+            trial.set_user_attr("pruned", value=True)
+            self.runs[trial.number].cancel(grace_s=_GRACE_S)
+
+    def _report(self, trial: optuna.Trial) -> bool:
+        """Tell the study what a trial has logged since the last look; return whether it has."""
         run = self.runs[trial.number]
         if self.order.metric not in run.metrics:
-            return  # it has not begun, or says nothing as it goes
+            return False  # it has not begun, or says nothing as it goes
         history = run.history(self.order.metric)
         known = trial.user_attrs.get("steps", 0)
         for step, value in zip(history["step"][known:], history["value"][known:], strict=True):
             trial.report(float(value), int(step))
         trial.set_user_attr("steps", len(history))
-        if len(history) > known and trial.should_prune():
-            trial.set_user_attr("pruned", value=True)
-            run.cancel(grace_s=_GRACE_S)
+        return len(history) > known
 
     def _cancel(self) -> None:
         for trial in self._running.values():
