@@ -192,7 +192,7 @@ class Trials:
         for step, value in zip(history["step"][known:], history["value"][known:], strict=True):
             trial.report(float(value), int(step))
         trial.set_user_attr("steps", len(history))
-        return len(history) > known
+        return bool(len(history) > known)
 
     def _cancel(self) -> None:
         for trial in self._running.values():
