@@ -267,6 +267,16 @@ def _find_setting(name: str) -> object:
     return _project_settings(project_root()).get(name)
 
 
+def cluster_address(argument: str | None = None) -> str:
+    """Return the Ray that is asked for: the setting `cluster`, or `RAY_ADDRESS`; else nothing."""
+    return setting("cluster", argument) or os.environ.get("RAY_ADDRESS", "")
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's for what can be made or fetched again at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayml"
+
+
 def settings_files() -> list[Path]:
     """Return the project's files that hold settings, those that count more last.
 

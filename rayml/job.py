@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cloudpickle
 import msgspec
 
-from rayml.config import Resources, Retry, setting, switch
+from rayml.config import Resources, Retry, cluster_address, setting, switch
 from rayml.diff import keep_diff, look
 from rayml.engine import check_engine, resize_for
 from rayml.engines.led import end_with_session, resources_to_borrow
@@ -180,7 +180,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         resources=resources_to_borrow(resources, engine) if borrow else resources or Resources(),
         engine=engine,
         requirements=[
-            *needs.packages(setting("cluster", cluster), image),
+            *needs.packages(cluster_address(cluster), image),
             *read_requirements(requirements),
         ],
         working_dir=None if working_dir is None else Path(working_dir),
@@ -198,7 +198,7 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
         return _previewed(job.spec)
     _note_idle_workers(job.spec)
     job = _keep_long_params(job)
-    address = job.spec.cluster or os.environ.get("RAY_ADDRESS", "")
+    address = cluster_address(job.spec.cluster or None)
     if has_jobs_api(address) and not borrow:
         return _submit_there(job, address)
     return _submit_here(job)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rayml.artifacts.record import FileRecord, add_file
+from rayml.config import cache_folder
 from rayml.errors import SpecError
 from rayml.store import Blob
 
@@ -127,9 +128,8 @@ def _mapped_inodes() -> set[int]:
 
 
 def _cache_file(folder: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    return cache / "rayml" / "digests" / f"{name}.json"
+    return cache_folder() / "digests" / f"{name}.json"
 
 
 def _load(kept: Path) -> dict[str, _Known]:

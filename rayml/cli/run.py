@@ -47,7 +47,7 @@ from rayml.cli.output import (
 )
 from rayml.cli.watch import Here, Plain, Watch, signals_as_events
 from rayml.cli.worker import Worker
-from rayml.config import Resources, Retry, setting
+from rayml.config import Resources, Retry, cluster_address
 from rayml.errors import RaymlError, SpecError
 
 if TYPE_CHECKING:
@@ -249,8 +249,7 @@ def _requirements(packages: list[str] | None, file: str | None) -> list[str] | s
 def _is_remote(cluster: str | None) -> bool:
     from rayml.spec import has_jobs_api  # noqa: PLC0415 - not for --help
 
-    address = setting("cluster", cluster) or os.environ.get("RAY_ADDRESS", "")
-    return has_jobs_api(address)
+    return has_jobs_api(cluster_address(cluster))
 
 
 def _watch(

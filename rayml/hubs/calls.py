@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,11 @@ from rayml.function import call, callable_signature, check_values, load_function
 from rayml.hubs.needs import missing_packages
 from rayml.inputs import Input, convert, describe_input, is_input_form
 from rayml.registry import pin
-from rayml.run_context import find_context_around
-from rayml.store import open_store
 from rayml.tracker.reader import find_artifact
 from rayml.tracking import start_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from rayml.function import Signature
     from rayml.hubs.folder import HubFunction
@@ -42,7 +39,10 @@ def call_function(
         )
     loaded = load_function(function.target, Path.cwd())
     live = callable_signature(loaded) or function.signature
-    with _run_of(function, given, live) as context:
+    inputs = {name: value for name, value in given.items() if _is_input(name, value, live)}
+    params = {name: value for name, value in given.items() if name not in inputs}
+    labels = {"hub": function.uri}
+    with start_run(function.name, params=params, inputs=inputs, labels=labels) as context:
         converted = {name: _converted(name, value, live, context) for name, value in given.items()}
         return call(loaded, converted, context)
 
@@ -62,22 +62,6 @@ def _by_name(
     return {**first, **values}
 
 
-@contextmanager
-def _run_of(
-    function: HubFunction, given: Mapping[str, object], signature: Signature
-) -> Iterator[Context]:
-    """Give the run around the call, or one of its own."""
-    if (current := find_context_around()) is not None:
-        yield current
-        return
-    inputs = {name: value for name, value in given.items() if _is_input(name, value, signature)}
-    params = {name: value for name, value in given.items() if name not in inputs}
-    with start_run(
-        function.name, params=params, inputs=inputs, labels={"hub": function.uri}
-    ) as context:
-        yield context
-
-
 def _is_input(name: str, value: object, signature: Signature) -> bool:
     parameter = signature.named.get(name)
     return value is not None and parameter is not None and is_input_form(parameter.annotation)
@@ -91,7 +75,6 @@ def _converted(name: str, value: object, signature: Signature, context: Context)
         return convert(context.inputs[name], annotation)
     if isinstance(value, Input):
         return convert(value, annotation)
-    store = context.store or open_store(None)
-    pinned = pin(value, store)
+    pinned = pin(value, context.store)
     record = describe_input(name, pinned, Path.cwd())
-    return convert(Input(record, pinned, partial(find_artifact, store)), annotation)
+    return convert(Input(record, pinned, partial(find_artifact, context.store)), annotation)

@@ -18,7 +18,7 @@ from rayml.hubs.folder import (
 from rayml.hubs.sources import Hub, bring, list_hubs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _SCHEMES = ("hub://", "marketplace://")
 _WANTED = re.compile(
@@ -87,10 +87,9 @@ def find_function(text: str | Path) -> HubFunction:
     if wanted.hub is not None:
         hub = _hub(wanted.hub, hubs)
         return _in_hub(hub, bring(hub), wanted)
-    own = hubs[0]
-    if _folders(bring(own)).get(wanted.name):
-        return _in_hub(own, bring(own), wanted)
-    return _elsewhere(hubs, wanted)
+    own, root = hubs[0], bring(hubs[0])
+    known = _folders(root)
+    return _in_hub(own, root, wanted) if wanted.name in known else _elsewhere(hubs, wanted, known)
 
 
 def list_functions(hub: str | None = None) -> list[HubFunction]:
@@ -143,8 +142,8 @@ def _hub(name: str, hubs: list[Hub]) -> Hub:
     raise NotFound(f"there is no hub {name!r} in [tool.rayml.hubs]; {known}")
 
 
-def _elsewhere(hubs: list[Hub], wanted: Wanted) -> HubFunction:
-    """Return a function that is not the library's own."""
+def _elsewhere(hubs: list[Hub], wanted: Wanted, own: Iterable[str]) -> HubFunction:
+    """Return a function that is not among the library's own."""
     places = {hub.name: (hub, bring(hub)) for hub in hubs[1:]}
     having = [name for name, (_, root) in places.items() if wanted.name in _folders(root)]
     if len(having) > 1:
@@ -153,8 +152,7 @@ def _elsewhere(hubs: list[Hub], wanted: Wanted) -> HubFunction:
             f"hub://{having[0]}/{wanted.name}"
         )
     if not having:
-        roots = [bring(hubs[0]), *(root for _, root in places.values())]
-        known = {name for root in roots for name in _folders(root)}
+        known = {*own, *(name for _, root in places.values() for name in _folders(root))}
         raise NotFound(
             f"there is no function {wanted.name!r} in the hub; {suggestion(wanted.name, known)}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +34,12 @@ class Needs:
     engine: Engine | None = None
     requirements: tuple[str, ...] = ()
 
-    def packages(self, cluster: str | None, image: str | None) -> list[str]:
+    def packages(self, address: str, image: str | None) -> list[str]:
         """Return what is to be installed for the job: here, only what is missing.
 
         A cluster sees for itself what it has. An image that is named has what the job needs.
         """
-        if has_jobs_api(cluster or os.environ.get("RAY_ADDRESS", "")):
+        if has_jobs_api(address):
             return list(self.requirements) if image is None else []
         return missing_packages(self.requirements)
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 import rayml
+from rayml import config
 from rayml.config import project_root, settings_table
 from rayml.errors import SpecError, StoreUnreachable
 from rayml.hubs.folder import OWN, is_name
@@ -115,8 +116,7 @@ def local_folder(url: str) -> Path:
 
 def cache_folder(kind: str, url: str) -> Path:
     """Return where on this machine copies of a hub are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rayml" / "hubs" / kind / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return config.cache_folder() / "hubs" / kind / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def _from_store(hub: Hub) -> Path:
