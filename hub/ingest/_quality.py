@@ -100,7 +100,8 @@ def _bad_values(staged: Staged, plan: Plan, columns: pd.DataFrame) -> pd.DataFra
         if column.name in bad
         for row in staged.ask(
             f"SELECT rowid + 1, {text(column.name)}, {column.known} FROM staged "
-            f"WHERE {column.known} IS NOT NULL AND {column.sql} IS NULL LIMIT {_MOST_BAD_VALUES}"
+            f"WHERE {column.known} IS NOT NULL AND {column.sql} IS NULL "
+            f"ORDER BY rowid LIMIT {_MOST_BAD_VALUES}"
         )
     ]
     return pd.DataFrame(found, columns=list(kinds)).astype(kinds)

@@ -360,6 +360,7 @@ def _only_table(file: File, names: list[str]) -> str:
 
 def _read_duckdb(staged: Staged, file: File, query: str | None) -> None:
     with duckdb.connect(str(file.path), read_only=True) as source:
+        source.execute("SET threads = 1")  # several give their rows as they end
         names = [
             name for (name,) in source.execute("SELECT table_name FROM duckdb_tables()").fetchall()
         ]

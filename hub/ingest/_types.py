@@ -163,13 +163,14 @@ class Plan:
     def stream(self, staged: Staged, rows: int) -> pa.RecordBatchReader:
         """Return the typed table, so many rows at a time, in their order.
 
-        A stream of the database's own has its batches in the order in which threads end them.
+        Without a word on the order, the database gives parts of rows as its threads end them.
         """
         selected = ", ".join(f"{c.sql} AS {quoted(c.name)}" for c in self.columns)
         ((count,),) = staged.ask("SELECT count(*) FROM staged")
 
         def read(start: int, stop: int) -> pa.Table:
-            query = f"SELECT {selected} FROM staged WHERE rowid >= {start} AND rowid < {stop}"
+            these = f"rowid >= {start} AND rowid < {stop}"
+            query = f"SELECT {selected} FROM staged WHERE {these} ORDER BY rowid"
             return staged.connection.sql(query).to_arrow_table()
 
         parts = (read(start, start + rows) for start in range(0, count, rows))
