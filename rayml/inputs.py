@@ -105,6 +105,22 @@ class Input:
         """An absolute path, a URI, or `memory://<type>`."""
         return self.record.uri
 
+    @property
+    def artifact(self) -> Artifact | None:
+        """The logged artifact that it names, which is looked up; None for anything else.
+
+        Raises:
+            SpecError: Nobody said which store has it.
+            NotFound: The store has no such run, or the run no such artifact.
+        """
+        if self.record.kind != "artifact":
+            return None
+        if isinstance(self.value, Artifact):
+            return self.value
+        if self._find_artifact is None:
+            raise SpecError(f"input {self.record.name!r} is {self.uri}; say which store has it")
+        return self._find_artifact(self.uri)
+
     def path(self) -> Path:
         """Return a local file or folder: the input, or this process's copy. Do not change it.
 
@@ -117,8 +133,8 @@ class Input:
             raise SpecError(
                 f"input {self.record.name!r} is in memory without a path; use its value"
             )
-        if self.record.kind == "artifact":
-            return self._artifact.path()
+        if (artifact := self.artifact) is not None:
+            return artifact.path()
         if self.record.kind == "uri":
             return self._fetched
         path = Path(self.uri)
@@ -150,8 +166,8 @@ class Input:
         """Return the input as a pyarrow Table; text files are read as `to_pandas` reads them."""
         if self.record.kind == "memory":
             return arrow_table(self.record.name, self.value)
-        if self.record.kind == "artifact":
-            return self._artifact.to_arrow()
+        if (artifact := self.artifact) is not None:
+            return artifact.to_arrow()
         if self._format in _TEXT_FORMATS:
             return arrow_table(self.record.name, self.to_pandas())
         return _read_arrow(self.path(), self._format)
@@ -160,8 +176,8 @@ class Input:
         """Return the input as a Ray dataset; of Parquet, one row group at a time is held here."""
         if source_of(self.value) == "ray":
             return cast("Dataset", self.value)
-        if self.record.kind == "artifact":
-            return self._artifact.to_ray()
+        if (artifact := self.artifact) is not None:
+            return artifact.to_ray()
         if self.record.kind != "memory" and self._format == ".parquet":
             return ray_dataset(_row_groups(self.path()))
         return ray_dataset([self.to_arrow()])
@@ -179,14 +195,6 @@ class Input:
         table = self.to_arrow()
         rows = table.num_rows // rank.world_size
         return table.slice(rank.rank * rows, rows)
-
-    @property
-    def _artifact(self) -> Artifact:
-        if isinstance(self.value, Artifact):
-            return self.value
-        if self._find_artifact is None:
-            raise SpecError(f"input {self.record.name!r} is {self.uri}; say which store has it")
-        return self._find_artifact(self.uri)
 
     @cached_property
     def _fetched(self) -> Path:

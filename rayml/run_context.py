@@ -51,7 +51,8 @@ class Context:
         run_id: The run's id.
         attempt: Counted from 1.
         params: What the job was given, defaults included where the function is known.
-        inputs: What the job was given, by name: `.uri .path() .to_pandas() .to_arrow() .to_ray()`.
+        inputs: What the job was given, by name: `.uri .artifact .path() .to_pandas() .to_arrow()
+            .to_ray() .shard()`.
         is_shared: It was handed to another process, which may log too.
     """
 

@@ -86,10 +86,8 @@ def open_model(context: rayml.Context, given: rayml.Input, trusted: bool) -> Ope
 
 
 def _artifact(context: rayml.Context, given: rayml.Input) -> rayml.Artifact:
-    if isinstance(given.value, rayml.Artifact):
-        return given.value
-    if given.uri.startswith("rayml://"):
-        return rayml.artifact(given.uri, store=context.store)
+    if (found := given.artifact) is not None:
+        return found
     if given.uri.startswith("memory://"):
         return context.log_model("model", given.value)
     raise rayml.SpecError(

@@ -39,8 +39,8 @@ class Outputs:
 class Predictor:
     """A loaded model that takes whole tables and picks its own columns."""
 
-    def __init__(self, given: rayml.Input, store: object, *, trusted: bool) -> None:
-        self.artifact = _artifact_of(given, store)
+    def __init__(self, given: rayml.Input, *, trusted: bool) -> None:
+        self.artifact = _artifact_of(given)
         self.model: Any = self.artifact.load(trusted) if self.artifact else given.value
         self.name = self.artifact.uri if self.artifact else type(self.model).__name__
         self._trusted = trusted
@@ -137,18 +137,16 @@ class Predictor:
         return {name: str(table[name].dtype) if name in table else "" for name in names}
 
 
-def _artifact_of(given: rayml.Input, store: object) -> rayml.Artifact | None:
+def _artifact_of(given: rayml.Input) -> rayml.Artifact | None:
     if isinstance(given.value, rayml.ModelVersion):
         return given.value.artifact
-    found = given.value if isinstance(given.value, rayml.Artifact) else None
-    if found is None and given.uri.startswith("memory://"):
-        return None
-    if found is None and not given.uri.startswith("rayml://"):
+    if (found := given.artifact) is None:
+        if given.uri.startswith("memory://"):
+            return None
         raise rayml.SpecError(
             f"model is {given.uri!r}; give the URI of a model, such as rayml://models/churn@1, or "
             "an artifact"
         )
-    found = found or rayml.artifact(given.uri, store=store)  # type: ignore[arg-type]
     if found.kind != "model":
         raise rayml.SpecError(f"artifact {found.uri} is a {found.kind}; give one that is a model")
     return found

@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - what can be asked of a model, by name
     warnings: list[str] = []
     table = _rows(table, target, [c for c in (group_by, weight) if c], warnings)
     counts = _weights(table, weight)
-    predictor = Predictor(model, context.store, trusted=trusted)
+    predictor = Predictor(model, trusted=trusted)
     others = [column for column in (target, weight, group_by) if column]
     rows = predictor.columns_of(table, others)
     truth = table[target]
@@ -92,7 +92,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - what can be asked of a model, by name
     case = _cut(context, case, threshold, costs, warnings)
     other = constant(case)
     if reference is not None:
-        against = Predictor(reference, context.store, trusted=trusted)
+        against = Predictor(reference, trusted=trusted)
         said = against.outputs(against.columns_of(table, others), truth)
         other = _reference_case(said, truth, case)
     metrics = _log_metrics(context, case, other, resamples, confidence, seed, warnings)

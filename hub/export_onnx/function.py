@@ -71,10 +71,13 @@ def export_onnx(
 
 
 def _artifact(context: rayml.Context, model: rayml.Input) -> rayml.Artifact:
-    if model.uri.startswith("memory://") and not isinstance(model.value, rayml.Artifact):
-        return context.log_model("model", model.value)
-    is_artifact = isinstance(model.value, rayml.Artifact)
-    found = model.value if is_artifact else rayml.artifact(model.uri, store=context.store)
+    if (found := model.artifact) is None:
+        if model.uri.startswith("memory://"):
+            return context.log_model("model", model.value)
+        raise rayml.SpecError(
+            f"model is {model.uri!r}, no artifact; give rayml://models/<name>@<version>, the URI "
+            "of a model that a run has logged, or a fitted model"
+        )
     if found.kind != "model":
         raise rayml.SpecError(
             f"model is the {found.kind} {found.uri}; give a model that was logged"

@@ -18,17 +18,13 @@ if TYPE_CHECKING:
 _TRAIN = "train"
 
 
-def find_model(given: rayml.Input, store: Any) -> rayml.Artifact:  # noqa: ANN401
-    """Return the artifact that an input names.
+def find_model(given: rayml.Input) -> rayml.Artifact:
+    """Return the model that an input names.
 
     Raises:
         SpecError: It is no model.
     """
-    if isinstance(given.value, rayml.Artifact):
-        artifact = given.value
-    elif given.uri.startswith("rayml://"):
-        artifact = rayml.artifact(given.uri, store=store)
-    else:
+    if (artifact := given.artifact) is None:
         raise rayml.SpecError(
             f"model is {given.uri}, which is no model of a run; give rayml://models/NAME@ALIAS or "
             "rayml://runs/RUN/NAME"

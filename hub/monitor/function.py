@@ -110,7 +110,7 @@ def _model(
     model: rayml.Input | None, kept: Kept | None, context: rayml.Context
 ) -> rayml.Artifact | None:
     if model is not None:
-        return find_model(model, context.store)
+        return find_model(model)
     return None if kept is None else rayml.artifact(kept.model, store=context.store)
 
 

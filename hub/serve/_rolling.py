@@ -171,11 +171,7 @@ def find_served(model: rayml.Input, store: Any) -> tuple[Served, list[str]]:  # 
     Raises:
         SpecError: It is no model.
     """
-    if isinstance(model.value, rayml.Artifact):
-        artifact = model.value
-    elif model.uri.startswith("rayml://"):
-        artifact = rayml.artifact(model.uri, store=store)
-    else:
+    if (artifact := model.artifact) is None:
         raise rayml.SpecError(
             f"model is {model.uri}, which is no model of a run; give {_MODELS}NAME@ALIAS or "
             "rayml://runs/RUN/NAME"

@@ -305,6 +305,8 @@ class TestRefusals:
             data = context.log_dataset("rows", frame)
         with pytest.raises(rayml.SpecError, match="no model"):
             tracked("batch_predict", model=data, table=frame)
+        with pytest.raises(rayml.SpecError, match="no artifact"):
+            tracked("batch_predict", model=__file__, table=frame)
 
     def test_parquet_files_that_disagree_are_refused(
         self, tracked: Tracked, model: rayml.Artifact, tmp_path: Path

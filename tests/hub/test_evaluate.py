@@ -358,7 +358,8 @@ def test_what_is_wrong_is_said(
 def test_what_is_no_model_is_refused(tracked: Tracked, cancer: Any) -> None:
     with rayml.start_run("other") as context:
         other = context.log_table("t", [{"a": 1}])
-    for given, message in ((other, "is a table"), ("nowhere.txt", "there is no")):
+    wrong = ((other, "is a table"), ("nowhere.txt", "there is no"), (__file__, "give the URI"))
+    for given, message in wrong:
         with pytest.raises(rayml.SpecError, match=message):
             tracked("evaluate", model=given, table=cancer[1], target="target")
     with pytest.raises(rayml.SpecError, match="no predict"):

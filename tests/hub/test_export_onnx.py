@@ -199,6 +199,14 @@ def test_an_older_opset(tracked: Tracked, rows: pd.DataFrame, late: Any) -> None
 
 
 class TestRefusals:
+    def test_what_is_no_model(self, tracked: Tracked, rows: pd.DataFrame) -> None:
+        with pytest.raises(rayml.SpecError, match="no artifact"):
+            tracked("export_onnx", model=__file__)
+        with rayml.start_run("data") as context:
+            data = context.log_dataset("rows", rows)
+        with pytest.raises(rayml.SpecError, match="the dataset"):
+            tracked("export_onnx", model=data)
+
     def test_a_step_that_onnx_does_not_know_is_named(
         self, tracked: Tracked, rows: pd.DataFrame, late: Any
     ) -> None:

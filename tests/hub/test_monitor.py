@@ -146,6 +146,7 @@ class TestMistakes:
             ({}, "give table or endpoint"),
             ({"table": rows(9), "endpoint": "x"}, "not both"),
             ({"table": rows(9)}, "nothing to compare with"),
+            ({"table": rows(9), "model": __file__}, "no model of a run"),
             ({"table": rows(9), "every_s": 5}, "a table does not change"),
             ({"table": rows(9), "reference": rows(9), "threshold": 0}, "threshold=0 is no amount"),
             ({"table": rows(9)[:0], "reference": rows(9)}, "0 rows"),

@@ -346,5 +346,6 @@ class TestMistakes:
         self.refused(store, "replicas=0 is too few", replicas=0)
         self.refused(store, "names no environment variable", token="NOT_THERE")
         self.refused(store, "brings code along", model="rayml://models/buyers@3")
+        self.refused(store, "no model of a run", model=__file__)
         port = urlsplit(served.client.url).port
         self.refused(store, "nothing can listen", port=port)

@@ -318,12 +318,21 @@ def test_an_artifact_is_found_by_its_uri(flights: Artifact) -> None:
     assert data.to_pandas().equals(FRAME)
     assert data.to_arrow().num_rows == 2
     assert data.path().suffix == ".parquet"
+    assert data.artifact is flights
     with pytest.raises(SpecError, match="which store"):
         given(flights.uri).to_pandas()
+    with pytest.raises(SpecError, match="which store"):
+        _ = given(flights.uri).artifact
 
 
 def test_an_artifact_object_needs_no_search(flights: Artifact) -> None:
     assert given(flights).to_pandas().equals(FRAME)
+    assert given(flights).artifact is flights
+
+
+@pytest.mark.parametrize("value", [FRAME, b"x", None, "s3://b/k.csv", "https://host/k", "/"])
+def test_what_is_no_artifact_names_none(value: object) -> None:
+    assert given(value).artifact is None
 
 
 @pytest.mark.parametrize("value", [FRAME, pa.Table.from_pandas(FRAME), pl.from_pandas(FRAME)])
