@@ -11,6 +11,8 @@ from rayml.function import call, callable_signature, check_values, load_function
 from rayml.hubs.needs import missing_packages
 from rayml.inputs import Input, convert, describe_input, is_input_form
 from rayml.registry import pin
+from rayml.run_context import find_context_around
+from rayml.store import open_store
 from rayml.tracker.reader import find_artifact
 from rayml.tracking import start_run
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rayml.function import Signature
     from rayml.hubs.folder import HubFunction
     from rayml.run_context import Context
+    from rayml.store import Store
 
 
 def call_function(
@@ -39,12 +42,21 @@ def call_function(
         )
     loaded = load_function(function.target, Path.cwd())
     live = callable_signature(loaded) or function.signature
-    inputs = {name: value for name, value in given.items() if _is_input(name, value, live)}
+    store = _store()
+    # Before the run records them, and once: what an alias names may change in between.
+    inputs = {n: pin(value, store) for n, value in given.items() if _is_input(n, value, live)}
     params = {name: value for name, value in given.items() if name not in inputs}
     labels = {"hub": function.uri}
-    with start_run(function.name, params=params, inputs=inputs, labels=labels) as context:
-        converted = {name: _converted(name, value, live, context) for name, value in given.items()}
-        return call(loaded, converted, context)
+    tracked = start_run(function.name, params=params, inputs=inputs, labels=labels, store=store)
+    with tracked as context:
+        converted = {n: _converted(n, value, live, context) for n, value in inputs.items()}
+        return call(loaded, {**given, **converted}, context)
+
+
+def _store() -> Store:
+    """Return where the call is recorded: in the store of the run around it, or the project's."""
+    around = find_context_around()
+    return open_store() if around is None else around.store
 
 
 def _by_name(
@@ -68,13 +80,10 @@ def _is_input(name: str, value: object, signature: Signature) -> bool:
 
 
 def _converted(name: str, value: object, signature: Signature, context: Context) -> object:
-    if not _is_input(name, value, signature):
-        return value
     annotation = signature.named[name].annotation
     if name in context.inputs and context.inputs[name].value is value:
         return convert(context.inputs[name], annotation)
     if isinstance(value, Input):
         return convert(value, annotation)
-    pinned = pin(value, context.store)
-    record = describe_input(name, pinned, Path.cwd())
-    return convert(Input(record, pinned, partial(find_artifact, context.store)), annotation)
+    record = describe_input(name, value, Path.cwd())
+    return convert(Input(record, value, partial(find_artifact, context.store)), annotation)

@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 
 import rayml
 from rayml.hubs import find_function, list_functions
-from rayml.hubs.folder import SETTINGS
+from rayml.hubs.folder import CODE, SETTINGS
 from rayml.hubs.publishing import check_folder, make_folder, publish
 from rayml.hubs.sources import cache_folder
 from rayml.store import open_store
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS = pd.DataFrame({"amount": [1.0, -2.0, 3.0, 4.0]})
+TELLS = '''
+import rayml
+
+
+def score(context: rayml.Context, model: rayml.Input) -> str:
+    """Tell which model it is given."""
+    return model.uri
+'''
 
 
 @pytest.fixture
@@ -362,6 +372,30 @@ class TestCalls:
         assert run.params == {"column": "amount", "limit": 2.0}
         assert run.inputs["table"].uri == str(file)
         assert run.labels["hub"].endswith("score@0.1.0")
+
+    def test_a_plain_call_gets_the_version_that_is_recorded_though_the_alias_moves(
+        self, score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
+        with rayml.start_run("train") as context:
+            for name in ("first", "second"):
+                rayml.register_model(context.log_model(name, LinearRegression()), "churn")
+        (score / CODE).write_text(TELLS)
+        versions = count(1)
+
+        class Moving(str):
+            """A URI whose alias names the next version each time that it is resolved."""
+
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                rayml.model("churn").set_alias("production", next(versions))
+                return super().__str__()
+
+        used = rayml.hub.get(score)(Moving("rayml://models/churn@production"))
+
+        recorded = rayml.runs(where="name = 'score'")[0].inputs["model"].uri
+        assert used == recorded == f"rayml://runs/{context.run_id}/first"
 
     def test_a_plain_call_does_without_ray_which_learns_of_it_when_it_comes(
         self, score: Path, tmp_path: Path
