@@ -134,7 +134,9 @@ def is_met(requirement: str) -> bool:
     found = _installed_version(wanted.name)
     if found is None or not wanted.specifier.contains(found, prereleases=True):
         return False
-    return all(is_met(needed) for extra in wanted.extras for needed in _extra(wanted.name, extra))
+    return all(
+        is_met(needed) for extra in wanted.extras for needed in read_extra(wanted.name, extra)
+    )
 
 
 def _installed_version(name: str) -> str | None:
@@ -144,7 +146,7 @@ def _installed_version(name: str) -> str | None:
     return None
 
 
-def _extra(name: str, extra: str) -> Iterator[str]:
+def read_extra(name: str, extra: str) -> Iterator[str]:
     """Yield what an extra of an installed package needs."""
     for text in requires(name) or ():
         needed = Requirement(text)

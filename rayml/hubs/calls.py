@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.errors import SpecError
 from rayml.function import call, callable_signature, check_values, load_function
-from rayml.hubs.needs import missing_packages
+from rayml.hubs.needs import missing_packages, words_to_install
 from rayml.inputs import Input, convert, describe_input, is_input_form
 from rayml.registry import pin
 from rayml.run_context import find_context_around
@@ -37,8 +37,9 @@ def call_function(
     check_values(function.signature, {}, given)
     if missing := missing_packages(function.requirements):
         raise SpecError(
-            f"hub function {function.name!r} needs {', '.join(missing)}; install rayml[hub], or "
-            f"submit it as {function.uri!r}, which installs them for its run alone"
+            f"hub function {function.name!r} needs {', '.join(missing)}; pip install "
+            f"{words_to_install(missing)}, or submit it as {function.uri!r}, which installs them "
+            "for its run alone"
         )
     loaded = load_function(function.target, Path.cwd())
     live = callable_signature(loaded) or function.signature

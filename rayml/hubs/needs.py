@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 from rayml.hubs.catalog import find_function, is_hub_name
 from rayml.hubs.folder import HubFunction, is_function
-from rayml.installed import is_met
+from rayml.installed import is_met, read_extra
 from rayml.spec import has_jobs_api
 
 if TYPE_CHECKING:
@@ -71,3 +77,47 @@ def missing_packages(requirements: Iterable[str]) -> list[str]:
     ['msgspec>=999', 'nothing-of-this-name']
     """
     return [text for text in requirements if not is_met(text)]
+
+
+def words_to_install(missing: Iterable[str]) -> str:
+    """Return what to give pip for requirements: the extras of rayml that bring them, and the rest.
+
+    >>> words_to_install(["onnx>=1.17", "plotly>=6", "no-such>=1"])
+    "'rayml[hub,onnx]' 'no-such>=1'"
+    """
+    offers = _offers()
+    found = {text: _extra_with(text, offers) for text in missing}
+    extras = sorted({extra for extra in found.values() if extra is not None})
+    rest = [text for text, extra in found.items() if extra is None]
+    return shlex.join([f"rayml[{','.join(extras)}]", *rest] if extras else rest)
+
+
+def _offers() -> dict[str, list[Requirement]]:
+    """Return what each extra of rayml brings, the hub's first; nothing if it is not installed."""
+    with suppress(PackageNotFoundError):
+        extras = metadata("rayml").get_all("Provides-Extra", [])
+        ordered = sorted(extras, key=lambda extra: extra != "hub")
+        return {extra: list(map(Requirement, read_extra("rayml", extra))) for extra in ordered}
+    return {}
+
+
+def _extra_with(requirement: str, offers: dict[str, list[Requirement]]) -> str | None:
+    """Return an extra that meets a requirement: the hub's, that of the same name, or another."""
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement:
+        return None
+    found = [name for name, brings in offers.items() if any(_meets(o, wanted) for o in brings)]
+    own = canonicalize_name(wanted.name)
+    if "hub" not in found and own in found:
+        return own
+    return found[0] if found else None
+
+
+def _meets(offer: Requirement, wanted: Requirement) -> bool:
+    """Tell whether the oldest version that is offered will do."""
+    is_same = canonicalize_name(offer.name) == canonicalize_name(wanted.name)
+    if not is_same or wanted.url is not None or not wanted.extras <= offer.extras:
+        return False
+    oldest = [each.version for each in offer.specifier if each.operator in (">=", "==")]
+    return wanted.specifier.contains(oldest[0] if oldest else "0")

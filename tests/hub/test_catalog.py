@@ -17,6 +17,7 @@ from sklearn.linear_model import LinearRegression
 import rayml
 from rayml.hubs import find_function, list_functions
 from rayml.hubs.folder import CODE, SETTINGS
+from rayml.hubs.needs import words_to_install
 from rayml.hubs.publishing import check_folder, make_folder, publish
 from rayml.hubs.sources import cache_folder
 from rayml.store import open_store
@@ -452,5 +453,38 @@ print(any(name.startswith("rayml_hub_score") for name in
             file.read_text().replace("requirements = []", 'requirements = ["no-such>=1"]')
         )
 
-        with pytest.raises(rayml.SpecError, match=r"needs no-such>=1; install rayml\[hub\]"):
+        with pytest.raises(
+            rayml.SpecError, match="needs no-such>=1; pip install 'no-such>=1', or"
+        ):
             rayml.hub.get(score)(table=ROWS, column="amount")
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("describe", "'rayml[hub]'"),
+            ("export_onnx", "'rayml[onnx]'"),
+            ("serve", "'rayml[hub]' 'fastapi>=0.133' 'starlette>=1.0.1' 'uvicorn>=0.26'"),
+            ("train_torch", "'rayml[hub,torch]'"),
+        ],
+    )
+    def test_what_a_function_of_the_library_lacks_is_in_its_extras(
+        self, name: str, words: str
+    ) -> None:
+        assert words_to_install(rayml.hub.get(name).requirements) == words
+
+    @pytest.mark.parametrize(
+        ("missing", "words"),
+        [
+            (["Torch"], "'rayml[torch]'"),  # several extras bring it
+            (["pyspark>=3.5"], "'rayml[spark]'"),
+            (["torch>=999"], "'torch>=999'"),
+            (["ray[train]>=2.60"], "'rayml[torch]'"),
+            (["ray[nothing]"], "'ray[nothing]'"),
+            (["onnx @ https://host/onnx.whl"], "'onnx @ https://host/onnx.whl'"),
+            (["./mine", "optuna"], "'rayml[hub]' ./mine"),
+        ],
+    )
+    def test_an_extra_is_named_only_where_it_brings_what_is_missing(
+        self, missing: list[str], words: str
+    ) -> None:
+        assert words_to_install(missing) == words
