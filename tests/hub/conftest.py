@@ -9,16 +9,21 @@ import pytest
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.hub.calls import Tracked
 
 
 @pytest.fixture
-def tracked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[Any, rayml.Run]]:
-    """Call a hub function by name; return what it returns, and its run, which is over."""
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let runs be recorded for the test alone; return where."""
     monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def tracked(own_store: Path) -> Tracked:
+    """Call a hub function by name; return what it returns, and its run, which is over."""
 
     def call(name: str, **values: object) -> tuple[Any, rayml.Run]:
         function = rayml.hub.get(name)

@@ -13,7 +13,8 @@ import rayml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Tracked = Any
+    from tests.hub.calls import Tracked
+
 # pyarrow 26 asks pandas 3.1 for the values of a column with a zone as pandas no longer wants it.
 OF_PYARROW = pytest.mark.filterwarnings("ignore:Series.values returning an ndarray")
 REDUCERS: dict[str, Callable[[Any], Any]] = {

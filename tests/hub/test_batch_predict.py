@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
+    from tests.hub.calls import Tracked
 
 pytestmark = [
     pytest.mark.ray,

@@ -359,10 +359,8 @@ class TestBroken:
 
 
 class TestCalls:
-    def test_a_plain_call_is_tracked_with_its_inputs(
-        self, score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
+    @pytest.mark.usefixtures("own_store")
+    def test_a_plain_call_is_tracked_with_its_inputs(self, score: Path, tmp_path: Path) -> None:
         file = tmp_path / "rows.parquet"
         ROWS.to_parquet(file)
 
@@ -374,10 +372,10 @@ class TestCalls:
         assert run.inputs["table"].uri == str(file)
         assert run.labels["hub"].endswith("score@0.1.0")
 
+    @pytest.mark.usefixtures("own_store")
     def test_a_plain_call_gets_the_version_that_is_recorded_though_the_alias_moves(
-        self, score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, score: Path
     ) -> None:
-        monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
         with rayml.start_run("train") as context:
             for name in ("first", "second"):
                 rayml.register_model(context.log_model(name, LinearRegression()), "churn")
@@ -421,11 +419,8 @@ print(any(name.startswith("rayml_hub_score") for name in
         )
         assert done.stdout.split()[-2:] == ["False", "True"]
 
-    def test_inside_of_a_run_it_logs_there(
-        self, score: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
-
+    @pytest.mark.usefixtures("own_store")
+    def test_inside_of_a_run_it_logs_there(self, score: Path) -> None:
         with rayml.start_run("around") as context:
             rayml.hub.get(score)(table=ROWS, column="amount")
 

@@ -11,9 +11,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import rayml
+from tests.hub.calls import warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.hub.calls import Tracked
 
 ROWS = 400
 
@@ -40,13 +41,7 @@ def told(run: rayml.Run, column: str) -> str:
     return str(columns.loc[column, "done"])
 
 
-def warnings_of(run: rayml.Run) -> str:
-    return "\n".join(run.artifact("warnings").load()["warning"])
-
-
-def test_a_table_becomes_numbers_that_a_model_takes(
-    table: pd.DataFrame, tracked: Callable[..., Any]
-) -> None:
+def test_a_table_becomes_numbers_that_a_model_takes(table: pd.DataFrame, tracked: Tracked) -> None:
     result, run = tracked("clean", table=table, target="late")
 
     train = run.artifact("train").load()
@@ -72,7 +67,7 @@ def test_a_table_becomes_numbers_that_a_model_takes(
 
 
 def test_the_transformer_is_loaded_without_trust_and_makes_the_same_of_raw_rows(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table.loc[:9, "amount"] = np.nan
     table.loc[5, "price"] = "n/a"
@@ -90,9 +85,7 @@ def test_the_transformer_is_loaded_without_trust_and_makes_the_same_of_raw_rows(
     pd.testing.assert_frame_equal(one.reset_index(drop=True), logged.head(1))
 
 
-def test_all_is_learnt_from_the_training_alone(
-    table: pd.DataFrame, tracked: Callable[..., Any]
-) -> None:
+def test_all_is_learnt_from_the_training_alone(table: pd.DataFrame, tracked: Tracked) -> None:
     test = table.assign(amount=1000.0, shop="s0")
     table.loc[0, "amount"] = np.nan
     test.loc[0, "amount"] = np.nan
@@ -105,9 +98,7 @@ def test_all_is_learnt_from_the_training_alone(
     assert run.artifact("validation").load().equals(run.artifact("test").load())
 
 
-def test_missing_values_are_filled_and_marked(
-    table: pd.DataFrame, tracked: Callable[..., Any]
-) -> None:
+def test_missing_values_are_filled_and_marked(table: pd.DataFrame, tracked: Tracked) -> None:
     for column in ("amount", "price", "day", "time", "kind"):
         table.loc[table.index[:7], column] = None
     table["flag"] = pd.Series([True, None] * (ROWS // 2), dtype=object)
@@ -127,7 +118,7 @@ def test_missing_values_are_filled_and_marked(
 
 class TestOutliers:
     def test_few_are_clipped_and_a_long_tail_is_kept(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         table["tail"] = np.random.default_rng(1).pareto(1, ROWS)
         table.loc[3, "amount"] = 1e6
@@ -142,9 +133,7 @@ class TestOutliers:
         assert "1 outliers were brought to" in told(run, "amount")
         assert "long tail" in told(run, "tail")
 
-    def test_they_are_kept_if_asked_for(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
-    ) -> None:
+    def test_they_are_kept_if_asked_for(self, table: pd.DataFrame, tracked: Tracked) -> None:
         table.loc[3, "amount"] = 1e6
 
         _, run = tracked("clean", table=table, outliers="keep")
@@ -152,9 +141,7 @@ class TestOutliers:
         assert run.artifact("train").load()["amount"][3] == 1e6
         assert "kept, as asked for" in told(run, "amount")
 
-    def test_infinities_become_finite(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
-    ) -> None:
+    def test_infinities_become_finite(self, table: pd.DataFrame, tracked: Tracked) -> None:
         test = table.assign(price=np.inf)
         table.loc[:1, "amount"] = [np.inf, -np.inf]
 
@@ -167,7 +154,7 @@ class TestOutliers:
 
 class TestCategories:
     def test_those_that_were_never_seen_are_no_error(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         test = table.assign(kind="new", shop=7, price="garbage", day="no day")
 
@@ -184,7 +171,7 @@ class TestCategories:
         ("encoding", "most_columns"), [("auto", 2), ("onehot", 21), ("ordinal", 2), ("target", 2)]
     )
     def test_fifty_thousand_stay_few_columns(
-        self, encoding: str, most_columns: int, tracked: Callable[..., Any]
+        self, encoding: str, most_columns: int, tracked: Tracked
     ) -> None:
         words = [f"w{i}" for i in range(50_000)]
         rows = pd.DataFrame({"word": words + words[:10_000], "x": np.arange(60_000.0)})
@@ -197,7 +184,7 @@ class TestCategories:
         assert run.artifact("transformer").size < 16 * 2**20
         assert "as unseen ones" in told(run, "word")
 
-    def test_the_targets_means_leak_no_rows_own_target(self, tracked: Callable[..., Any]) -> None:
+    def test_the_targets_means_leak_no_rows_own_target(self, tracked: Tracked) -> None:
         rng = np.random.default_rng(0)
         rows = pd.DataFrame({"word": rng.choice([f"w{i}" for i in range(500)], 1000)})
         rows["y"] = rng.normal(size=1000)
@@ -207,9 +194,7 @@ class TestCategories:
         train = run.artifact("train").load()
         assert abs(train["word"].corr(train["y"])) < 0.15
 
-    def test_they_stay_text_if_asked_for(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
-    ) -> None:
+    def test_they_stay_text_if_asked_for(self, table: pd.DataFrame, tracked: Tracked) -> None:
         table.loc[0, "kind"] = None
 
         _, run = tracked("clean", table=table, encoding="keep", dates="keep")
@@ -220,7 +205,7 @@ class TestCategories:
             train["day"], pd.to_datetime(table["day"], format="%d.%m.%Y")
         )
 
-    def test_names_that_would_clash_are_told_apart(self, tracked: Callable[..., Any]) -> None:
+    def test_names_that_would_clash_are_told_apart(self, tracked: Tracked) -> None:
         rows = pd.DataFrame({"a": ["b", "c"] * 20, "a_b": np.arange(40.0)})
 
         _, run = tracked("clean", table=rows)
@@ -241,7 +226,7 @@ class TestCategories:
     ],
 )
 def test_dates_in_text_are_read_however_they_are_written(
-    written: str, said: str, table: pd.DataFrame, tracked: Callable[..., Any]
+    written: str, said: str, table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table["when"] = pd.date_range("2024-01-01", periods=ROWS).strftime(written)
     table.loc[3, "when"] = "?"
@@ -258,9 +243,7 @@ def test_dates_in_text_are_read_however_they_are_written(
     )
 
 
-def test_days_that_may_be_months_are_told(
-    table: pd.DataFrame, tracked: Callable[..., Any]
-) -> None:
+def test_days_that_may_be_months_are_told(table: pd.DataFrame, tracked: Tracked) -> None:
     table["when"] = ["01/02/2024", "03/04/2024"] * (ROWS // 2)
 
     _, run = tracked("clean", table=table)
@@ -269,7 +252,7 @@ def test_days_that_may_be_months_are_told(
 
 
 def test_columns_that_tell_nothing_are_dropped_with_a_word(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     odd = table.assign(
         one=1,
@@ -289,7 +272,7 @@ def test_columns_that_tell_nothing_are_dropped_with_a_word(
 
 
 def test_mixed_types_become_text_and_codes_keep_their_zeros(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table["mixed"] = [1, "a", 2.5, None] * (ROWS // 4)
     table["almost"] = [*range(ROWS - 1), "x"]
@@ -306,7 +289,7 @@ def test_mixed_types_become_text_and_codes_keep_their_zeros(
 
 class TestRows:
     def test_twins_and_rows_without_a_target_leave_the_training_alone(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         table["late"] = table["late"].astype(object)
         table.loc[:4, "late"] = None
@@ -321,7 +304,7 @@ class TestRows:
         assert "10 rows of test are there twice, and stay" in warnings_of(run)
 
     def test_a_target_of_numbers_in_text_becomes_numbers(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         test = table.drop(columns="price")
 
@@ -334,7 +317,7 @@ class TestRows:
 
     @pytest.mark.parametrize("kinds", [["a"] + ["b"] * (ROWS - 1), ["a"] * ROWS, None])
     def test_a_class_of_one_row_or_of_all_is_no_error(
-        self, kinds: list[str] | None, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, kinds: list[str] | None, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         table["late"] = kinds or [f"k{i % 7}" for i in range(ROWS)]
 
@@ -361,7 +344,7 @@ class TestRows:
     ],
 )
 def test_bad_input_is_refused_with_a_way_out(
-    values: dict[str, Any], said: str, table: pd.DataFrame, tracked: Callable[..., Any]
+    values: dict[str, Any], said: str, table: pd.DataFrame, tracked: Tracked
 ) -> None:
     with pytest.raises(rayml.SpecError) as refused:
         tracked("clean", table=table.assign(empty=None), **values)
@@ -370,7 +353,7 @@ def test_bad_input_is_refused_with_a_way_out(
 
 
 def test_no_rows_and_a_test_without_a_column_are_refused(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     with pytest.raises(rayml.SpecError, match="0 rows"):
         tracked("clean", table=table.head(0))

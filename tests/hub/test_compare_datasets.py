@@ -15,10 +15,9 @@ from scipy.spatial.distance import jensenshannon
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
+    from tests.hub.calls import Tracked
 
 RANDOM = np.random.default_rng(0)
 REFERENCE = pd.DataFrame(

@@ -17,11 +17,8 @@ import rayml
 from tests.ray.conftest import ray_address, store, submit, work  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tests.hub.calls import Tracked
     from tests.ray.conftest import Submit
-
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
 
 ROWS = 2000
 

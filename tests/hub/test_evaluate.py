@@ -16,11 +16,12 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 import rayml
+from tests.hub.calls import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Tracked = Any
+    from tests.hub.calls import Tracked
 
 
 def halves(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -279,7 +280,7 @@ def test_rows_and_classes_that_are_not_known_are_told(
     test.loc[test.index[3:10], "target"] = 2
     result, run = tracked("evaluate", model=tumours, table=test, target="target", resamples=5)
     assert result["task"] == "multiclass"
-    said = " ".join(run.artifact("warnings").load()["warning"])
+    said = warnings_of(run)
     assert "3 rows without a value" in said
     assert "7 rows count as wrong" in said
 

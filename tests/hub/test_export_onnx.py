@@ -24,10 +24,9 @@ from xgboost import train as train_xgboost
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from tests.hub.calls import Tracked
 
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
+pytestmark = pytest.mark.usefixtures("own_store")
 
 NUMBERS, TAKES = ["a", "b", "n"], ["a", "b", "n", "town"]
 
@@ -61,11 +60,6 @@ def log(model: object, example: object, **datasets: object) -> rayml.Artifact:
         for name, data in datasets.items():
             context.log_dataset(name, data)
         return context.log_model("model", model, input_example=example)
-
-
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,13 @@ from pyarrow import feather
 
 import rayml
 from rayml.store import open_store
+from tests.hub.calls import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.hub.calls import Tracked
 
 TEXT = "id,amount,day\n1,1.5,2024-01-01\n2,,2024-01-02\n3,3.5,2024-01-03\n"
 TABLE = pd.DataFrame(
@@ -46,10 +49,6 @@ def loaded(run: rayml.Run) -> pd.DataFrame:
 
 def told(run: rayml.Run, column: str) -> Any:
     return run.artifact("columns").load().set_index("column").loc[column].to_dict()
-
-
-def warnings_of(run: rayml.Run) -> str:
-    return "\n".join(run.artifact("warnings").load()["warning"])
 
 
 def write_sqlite(path: Path) -> None:
@@ -140,7 +139,7 @@ def _cell(value: object) -> str:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_same_rows_are_the_same_typed_table_in_whatever_file(
-    name: str, tmp_path: Path, tracked: Callable[..., Any]
+    name: str, tmp_path: Path, tracked: Tracked
 ) -> None:
     WRITERS[name](tmp_path / name)
 
@@ -157,7 +156,7 @@ def test_the_same_rows_are_the_same_typed_table_in_whatever_file(
     assert "Quality" in run.artifact("report.html").load().decode()
 
 
-def test_many_rows_keep_their_order(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+def test_many_rows_keep_their_order(tmp_path: Path, tracked: Tracked) -> None:
     rows = 300_000
     numbers = np.arange(rows)
     frame = pd.DataFrame({"{row}": numbers, "day": "2024-01-31", "share": numbers / rows})
@@ -170,7 +169,7 @@ def test_many_rows_keep_their_order(tmp_path: Path, tracked: Callable[..., Any])
 
 
 def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
-    tmp_path: Path, tracked: Callable[..., Any]
+    tmp_path: Path, tracked: Tracked
 ) -> None:
     data = tmp_path / "data"
     (data / "more").mkdir(parents=True)
@@ -195,7 +194,7 @@ def test_a_folder_and_a_pattern_are_the_rows_of_all_files(
 
 @pytest.mark.parametrize("name", ["part.parquet", "part.csv"])
 def test_folders_that_tell_a_value_are_a_column(
-    name: str, tmp_path: Path, tracked: Callable[..., Any]
+    name: str, tmp_path: Path, tracked: Tracked
 ) -> None:
     for number in (1, 2):
         folder = tmp_path / "data" / f"when=2024-01-0{number}" / f"id={number + 10}"
@@ -210,7 +209,7 @@ def test_folders_that_tell_a_value_are_a_column(
 
 
 def test_files_whose_columns_have_other_types_get_one_that_holds_both(
-    tmp_path: Path, tracked: Callable[..., Any]
+    tmp_path: Path, tracked: Tracked
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -254,7 +253,7 @@ def test_text_gets_the_type_that_its_values_have(
     kind: str,
     expected: list[object] | None,
     tmp_path: Path,
-    tracked: Callable[..., Any],
+    tracked: Tracked,
 ) -> None:
     _, run = tracked("ingest", source=write_column(tmp_path, [*values, "NA", ""]))
 
@@ -266,7 +265,7 @@ def test_text_gets_the_type_that_its_values_have(
     assert found[:3].tolist() == expected
 
 
-def test_times_with_an_offset_are_kept_in_utc(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+def test_times_with_an_offset_are_kept_in_utc(tmp_path: Path, tracked: Tracked) -> None:
     values = ["2024-01-31T10:00:00+02:00", "2024-01-31T10:00:00Z"]
 
     _, run = tracked("ingest", source=write_column(tmp_path, values))
@@ -274,7 +273,7 @@ def test_times_with_an_offset_are_kept_in_utc(tmp_path: Path, tracked: Callable[
     assert loaded(run)["value"].dt.hour.tolist() == [8, 10]
 
 
-def test_days_that_may_be_months_are_told(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+def test_days_that_may_be_months_are_told(tmp_path: Path, tracked: Tracked) -> None:
     file = write_column(tmp_path, ["01/02/2024", "03/04/2024"])
 
     _, run = tracked("ingest", source=file)
@@ -285,9 +284,7 @@ def test_days_that_may_be_months_are_told(tmp_path: Path, tracked: Callable[...,
 
 
 class TestWhatDoesNotFit:
-    def test_values_become_missing_and_are_kept(
-        self, tmp_path: Path, tracked: Callable[..., Any]
-    ) -> None:
+    def test_values_become_missing_and_are_kept(self, tmp_path: Path, tracked: Tracked) -> None:
         values = [str(number) for number in range(99)]
         file = write_column(tmp_path, [*values[:40], "oops", *values[40:]])
 
@@ -300,7 +297,7 @@ class TestWhatDoesNotFit:
         assert loaded(run)["value"].isna().tolist() == [row == 40 for row in range(100)]
         assert "1 values of 'value' do not fit int64" in warnings_of(run)
 
-    def test_rows_are_left_out_and_kept(self, tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    def test_rows_are_left_out_and_kept(self, tmp_path: Path, tracked: Tracked) -> None:
         text = 'a,b\n1,"x\ny"\n2\n3,z,9\n4,"a ""b"", c"\n5,v"w\n'
         (tmp_path / "rows.csv").write_text(text)
 
@@ -313,9 +310,7 @@ class TestWhatDoesNotFit:
         assert bad["reason"][:2].tolist() == ["missing columns", "too many columns"]
         assert run.metrics["bad_rows"] == len(bad) == 5 - len(loaded(run))
 
-    def test_lines_that_are_no_json_are_kept(
-        self, tmp_path: Path, tracked: Callable[..., Any]
-    ) -> None:
+    def test_lines_that_are_no_json_are_kept(self, tmp_path: Path, tracked: Tracked) -> None:
         lines = ['{"a": 1, "b": {"c": 2}}', "nonsense", '{"a": "x", "d": [1, 2]}', "[1]", ""]
         (tmp_path / "rows.jsonl").write_text("\n".join(lines))
 
@@ -328,9 +323,7 @@ class TestWhatDoesNotFit:
         bad = run.artifact("bad_rows").load()
         assert bad[["row", "text"]].to_numpy().tolist() == [[2, "nonsense"], [4, "[1]"]]
 
-    def test_rows_that_are_there_twice_are_counted(
-        self, tmp_path: Path, tracked: Callable[..., Any]
-    ) -> None:
+    def test_rows_that_are_there_twice_are_counted(self, tmp_path: Path, tracked: Tracked) -> None:
         (tmp_path / "rows.csv").write_text("a,b\n1,x\n2,y\n1,x\n1,x\n")
 
         _, run = tracked("ingest", source=tmp_path / "rows.csv")
@@ -357,7 +350,7 @@ def test_a_type_that_is_given_is_the_columns_type(
     values: list[str],
     expected: list[object],
     tmp_path: Path,
-    tracked: Callable[..., Any],
+    tracked: Tracked,
 ) -> None:
     _, run = tracked("ingest", source=write_column(tmp_path, values), types={"value": given})
 
@@ -367,7 +360,7 @@ def test_a_type_that_is_given_is_the_columns_type(
     assert run.metrics["bad_values"] == expected.count(None)
 
 
-def test_what_stands_for_missing_can_be_said(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+def test_what_stands_for_missing_can_be_said(tmp_path: Path, tracked: Tracked) -> None:
     file = write_column(tmp_path, ["NA", "999", "1"])
 
     _, run = tracked("ingest", source=file, missing=["999"])
@@ -376,7 +369,7 @@ def test_what_stands_for_missing_can_be_said(tmp_path: Path, tracked: Callable[.
 
 
 def test_blank_lines_are_no_rows_and_an_open_quote_is_told(
-    tmp_path: Path, tracked: Callable[..., Any]
+    tmp_path: Path, tracked: Tracked
 ) -> None:
     (tmp_path / "blank.csv").write_text("\n\na,b\n1,2\n\n3,4\n")
     (tmp_path / "open.csv").write_text('a,b\n1,x\n2,"never closed\n3,y\n')
@@ -389,7 +382,7 @@ def test_blank_lines_are_no_rows_and_an_open_quote_is_told(
     assert "never closed" in opened.artifact("bad_rows").load()["text"][0]
 
 
-def test_a_file_on_the_web_is_read(tmp_path: Path, tracked: Callable[..., Any]) -> None:
+def test_a_file_on_the_web_is_read(tmp_path: Path, tracked: Tracked) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "orders.csv").write_text(TEXT)
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
@@ -405,9 +398,7 @@ def test_a_file_on_the_web_is_read(tmp_path: Path, tracked: Callable[..., Any]) 
     pd.testing.assert_frame_equal(loaded(run), TABLE, check_dtype=False)
 
 
-def test_names_are_made_unique_and_may_be_missing(
-    tmp_path: Path, tracked: Callable[..., Any]
-) -> None:
+def test_names_are_made_unique_and_may_be_missing(tmp_path: Path, tracked: Tracked) -> None:
     (tmp_path / "named.csv").write_text('a,A,,"say ""hi"""\n1,2,3,4\n')
     (tmp_path / "plain.csv").write_text("1,2\n3,4\n")
 
@@ -419,7 +410,7 @@ def test_names_are_made_unique_and_may_be_missing(
 
 
 @pytest.mark.s3
-def test_objects_of_a_bucket_are_read(s3_store_uri: str, tracked: Callable[..., Any]) -> None:
+def test_objects_of_a_bucket_are_read(s3_store_uri: str, tracked: Tracked) -> None:
     bucket = open_store(s3_store_uri)
     bucket.put("day/a.csv", TEXT.encode())
     bucket.put("day/b.csv.gz", gzip.compress(TEXT.encode()))
@@ -432,7 +423,7 @@ def test_objects_of_a_bucket_are_read(s3_store_uri: str, tracked: Callable[..., 
 
 
 class TestDatabases:
-    def test_a_query_of_a_file(self, tmp_path: Path, tracked: Callable[..., Any]) -> None:
+    def test_a_query_of_a_file(self, tmp_path: Path, tracked: Tracked) -> None:
         write_sqlite(tmp_path / "shop.sqlite")
         query = "SELECT id, amount * 2 AS twice FROM orders WHERE id > 1"
 
@@ -442,7 +433,7 @@ class TestDatabases:
         assert loaded(run)["twice"].fillna(-1).tolist() == [-1, 7]
 
     def test_a_url_whose_parts_are_in_the_environment(
-        self, tmp_path: Path, tracked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, tracked: Tracked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_sqlite(tmp_path / "shop.sqlite")
         monkeypatch.setenv("SHOP", str(tmp_path / "shop.sqlite"))
@@ -464,7 +455,7 @@ class TestDatabases:
         ],
     )
     def test_what_cannot_be_asked_is_refused_without_a_password(
-        self, database: str, query: str | None, said: str, tracked: Callable[..., Any]
+        self, database: str, query: str | None, said: str, tracked: Tracked
     ) -> None:
         with pytest.raises(rayml.SpecError) as refused:
             tracked("ingest", database=database, query=query)
@@ -476,17 +467,13 @@ class TestDatabases:
 @pytest.mark.parametrize(
     "database", ["postgresql://me:hunter2@host/db", "postgresql://host/db?password=hunter2"]
 )
-def test_no_record_has_a_password(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
-
+def test_no_record_has_a_password(database: str, own_store: Path) -> None:
     with pytest.raises(rayml.SpecError):
         rayml.hub.get("ingest")(database=database, query="SELECT 1")
 
     (run,) = rayml.runs()
     assert run.params["database"] == database.replace("hunter2", "***")
-    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    files = [path for path in own_store.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if b"hunter2" in path.read_bytes()]
 
@@ -509,7 +496,7 @@ class TestBadInput:
         ],
     )
     def test_it_is_refused_with_a_way_out(
-        self, name: str, content: bytes, said: str, tmp_path: Path, tracked: Callable[..., Any]
+        self, name: str, content: bytes, said: str, tmp_path: Path, tracked: Tracked
     ) -> None:
         (tmp_path / name).write_bytes(content)
 
@@ -528,16 +515,14 @@ class TestBadInput:
         ],
     )
     def test_wrong_parameters_are_refused(
-        self, values: dict[str, Any], said: str, tmp_path: Path, tracked: Callable[..., Any]
+        self, values: dict[str, Any], said: str, tmp_path: Path, tracked: Tracked
     ) -> None:
         with pytest.raises(rayml.SpecError) as refused:
             tracked("ingest", source=write_column(tmp_path, ["1"]), **values)
 
         assert said in str(refused.value)
 
-    def test_no_rows_and_empty_columns_are_told(
-        self, tmp_path: Path, tracked: Callable[..., Any]
-    ) -> None:
+    def test_no_rows_and_empty_columns_are_told(self, tmp_path: Path, tracked: Tracked) -> None:
         (tmp_path / "none.csv").write_text("a,b\n")
         (tmp_path / "empty.csv").write_text("a,b\n1,\n2,NA\n")
 
@@ -548,9 +533,7 @@ class TestBadInput:
         assert list(loaded(none)) == ["a", "b"]
         assert "No row has a value of 'b'" in warnings_of(empty)
 
-    def test_latin_text_is_read_with_a_warning(
-        self, tmp_path: Path, tracked: Callable[..., Any]
-    ) -> None:
+    def test_latin_text_is_read_with_a_warning(self, tmp_path: Path, tracked: Tracked) -> None:
         (tmp_path / "old.csv").write_bytes("city\nKöln\n".encode("latin-1"))
 
         _, run = tracked("ingest", source=tmp_path / "old.csv")
@@ -559,7 +542,7 @@ class TestBadInput:
         assert "no UTF-8" in warnings_of(run)
 
 
-def test_a_frame_of_mixed_types_is_typed_too(tracked: Callable[..., Any]) -> None:
+def test_a_frame_of_mixed_types_is_typed_too(tracked: Tracked) -> None:
     frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", 1], 3: [[1], [2]]})
 
     _, run = tracked("ingest", source=frame)

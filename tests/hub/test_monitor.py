@@ -12,10 +12,9 @@ from sklearn.linear_model import LogisticRegression
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
+    from tests.hub.calls import Tracked
 
 rng = np.random.default_rng(0)
 

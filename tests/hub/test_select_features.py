@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import rayml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Tracked = Any
+    from tests.hub.calls import Tracked
 
 
 def told(rows: int = 600) -> pd.DataFrame:

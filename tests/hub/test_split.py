@@ -10,9 +10,10 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import rayml
+from tests.hub.calls import warnings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.hub.calls import Tracked
 
 ROWS = 1_000
 
@@ -36,10 +37,6 @@ def parts_of(run: rayml.Run) -> dict[str, pd.DataFrame]:
     return {name: run.artifact(name).load() for name in names if name in run.artifacts}
 
 
-def warnings_of(run: rayml.Run) -> str:
-    return "\n".join(run.artifact("warnings").load()["warning"])
-
-
 WAYS = [
     {"by": "random"},
     {"by": "stratified", "target": "kind"},
@@ -51,7 +48,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_row_is_in_one_part_in_the_tables_order(
-    way: dict[str, str], table: pd.DataFrame, tracked: Callable[..., Any]
+    way: dict[str, str], table: pd.DataFrame, tracked: Tracked
 ) -> None:
     sizes, run = tracked("split", table=table, validation_size=0.1, **way)
 
@@ -71,7 +68,7 @@ def test_each_row_is_in_one_part_in_the_tables_order(
 
 
 def test_a_seed_gives_the_same_parts_and_another_one_others(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     first, again, other = (
         set(parts_of(tracked("split", table=table, seed=seed)[1])["test"]["row"])
@@ -81,7 +78,7 @@ def test_a_seed_gives_the_same_parts_and_another_one_others(
     assert first == again != other
 
 
-def test_stratified_parts_have_the_shares_of_the_whole(tracked: Callable[..., Any]) -> None:
+def test_stratified_parts_have_the_shares_of_the_whole(tracked: Tracked) -> None:
     data = load_breast_cancer(as_frame=True).frame
 
     _, run = tracked("split", table=data, by="stratified", target="target", validation_size=0.2)
@@ -95,7 +92,7 @@ def test_stratified_parts_have_the_shares_of_the_whole(tracked: Callable[..., An
     assert shown.loc["1", "test"] == pytest.approx(share, abs=0.01)
 
 
-def test_numbers_are_stratified_by_their_size(tracked: Callable[..., Any]) -> None:
+def test_numbers_are_stratified_by_their_size(tracked: Tracked) -> None:
     data = load_diabetes(as_frame=True).frame
 
     _, run = tracked("split", table=data, by="stratified", target="target")
@@ -108,7 +105,7 @@ def test_numbers_are_stratified_by_their_size(tracked: Callable[..., Any]) -> No
 
 
 def test_a_class_of_one_row_is_learnt_from_with_a_warning(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table.loc[17, "kind"] = "rare"
 
@@ -118,7 +115,7 @@ def test_a_class_of_one_row_is_learnt_from_with_a_warning(
     assert "1 classes of 'kind' have a single row, which is in train: 'rare'" in warnings_of(run)
 
 
-def test_as_many_classes_as_rows_can_be_stratified(tracked: Callable[..., Any]) -> None:
+def test_as_many_classes_as_rows_can_be_stratified(tracked: Tracked) -> None:
     data = pd.DataFrame({"word": [f"w{i}" for i in range(50_000)] * 2})
 
     sizes, _ = tracked("split", table=data, by="stratified", target="word")
@@ -128,7 +125,7 @@ def test_as_many_classes_as_rows_can_be_stratified(tracked: Callable[..., Any]) 
 
 @pytest.mark.parametrize("written", ["as it is", "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "number"])
 def test_the_latest_rows_are_to_test_with_however_the_time_is_written(
-    written: str, table: pd.DataFrame, tracked: Callable[..., Any]
+    written: str, table: pd.DataFrame, tracked: Tracked
 ) -> None:
     if written == "number":
         table["day"] = table["day"].astype("int64")
@@ -145,7 +142,7 @@ def test_the_latest_rows_are_to_test_with_however_the_time_is_written(
 
 
 def test_rows_of_one_moment_stay_together_and_those_without_are_left_out(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table.loc[:9, "day"] = None
 
@@ -158,7 +155,7 @@ def test_rows_of_one_moment_stay_together_and_those_without_are_left_out(
 
 
 def test_groups_stay_together_and_rows_without_one_go_alone(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table["customer"] = table["customer"].astype("float").where(table["row"] >= 100)
 
@@ -174,7 +171,7 @@ def test_groups_stay_together_and_rows_without_one_go_alone(
 
 
 def test_groups_that_are_too_large_for_their_part_are_told(
-    table: pd.DataFrame, tracked: Callable[..., Any]
+    table: pd.DataFrame, tracked: Tracked
 ) -> None:
     table["customer"] = ["large"] * 499 + ["small"] * 2 + ["huge"] * 499
 
@@ -187,7 +184,7 @@ def test_groups_that_are_too_large_for_their_part_are_told(
 
 class TestLeaks:
     def test_rows_that_are_there_twice_are_counted(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         twice = pd.concat([table, table.iloc[:300]])
 
@@ -199,7 +196,7 @@ class TestLeaks:
         assert f"{both} rows of test" in warnings_of(run)
 
     def test_groups_on_both_sides_and_rows_of_the_future_are_counted(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         _, run = tracked("split", table=table, time="day", group="customer")
 
@@ -210,7 +207,7 @@ class TestLeaks:
         assert run.metrics["leaks/future_rows"] == later > 0
 
     def test_columns_that_are_the_target_in_disguise_are_named_and_others_not(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         table["copy"] = table["kind"].str.upper()
         table["code"] = table["kind"].map({"a": 7, "b": 3, "c": 5})
@@ -224,7 +221,7 @@ class TestLeaks:
         assert named == ["copy", "code", "score"]
 
     def test_numbers_that_are_the_target_in_disguise_are_named(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         table["twice"] = 2 * table["amount"] + 1
         table["power"] = np.exp(-table["amount"])
@@ -251,7 +248,7 @@ class TestBadInput:
         ],
     )
     def test_it_is_refused_with_a_way_out(
-        self, values: dict[str, Any], said: str, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, values: dict[str, Any], said: str, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         with pytest.raises(rayml.SpecError) as refused:
             tracked("split", table=table.assign(one=1, empty=None), **values)
@@ -260,19 +257,19 @@ class TestBadInput:
 
     @pytest.mark.parametrize("rows", [0, 1])
     def test_too_few_rows_are_refused(
-        self, rows: int, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, rows: int, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         with pytest.raises(rayml.SpecError, match=f"{rows} rows"):
             tracked("split", table=table.head(rows))
 
     def test_two_columns_of_a_name_are_refused(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         with pytest.raises(rayml.SpecError, match="two columns called 'row'"):
             tracked("split", table=pd.concat([table, table[["row"]]], axis=1))
 
     def test_mixed_types_become_text_and_a_constant_target_is_told(
-        self, table: pd.DataFrame, tracked: Callable[..., Any]
+        self, table: pd.DataFrame, tracked: Tracked
     ) -> None:
         odd = table.assign(mixed=[1, "a"] * (ROWS // 2), kind="a", lists=pd.Series([[1]] * ROWS))
         odd["endless"] = np.where(odd["row"] % 10 == 0, np.inf, odd["row"])

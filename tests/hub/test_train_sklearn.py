@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 
 import rayml
+from tests.hub.calls import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Tracked = Any
+    from tests.hub.calls import Tracked
 
 
 def mixed(rows: int = 400) -> pd.DataFrame:
@@ -84,7 +85,7 @@ def test_a_mixed_table_is_learned_and_the_model_takes_it_as_it_is(
         model=result["model"], table=table, target="late", resamples=0
     )
     assert said["roc_auc"] > 0.85
-    warnings = " ".join(run.artifact("warnings").load()["warning"])
+    warnings = warnings_of(run)
     for words in ("missing: 'empty'", "same: 'same'", "its own: 'key'"):
         assert words.replace("its own", "own") in warnings
 
@@ -242,7 +243,7 @@ def test_a_class_with_one_row_and_missing_targets_are_told(tracked: Tracked) -> 
     result, run = tracked(
         "train_sklearn", table=table, target="target", estimator="RandomForestClassifier"
     )
-    said = " ".join(run.artifact("warnings").load()["warning"])
+    said = warnings_of(run)
     for words in ("one row alone ('lone')", "1 rows without", "several types", "infinite values"):
         assert words in said
     assert result["accuracy"] > 0.8

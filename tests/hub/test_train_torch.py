@@ -13,10 +13,10 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
+    from tests.hub.calls import Tracked
 
 OWN = """
 from torch import nn
@@ -279,13 +279,9 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("local_ray", "own_store")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 class TestJobs:
-    @pytest.fixture(autouse=True)
-    def _store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("RAYML_STORE", str(tmp_path / "store"))
-
     def submit(self, **options: Any) -> Any:
         values = {"target": "y", "epochs": 4, "checkpoint_every": 1, **options.pop("params", {})}
         table = mixed_table(400)[["a", "n", "y"]]

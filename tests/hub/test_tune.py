@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.hub.calls import Tracked
     from tests.ray.conftest import Submit
-
-    Tracked = Callable[..., tuple[Any, rayml.Run]]
 
 SPACE = {"x": {"low": -3.0, "high": 3.0}, "kind": ["flat", "steep"]}
 
