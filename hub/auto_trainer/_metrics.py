@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 from sklearn import metrics
 
 import rayml
@@ -26,7 +27,7 @@ _OF_LABELS: dict[str, Callable[..., float]] = {
     "f1_macro": lambda truth, said: metrics.f1_score(truth, said, average="macro"),
 }
 _OF_NUMBERS: dict[str, Callable[..., float]] = {
-    "rmse": metrics.root_mean_squared_error,
+    "rmse": lambda truth, said: np.sqrt(np.mean((truth - said) ** 2)),
     "r2": metrics.r2_score,
     "mae": metrics.mean_absolute_error,
     "median_ae": metrics.median_absolute_error,
@@ -70,19 +71,27 @@ class Metric:
             own = said[np.arange(len(truth)), truth.astype(int)] / said.sum(axis=1)
             return float(-np.log(np.clip(own, 1e-15, 1)).mean())
         if self.task == "binary":
-            score = metrics.roc_auc_score if self.name == "roc_auc" else _average_precision
-            return float(score(truth, said[:, 1])) if len(set(truth)) > 1 else np.nan
+            score = _roc_auc if self.name == "roc_auc" else metrics.average_precision_score
+            return float(score(truth, said[:, 1])) if np.ptp(truth) else np.nan
         return _auc_of_each(truth, said)
 
 
-def _average_precision(truth: np.ndarray, said: np.ndarray) -> float:
-    return float(metrics.average_precision_score(truth, said))
+def _roc_auc(truth: np.ndarray, said: np.ndarray) -> float:
+    """Return the area under the curve, by ranks (Mann and Whitney's U).
+
+    It is what scikit-learn's function gives, which takes ten times as long over a few rows: a
+    search asks for it thousands of times.
+    """
+    is_one = truth == 1
+    ones = is_one.sum()
+    above = stats.rankdata(said)[is_one].sum() - ones * (ones + 1) / 2
+    return float(above / (ones * (len(truth) - ones)))
 
 
 def _auc_of_each(truth: np.ndarray, said: np.ndarray) -> float:
     """Return the mean of each class against the rest, of those that are there."""
     there = [place for place in range(said.shape[1]) if 0 < (truth == place).sum() < len(truth)]
-    each = [metrics.roc_auc_score(truth == place, said[:, place]) for place in there]
+    each = [_roc_auc(truth == place, said[:, place]) for place in there]
     return float(np.mean(each)) if each else np.nan
 
 

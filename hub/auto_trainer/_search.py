@@ -149,7 +149,8 @@ class Search:
         self._encoded: dict[tuple[Kind, int | None], Any] = {}
         self._study = _study(problem.seed)
         self._rng = np.random.default_rng(problem.seed)
-        self._queue = _starts(self._families)
+        self._queue: list[tuple[str, dict[str, Any], optuna.Trial | None]]
+        self._queue = [(*start, None) for start in _starts(self._families)]
         self._number = 0
         self._folds = 1
         self._looked = self._started
@@ -178,7 +179,7 @@ class Search:
 
         The other processes encode meanwhile what will be needed.
         """
-        family, params = self._queue[0]
+        family, params, _ = self._queue[0]
         trial = self._trial(family, params)
         call = self._start(trial, folds=1)
         for kind in dict.fromkeys(FAMILIES[name].kind for name in self._families):
@@ -235,12 +236,16 @@ class Search:
         done = [one for one in self._tried if one.state == "complete"]
         if not done:
             return self._deadline - 0.1 * self._budget_s
-        if not self._likely or time.monotonic() > self._looked + _LOOK_EVERY_S:
-            self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
-            self._looked = time.monotonic()
         costs = [self._cost_of_all(one) for one in [*self._likely, done[0]]]
         final = max(*costs, sum(costs) / self._tasks.at_once) * _FINAL_SLACK + _FINAL_S
         return self._deadline - min(final, _FINAL * self._budget_s)
+
+    def _look(self) -> None:
+        """See now and then what is likely to be chosen: what that costs to fit ends the search."""
+        done = [one for one in self._tried if one.state == "complete"]
+        if done and time.monotonic() > self._looked + _LOOK_EVERY_S:
+            self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
+            self._looked = time.monotonic()
 
     def _cost_of_all(self, one: Tried) -> float:
         """Return about how long it takes to fit a model of a trial on all rows."""
@@ -255,6 +260,9 @@ class Search:
                 self._start_next()
             if not self._running:
                 return
+            # What takes a while is done while others run: no CPU waits for it.
+            self._propose()
+            self._look()
             wait_s = min(1.0, max(self._left(), _TICK_S))
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
@@ -279,17 +287,18 @@ class Search:
         return late or any(one.state == "complete" for one in self._tried)
 
     def _start_next(self) -> None:
-        asked = None
-        if self._queue:
-            family, params = self._queue.pop(0)
-            to_beat: tuple[float, ...] = ()
-        else:
-            asked, family = self._study.ask(), self._choose_family()
-            params, to_beat = FAMILIES[family].vary(asked), self._to_beat()
-        trial = self._trial(family, params, to_beat)
+        self._propose()
+        family, params, asked = self._queue.pop(0)
+        trial = self._trial(family, params, self._to_beat() if asked else ())
         self._number += 1
         call = self._start(trial, self._folds)
         self._running[call] = (trial, asked, time.monotonic())
+
+    def _propose(self) -> None:
+        """Have something to try next."""
+        if not self._queue:
+            asked, family = self._study.ask(), self._choose_family()
+            self._queue.append((family, FAMILIES[family].vary(asked), asked))
 
     def _choose_family(self) -> str:
         """Return a kind to vary: the better its best trial and the cheaper it is, the likelier.

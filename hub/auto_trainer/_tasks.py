@@ -55,6 +55,7 @@ class RayTasks:
     def __init__(self, cpus: int, at_once: int) -> None:
         self.at_once = max(1, min(cpus, at_once))
         self.threads = max(1, cpus // self.at_once)
+        self._remote: dict[Callable[..., object], Any] = {}
 
     def share(self, value: object) -> Any:  # noqa: ANN401
         """Put a value into Ray's object store once."""
@@ -62,8 +63,10 @@ class RayTasks:
 
     def start(self, function: Callable[..., object], *args: object) -> Any:  # noqa: ANN401
         """Start a task."""
-        task = ray.remote(num_cpus=self.threads, max_retries=0)(function)
-        return task.remote(*args)
+        if function not in self._remote:  # made anew each time, it would be sent each time
+            made = ray.remote(num_cpus=self.threads, max_retries=0)(function)
+            self._remote[function] = made
+        return self._remote[function].remote(*args)
 
     def wait(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
         """Wait for one task, or for so long."""
