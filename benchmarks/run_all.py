@@ -50,6 +50,7 @@ SCRIPTS = (
     "hub/describe",
     "hub/auto_trainer",
     "hub/trials",
+    "hub/batch_predict",
     "hub/serve",
 )
 FULL = "--full"

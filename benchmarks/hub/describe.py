@@ -14,30 +14,24 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2] / "examples")]
 
-import psutil  # noqa: E402
+from memory import peaks  # noqa: E402
 from timing import alone, compare, report, scratch, seconds, take_turns  # noqa: E402
 
 import rayml  # noqa: E402
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 QUESTION = "How long does hub://describe take, and how much memory?"
 SMALL = "--small" in sys.argv
 TURNS, WARM_UPS = (1, 0) if SMALL else (3, 1)
 COPIES = 6 if SMALL else 30  # of 336,776 flights each
 PART_ROWS = 500_000
-SAMPLE_S = 0.05
 MINIMAL = """
 import json, sys, time
 import pandas as pd
@@ -106,29 +100,6 @@ def told(command: list[Any], **environment: str) -> float:
         text=True,
     )
     return float(json.loads(done.stdout.splitlines()[-1]))
-
-
-@contextmanager
-def peaks() -> Iterator[dict[int, int]]:
-    """Sample the memory of this process's Ray workers in a block; give the peak of each."""
-    found: dict[int, int] = {}
-    done = threading.Event()
-
-    def sample() -> None:
-        while not done.wait(SAMPLE_S):
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    if process.name().startswith("ray::"):
-                        used = process.memory_info().rss
-                        found[process.pid] = max(used, found.get(process.pid, 0))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        thread.join()
 
 
 def describe_by_dask(path: Path, store: Path) -> None:
