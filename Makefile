@@ -37,6 +37,7 @@ test test-all:
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(FAST_TESTS)
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(RAY_TESTS) $(GREEDY:%=--ignore=%)
 	$(BIN)/pytest -m "$(WHICH)" $(GREEDY)
+	$(BIN)/python -m tests.kube.building
 	$(BIN)/pytest -m "$(WHICH)" $(SIDE_BY_SIDE) $(KUBE_TESTS) $(HEAVY_KUBE_TESTS:%=--ignore=%)
 	$(BIN)/pytest -m "$(WHICH)" $(HEAVY_KUBE_TESTS)
 

@@ -11,7 +11,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,3 +142,9 @@ def _remove_old(cache: Path) -> None:
     for build in cache.glob("kubeplane-*"):
         if time.time() - build.stat().st_mtime > KEEP_S:
             shutil.rmtree(build, ignore_errors=True)
+
+
+if __name__ == "__main__":  # before the tests: on a new machine it takes longer than a test may
+    print("the programs of the test control plane are built once, which takes minutes")
+    with suppress(NotBuildable):  # the tests say so, and why
+        programs()
