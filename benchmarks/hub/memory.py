@@ -15,8 +15,11 @@ SAMPLE_S = 0.05
 
 
 @contextmanager
-def peaks() -> Iterator[dict[int, int]]:
-    """Sample the memory of this process's Ray workers in a block; give the peak of each."""
+def peaks(*, own: bool = False) -> Iterator[dict[int, int]]:
+    """Sample the memory of this process's Ray workers in a block; give the peak of each.
+
+    `own` leaves out what a process shares with others, as it does Ray's object store.
+    """
     found: dict[int, int] = {}
     done = threading.Event()
 
@@ -25,7 +28,8 @@ def peaks() -> Iterator[dict[int, int]]:
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
                     if process.name().startswith("ray::"):
-                        used = process.memory_info().rss
+                        memory = process.memory_info()
+                        used = memory.rss - memory.shared if own else memory.rss
                         found[process.pid] = max(used, found.get(process.pid, 0))
 
     thread = threading.Thread(target=sample)
