@@ -79,8 +79,8 @@ class Metric:
 def _roc_auc(truth: np.ndarray, said: np.ndarray) -> float:
     """Return the area under the curve, by ranks (Mann and Whitney's U).
 
-    It is what scikit-learn's function gives, which takes ten times as long over a few rows: a
-    search asks for it thousands of times.
+    It is what scikit-learn's function gives, which takes far longer over a few rows: a search asks
+    for it thousands of times.
     """
     is_one = truth == 1
     ones = is_one.sum()

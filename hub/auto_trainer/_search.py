@@ -197,6 +197,7 @@ class Search:
             self._queue.pop(0)
             self._number += 1
             self._judge(trial, None, outcome)
+            self._propose()
 
     def _worth(self, outcome: Outcome) -> int:
         """Return how many folds are worth their time, and see on how many rows of each."""
@@ -243,7 +244,8 @@ class Search:
     def _look(self) -> None:
         """See now and then what is likely to be chosen: what that costs to fit ends the search."""
         done = [one for one in self._tried if one.state == "complete"]
-        if done and time.monotonic() > self._looked + _LOOK_EVERY_S:
+        is_due = not self._likely or time.monotonic() > self._looked + _LOOK_EVERY_S
+        if done and is_due:
             self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
             self._looked = time.monotonic()
 
@@ -260,9 +262,7 @@ class Search:
                 self._start_next()
             if not self._running:
                 return
-            # What takes a while is done while others run: no CPU waits for it.
-            self._propose()
-            self._look()
+            self._look()  # which takes a while: no CPU waits for it
             wait_s = min(1.0, max(self._left(), _TICK_S))
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
@@ -272,8 +272,7 @@ class Search:
                 return
 
     def _has_more(self) -> bool:
-        family = self._queue[0][0] if self._queue else None
-        in_time = self._left() > self._expected(family) or not self._tried
+        in_time = self._left() > self._expected(self._queue[0][0]) or not self._tried
         return self._number < self._most_trials and in_time
 
     def _ends_soon(self) -> bool:
@@ -287,15 +286,15 @@ class Search:
         return late or any(one.state == "complete" for one in self._tried)
 
     def _start_next(self) -> None:
-        self._propose()
         family, params, asked = self._queue.pop(0)
         trial = self._trial(family, params, self._to_beat() if asked else ())
         self._number += 1
         call = self._start(trial, self._folds)
         self._running[call] = (trial, asked, time.monotonic())
+        self._propose()
 
     def _propose(self) -> None:
-        """Have something to try next."""
+        """Have something to try next, once this runs: no CPU waits for what is drawn."""
         if not self._queue:
             asked, family = self._study.ask(), self._choose_family()
             self._queue.append((family, FAMILIES[family].vary(asked), asked))

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rayml import config
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,8 +53,7 @@ def programs() -> Path:
 
 def cache_folder() -> Path:
     """Where things stay that are made once for each user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "rayml"
+    folder = config.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
