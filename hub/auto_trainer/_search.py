@@ -192,7 +192,8 @@ class Search:
             outcome = cast("Outcome", self._tasks.result(call))
         except Exception:  # noqa: BLE001 - it will fail as a trial, too, which is recorded
             return
-        self._folds = self._worth(outcome)
+        took = time.monotonic() - self._started
+        self._folds = self._worth(outcome) if took < self._left() else 1
         if self._folds == 1:  # that was the trial
             self._queue.pop(0)
             self._number += 1
@@ -267,7 +268,7 @@ class Search:
             for call in self._tasks.wait(list(self._running), wait_s):
                 self._end(call)
             self._stop_late()
-            if self._left() <= 0 and self._has_complete() and not self._ends_soon():
+            if self._left() <= 0 and not self._waits_for_a_first() and not self._ends_soon():
                 self._stop_all()
                 return
 
@@ -281,9 +282,11 @@ class Search:
         ends = (begun + trial.seconds + _TICK_S for trial, _, begun in self._running.values())
         return now < self._deadline and all(now < end for end in ends)
 
-    def _has_complete(self) -> bool:
-        late = time.monotonic() > self._deadline + _LATE_S
-        return late or any(one.state == "complete" for one in self._tried)
+    def _waits_for_a_first(self) -> bool:
+        """Whether time is over, and yet goes on until there is one model at least."""
+        long = max(self._started + _FIRST_S, self._deadline + _LATE_S)
+        is_over = self._left() <= 0 and time.monotonic() < long
+        return is_over and all(one.state != "complete" for one in self._tried)
 
     def _start_next(self) -> None:
         family, params, asked = self._queue.pop(0)
@@ -388,6 +391,8 @@ class Search:
 
     def _stop_late(self) -> None:
         """End what should have stopped by itself long ago."""
+        if self._waits_for_a_first():
+            return
         for call, (trial, asked, begun) in list(self._running.items()):
             if time.monotonic() - begun > 1.5 * trial.seconds + _LATE_S and self._tasks.can_end:
                 self._stop(call, trial, asked)
