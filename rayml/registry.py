@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayml.artifacts import Artifact
 from rayml.errors import NotFound, SpecError
+from rayml.inputs import Input
 from rayml.registered import (
     MODELS,
     NAME,
@@ -133,11 +134,19 @@ def load_model(uri: str, *, trusted: bool = False, store: str | Path | Store | N
 
 
 def pin(value: object, store: Store) -> object:
-    """Return what is to be recorded as an input: a model's URI becomes the artifact it names now.
+    """Return what is to be recorded as an input.
+
+    A model's URI becomes the artifact that it names now, a version its artifact, and an input that
+    a run was given what that one stands for.
 
     Raises:
         NotFound: There is no such model, version or alias.
     """
+    if isinstance(value, Input):
+        is_object = value.record.kind == "memory" or isinstance(value.value, Artifact)
+        value = value.value if is_object else value.uri
+    if isinstance(value, ModelVersion):
+        return value.artifact
     is_model = isinstance(value, str) and value.startswith(MODELS)
     return _artifact(store, str(value)) if is_model else value
 

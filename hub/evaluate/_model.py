@@ -138,8 +138,6 @@ class Predictor:
 
 
 def _artifact_of(given: rayml.Input) -> rayml.Artifact | None:
-    if isinstance(given.value, rayml.ModelVersion):
-        return given.value.artifact
     if (found := given.artifact) is None:
         if given.uri.startswith("memory://"):
             return None

@@ -50,8 +50,9 @@ def call_function(
     labels = {"hub": function.uri}
     tracked = start_run(function.name, params=params, inputs=inputs, labels=labels, store=store)
     with tracked as context:
-        converted = {n: _converted(n, value, live, context) for n, value in inputs.items()}
-        return call(loaded, {**given, **converted}, context)
+        read = {n: _read(n, given[n], pinned, context) for n, pinned in inputs.items()}
+        wanted = {n: convert(one, live.named[n].annotation) for n, one in read.items()}
+        return call(loaded, {**given, **wanted}, context)
 
 
 def _store() -> Store:
@@ -80,11 +81,11 @@ def _is_input(name: str, value: object, signature: Signature) -> bool:
     return value is not None and parameter is not None and is_input_form(parameter.annotation)
 
 
-def _converted(name: str, value: object, signature: Signature, context: Context) -> object:
-    annotation = signature.named[name].annotation
-    if name in context.inputs and context.inputs[name].value is value:
-        return convert(context.inputs[name], annotation)
-    if isinstance(value, Input):
-        return convert(value, annotation)
-    record = describe_input(name, value, Path.cwd())
-    return convert(Input(record, value, partial(find_artifact, context.store)), annotation)
+def _read(name: str, given: object, pinned: object, context: Context) -> Input:
+    """Return what reads an input: that which there is already, for it may have been fetched."""
+    if isinstance(given, Input):
+        return given
+    if name in context.inputs and context.inputs[name].value is pinned:
+        return context.inputs[name]
+    record = describe_input(name, pinned, Path.cwd())
+    return Input(record, pinned, partial(find_artifact, context.store))

@@ -246,3 +246,28 @@ def test_a_model_s_uri_as_an_input_is_resolved_when_the_job_is_submitted(store: 
         rayml.submit(
             take, inputs={"model": "rayml://models/churn@prod"}, store=store, dry_run=True
         )
+
+
+def test_a_version_as_an_input_is_its_artifact(store: Folder) -> None:
+    version = rayml.register_model(log_model(store), "churn")
+    spec = rayml.submit(take, inputs={"model": version}, store=store, dry_run=True)
+
+    assert not isinstance(spec, rayml.Run)
+    assert spec.inputs["model"].uri == version.artifact.uri
+    with rayml.start_run(inputs={"model": version}, store=store) as context:
+        assert context.inputs["model"].artifact == version.artifact
+
+
+def test_what_a_run_was_given_may_be_given_on(store: Folder, tmp_path: Path) -> None:
+    path, table = tmp_path / "rows.csv", pd.DataFrame({"x": [1]})
+    path.write_text("x\n1\n")
+    given = {"model": log_model(store), "path": path, "table": table}
+    with rayml.start_run(inputs=given, store=store) as first:
+        pass
+
+    with rayml.start_run(inputs=first.inputs, store=store) as second:
+        assert {n: one.record for n, one in second.inputs.items()} == {
+            n: one.record for n, one in first.inputs.items()
+        }
+        assert second.inputs["table"].value is table
+        assert second.inputs["path"].to_pandas()["x"].tolist() == [1]
