@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
-import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rayml._ray.members import find_group
+from rayml._ray.passing import make_passing_folder
 from rayml._ray.progress import told
 from rayml.ranks import RankFailed
 from rayml.tracker.records import Problem
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from rayml.engines.led import Workers
 
 _START_S = 60.0
-# Open as long as this process is there.
-_held: list[int] = []
 _UNDONE = ("waiting", "queued", "processing", "no-worker")
 
 
@@ -129,20 +126,6 @@ class _Worker:
 
 async def _start_worker(scheduler: str, **options: object) -> Worker:
     return await Worker(scheduler, **options)
-
-
-def make_passing_folder(prefix: str) -> str:
-    """Return a new folder that goes away with this process, however that ends."""
-    folder = tempfile.mkdtemp(prefix=prefix)
-    inner, outer = os.pipe()
-    # Its input ends when this process does, by SIGKILL too. It is nobody's child: Ray ends those.
-    watch = 'exec 3<&0; (cat <&3; rm -rf "$0") >/dev/null 2>&1 &'
-    subprocess.run(
-        ["/bin/sh", "-c", watch, folder], stdin=inner, start_new_session=True, check=True
-    )
-    os.close(inner)
-    _held.append(outer)
-    return folder
 
 
 def _progress(client: Client) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +38,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from rayml import processes
 from rayml._ray.deaths import explain_death, rank_failure
 from rayml._ray.members import SETTLE_S, held_group, problems_in_order
+from rayml._ray.passing import make_passing_folder
 from rayml._ray.tasks import this_node
 from rayml.memory import oom_kills
 from rayml.ranks import Rank, RankFailed
@@ -117,27 +117,27 @@ class _Director(TrainController):
         Or why they did not start; told here, because an error's cause does not travel.
         """
         before = oom_kills()
-        with tempfile.TemporaryDirectory(prefix="rayml-train-") as folder:
-            scaling = ScalingConfig(
-                num_workers=world_size,
-                use_gpu=bool(share.get("GPU")),
-                resources_per_worker=share or {"CPU": 0},
-            )
-            trainer = DataParallelTrainer(
-                lambda: main(this_rank()),
-                backend_config=_backend(group),
-                scaling_config=scaling,
-                run_config=RunConfig(storage_path=folder),  # type: ignore[arg-type]
-            )
-            super().__init__(
-                ObjectRefWrapper(trainer._get_train_func()),
-                trainer.train_run_context,
-                _Scaling(scaling),
-                create_failure_policy(_FAILURES),
-                [*_useful(trainer._create_default_callbacks()), _Listening()],
-            )
-            await self.run()  # type: ignore[no-untyped-call]
-            result = self.get_result()
+        folder = make_passing_folder("rayml-train-")
+        scaling = ScalingConfig(
+            num_workers=world_size,
+            use_gpu=bool(share.get("GPU")),
+            resources_per_worker=share or {"CPU": 0},
+        )
+        trainer = DataParallelTrainer(
+            lambda: main(this_rank()),
+            backend_config=_backend(group),
+            scaling_config=scaling,
+            run_config=RunConfig(storage_path=folder),  # type: ignore[arg-type]
+        )
+        super().__init__(
+            ObjectRefWrapper(trainer._get_train_func()),
+            trainer.train_run_context,
+            _Scaling(scaling),
+            create_failure_policy(_FAILURES),
+            [*_useful(trainer._create_default_callbacks()), _Listening()],
+        )
+        await self.run()  # type: ignore[no-untyped-call]
+        result = self.get_result()
         if isinstance(result.error, ControllerError):
             return _not_started(result.error.controller_failure, before)
         if result.error is not None:

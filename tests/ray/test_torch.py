@@ -40,7 +40,7 @@ def nothing_left(ray_address: str) -> Iterator[None]:
         return not ranks_of(ray_address) and {g["state"] for g in groups} <= {"REMOVED"}
 
     eventually(is_clean, 20)
-    assert not list(Path(tempfile.gettempdir()).glob("rayml-train-*"))
+    eventually(lambda: not list(Path(tempfile.gettempdir()).glob("rayml-train-*")), 20)
 
 
 _RANKS = ("ray::_Director", "ray::RayTrain", "ray::Synchronization", "ray::_Member")
@@ -313,10 +313,11 @@ dist.all_reduce(torch.ones(1))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("comes", "where"),
     [
-        pytest.param("never", "init_process_group", marks=pytest.mark.thorough),
+        ("never", "init_process_group"),
         ("once", "all_reduce(torch.ones(1))"),
     ],
 )
@@ -373,6 +374,7 @@ import torch
 """
 
 
+@pytest.mark.thorough
 def test_ranks_that_end_before_they_begin_end_the_run(submit: Submit, work: Path) -> None:
     (work / "torch.py").write_text(BROKEN)
     run = submit(train, engine=PAIR, resources=HALF, env={"PYTHONPATH": str(work)})
