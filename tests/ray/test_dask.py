@@ -175,6 +175,7 @@ def _folders() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("*dask-*"))
 
 
+@pytest.mark.thorough
 def test_xgboost_trains_on_the_workers_through_a_client(submit: Submit) -> None:
     def fit() -> list[float]:
         import dask.array as da
@@ -398,9 +399,10 @@ def stay(begun: str, for_s: float) -> None:
     time.sleep(for_s)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("fails", "state"),
-    [pytest.param(True, "cancelled", marks=pytest.mark.thorough), (False, "succeeded")],
+    [(True, "cancelled"), (False, "succeeded")],
 )
 def test_what_borrows_the_workers_is_over_before_they_go(
     submit: Submit, work: Path, fails: bool, state: str

@@ -104,7 +104,8 @@ def test_the_rank_that_fails_is_the_one_that_is_shown(submit: Submit) -> None:
     assert 'raise ValueError("row 7 has no label")' in caught.value.traceback
 
 
-@pytest.mark.parametrize("elastic", [None, pytest.param((1, 2), marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("elastic", [None, (1, 2)])
 def test_a_rank_that_never_comes_to_init_is_named(
     submit: Submit, elastic: tuple[int, int] | None
 ) -> None:
@@ -193,6 +194,7 @@ hvd.allreduce(torch.ones(1), name="total")
 """
 
 
+@pytest.mark.thorough
 def test_a_script_s_rank_that_hangs_is_named(submit: Submit, work: Path) -> None:
     (work / "train.py").write_text(ABSENT)
     engine = rayml.Horovod(workers=2, timeout_s=4)
@@ -285,7 +287,8 @@ def test_cancel_ends_all_ranks(submit: Submit, gate: Gate, engine: rayml.Horovod
     eventually(lambda: not marked(run.id), 20)
 
 
-@pytest.mark.parametrize("engine", [PAIR, pytest.param(ELASTIC, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", [PAIR, ELASTIC])
 def test_a_timeout_ends_all_ranks(submit: Submit, tmp_path: Path, engine: rayml.Horovod) -> None:
     def job(folder: str) -> None:
         Path(folder, f"rank-{os.getpid()}").touch()
@@ -515,6 +518,7 @@ def test_an_elastic_job_may_end_without_its_first_worker(submit: Submit) -> None
     assert not list(capture_path(run.id, 1).parent.glob(f"{run.id}*"))
 
 
+@pytest.mark.thorough
 def test_a_worker_that_dies_over_and_over_ends_an_elastic_job(submit: Submit) -> None:
     def job() -> None:
         import horovod.torch as hvd

@@ -133,6 +133,7 @@ def count(context: rayml.Context, rows: int) -> int:
     return context.spark.range(rows).selectExpr("id % 7 AS k").groupBy("k").count().count()
 
 
+@pytest.mark.thorough
 def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     def lead(context: rayml.Context) -> list[Any]:
         frame = context.spark.range(1001).selectExpr("id AS v", "id * 2 AS w").repartition(3)
@@ -345,6 +346,7 @@ def s3_jars() -> str:
     return f"{hadoop},{amazon}"
 
 
+@pytest.mark.thorough
 def test_a_bucket_is_read_and_written_as_the_store_is(
     submit: Submit, s3_store_uri: str, s3_jars: str
 ) -> None:
@@ -363,13 +365,12 @@ def test_a_bucket_is_read_and_written_as_the_store_is(
     assert run.artifact("numbers").load().id.sum() == 4950
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("last", "words"),
     [
         ("60000000 + id", "an executor ran out of memory, of which its heap had 516 MiB"),
-        pytest.param(  # it computes what is constant
-            "60000000", "Spark's driver ran out of memory", marks=pytest.mark.thorough
-        ),
+        ("60000000", "Spark's driver ran out of memory"),  # it computes what is constant
     ],
 )
 def test_what_is_without_memory_is_named(submit: Submit, last: str, words: str) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SHARD = "shared"
 TWIN = Owner(host="twin", boot="1", pid=2, started_at=0.0)
-_ROUNDS = 15
+_FEW_ROUNDS, _ROUNDS = 4, 15
 _SLEEPER = """
 import sys
 from rayml.errors import JournalFenced
@@ -126,10 +126,13 @@ def steps_of(store: Store, run: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_writer_that_slept_changes_nothing(store: Store) -> None:
-    rng = random.Random(4)
+@pytest.mark.parametrize(
+    "rounds", [_FEW_ROUNDS, pytest.param(_ROUNDS, marks=pytest.mark.thorough)]
+)
+def test_a_writer_that_slept_changes_nothing(store: Store, rounds: int) -> None:
+    rng = random.Random(4 + rounds)
     written: dict[str, int] = {}
-    for n in range(_ROUNDS):
+    for n in range(rounds):
         sleeper, twin, count = f"sleeper-{n}", f"twin-{n}", rng.choice([1, 40, 200])
         with asleep(store, sleeper, rng.uniform(0, 0.5)) as said:
             take_over(store, twin, count)

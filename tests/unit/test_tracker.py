@@ -304,7 +304,7 @@ def test_a_store_that_is_replaced_by_a_file_fails_and_works_again(tmp_path: Path
 
 # Random histories: trackers that are killed, twins that live on, writes that fail in every way.
 
-SEEDS = 10_000
+FEW_SEEDS, SEEDS = 2_000, 10_000
 
 
 def attempt(append: Awaitable[int]) -> bool:
@@ -382,9 +382,13 @@ class History:
         assert set(found) - self.acknowledged <= set(self.next.items())
 
 
-def test_random_histories_lose_nothing_and_double_nothing() -> None:
+@pytest.mark.parametrize(
+    "seeds",
+    [range(FEW_SEEDS), pytest.param(range(FEW_SEEDS, SEEDS), marks=pytest.mark.thorough)],
+)
+def test_random_histories_lose_nothing_and_double_nothing(seeds: range) -> None:
     with asyncio.Runner() as loop:
-        for seed in range(SEEDS):
+        for seed in seeds:
             history = History(seed, loop)
             history.run()
             try:
