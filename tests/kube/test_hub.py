@@ -36,6 +36,7 @@ def train(plane: Plane, environment: dict[str, str]) -> Iterator[JobCluster]:
         yield cluster
 
 
+@pytest.mark.thorough
 def test_one_with_modules_and_tasks_runs_on_the_jobs_workers(
     train: JobCluster, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_job_gets_its_workers_and_they_leave_after_it(train: JobCluster) -> No
 
 
 def test_the_next_job_of_a_shape_takes_warm_workers(train: JobCluster) -> None:
+    wait_for(lambda: not train.pods(), "the end of what other tests have left")
     train.set_grace(120)
     first = train.submit(where, resources=SMALL).wait(180)
     second = train.submit(where, resources=SMALL).wait(180)
@@ -140,6 +141,7 @@ class TestWhatAJobStartsOnRay:
         assert run.result == [hosts, 9900, 2]
         wait_for(lambda: not train.pods(), "the workers' departure")
 
+    @pytest.mark.thorough
     def test_by_a_script(self, train: JobCluster, tmp_path: Path) -> None:
         text = textwrap.dedent(inspect.getsource(spread_by_itself))
         (tmp_path / "script.py").write_text(f"{text}\nprint('told', spread_by_itself())\n")
@@ -161,6 +163,7 @@ def test_no_more_workers_than_the_limit_at_any_time(train: JobCluster) -> None:
         assert "failed" not in {run.state for run in runs}, [run.error for run in runs]
         seen = max(seen, len(train.pods()))
         reasons |= {run.reason for run in runs}
+        time.sleep(0.2)
     assert seen == 3
     assert any("limit of 4 workers" in reason for reason in reasons)
 
@@ -240,6 +243,7 @@ def test_a_pod_that_kubernetes_refuses_is_refused_at_once(train: JobCluster) -> 
         train.submit(where, resources=resources)
 
 
+@pytest.mark.thorough
 def test_a_pod_that_kubernetes_refuses_holds_up_no_other_job(train: JobCluster) -> None:
     def outer(store: str, wrong: dict[str, Any]) -> tuple[str, str]:
         import rayml
@@ -371,6 +375,7 @@ def _submit_unchecked(train: JobCluster, resources: rayml.Resources) -> rayml.Ru
         os.environ["KUBECONFIG"] = before
 
 
+@pytest.mark.thorough
 def test_a_priority_that_may_not_be_seen_is_said_to_count_for_nothing(
     train: JobCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -399,6 +404,7 @@ class TestRaysOwnTools:
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"on {train.head()}" in done.stdout
 
+    @pytest.mark.thorough
     def test_list_and_stop_a_run(self, train: JobCluster) -> None:
         run = train.submit(sleep, resources=SMALL)
         wait_for_state(run, "running")
@@ -451,6 +457,7 @@ def test_the_command_line_runs_a_job_there(train: JobCluster, tmp_path: Path) ->
     assert "n is 7" in done.stdout
 
 
+@pytest.mark.thorough
 def test_a_cluster_that_somebody_else_made_serves_jobs_once_it_is_adopted(
     plane: Plane, ray_image: str, environment: dict[str, str]
 ) -> None:
