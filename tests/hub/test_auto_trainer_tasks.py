@@ -37,6 +37,7 @@ class TestOnRay:
         assert not [name for name in run.artifacts if name.startswith("train/")]
         assert run.metrics["test/roc_auc"] > 0.95
 
+    @pytest.mark.thorough
     def test_cancelling_it_ends_all_of_its_tasks(
         self,
         submit: Submit,  # noqa: F811 - a fixture

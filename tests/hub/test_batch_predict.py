@@ -144,6 +144,7 @@ class TestPredictions:
         assert list(found) == ["row", "prediction", "probability_no", "probability_yes"]
         assert found.row.tolist() == list(range(5000))
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "folder"])
     def test_tables_in_a_bucket(
         self, name: str, tracked: Tracked, logged: Any, mixed: Any, frame: pd.DataFrame

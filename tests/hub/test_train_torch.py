@@ -290,6 +290,7 @@ class TestJobs:
         )
         return run.wait()
 
+    @pytest.mark.thorough
     def test_a_later_attempt_ends_as_the_first_would_have(self, tmp_path: Path) -> None:
         (tmp_path / "own.py").write_text(DIES)
         again = rayml.Retry(attempts=2, backoff_s=0.01)

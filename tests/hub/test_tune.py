@@ -61,6 +61,7 @@ class TestTrials:
         assert len(run.history("loss")) == 8
         assert {"search", "values", "importance"} <= run.artifacts.keys()
 
+    @pytest.mark.thorough
     def test_a_trial_that_fails_is_one_less(self, tune: Callable[..., rayml.Run]) -> None:
         run = tune(
             """
@@ -91,6 +92,7 @@ class TestTrials:
         with pytest.raises(rayml.JobFailed, match="did you mean 'accuracy'"):
             run.wait(120)
 
+    @pytest.mark.thorough
     def test_what_falls_behind_is_ended(
         self, tune: Callable[..., rayml.Run], tmp_path: Path
     ) -> None:

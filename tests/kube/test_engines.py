@@ -120,15 +120,11 @@ def train_until_one_is_lost(gate: str) -> list[int]:
     return list(go_on(hvd.elastic.TorchState(sizes=[])))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("function", "engine", "attempts"),
     [
-        pytest.param(
-            begin_and_wait,
-            rayml.Torch(workers=2, timeout_s=60),
-            2,
-            marks=pytest.mark.thorough,
-        ),
+        (begin_and_wait, rayml.Torch(workers=2, timeout_s=60), 2),
         (train_until_one_is_lost, rayml.Horovod(elastic=(1, 2), timeout_s=60), 1),
     ],
     ids=["begun-anew", "elastic"],
@@ -256,6 +252,7 @@ def test_spark_prepares_and_torch_trains_on_the_same_pods(train: JobCluster) -> 
     assert result["masters"] == ["here"]  # the head's image has no Java
 
 
+@pytest.mark.thorough
 def test_what_a_worker_s_image_lacks_is_named_before_the_code_runs(train: JobCluster) -> None:
     run = train.submit(
         add_with_torch,

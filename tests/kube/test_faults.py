@@ -176,9 +176,10 @@ def test_a_worker_that_uses_too_much_memory_says_so(
     assert_nothing_is_held(train)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "is_removed",
-    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    [True, False],
     ids=["removed", "still-listed"],
 )
 def test_a_node_that_is_lost_costs_an_attempt(train: JobCluster, is_removed: bool) -> None:

@@ -350,6 +350,7 @@ def _is_refused(train: JobCluster) -> bool:
     return False
 
 
+@pytest.mark.thorough
 def test_a_rule_that_one_run_breaks_holds_no_other_back(train: JobCluster, rule: str) -> None:
     run = train.submit(where, resources=TRIO)
     other = train.submit(where, resources=SMALL)

@@ -63,7 +63,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("engine", [PAIR, CLIENT], ids=["tasks", "client"])
+@pytest.mark.parametrize("engine", MOSTLY_TASKS, ids=["tasks", "client"])
 def test_plain_dask_code_runs_on_the_job_s_workers(submit: Submit, engine: rayml.Dask) -> None:
     def compute(context: rayml.Context) -> dict[str, Any]:
         import dask
@@ -416,6 +416,7 @@ def test_what_borrows_the_workers_is_over_before_they_go(
     assert child.state == state
 
 
+@pytest.mark.thorough
 def test_more_than_there_is_cannot_be_borrowed(submit: Submit) -> None:
     run = submit(lead, params={"cpus": 2}, engine=PAIR, resources=HALF)
     with pytest.raises(rayml.JobFailed, match="cpus=2 is more than the run around it has to lend"):

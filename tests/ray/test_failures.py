@@ -761,6 +761,7 @@ class TestKilling:
         assert (run.state, getattr(run.error, "kind", "")) == ("failed", "node_lost")
         assert run.logs() != ""
 
+    @pytest.mark.thorough
     @pytest.mark.slow
     def test_shutting_ray_down_ends_the_runs_on_it_and_a_new_one_is_used(
         self, work: Path, store: Store
@@ -824,6 +825,7 @@ class TestKilling:
         assert (run.state, getattr(run.error, "kind", "")) == ("failed", "node_lost")
         assert run.metrics == {"loss": 0.5}
 
+    @pytest.mark.thorough
     @pytest.mark.slow
     def test_a_run_whose_submitter_to_a_shared_ray_was_killed_ends_as_lost(
         self, submit: Submit, work: Path, store: Store, ray_address: str
@@ -850,6 +852,7 @@ class TestKilling:
         assert getattr(run.error, "kind", "") == "lost"
         assert "gone or silent" in str(run.error)
 
+    @pytest.mark.thorough
     @pytest.mark.slow
     def test_two_processes_share_a_store(self, work: Path, store: Store) -> None:
         source = """

@@ -155,6 +155,7 @@ def test_a_closure_travels_by_value(head: Head, project: Path) -> None:
     assert run.wait(timeout_s=60).result == 42
 
 
+@pytest.mark.thorough
 def test_a_rerun_uses_what_was_packed(head: Head, project: Path) -> None:
     def join(words: list[str], pair: tuple[int, int], last: str = "!") -> str:
         import helper  # type: ignore[import-not-found]
@@ -286,6 +287,7 @@ def test_a_run_whose_driver_was_killed_is_tried_again_if_its_policy_says_so(
     assert "this is attempt 2" in _ray(head, "logs", run.id)
 
 
+@pytest.mark.thorough
 def test_a_script_whose_driver_was_killed_never_lives_beside_its_next_attempt(
     head: Head, project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -407,6 +409,7 @@ def _ray_submit(head: Head, folder: Path, *words: str) -> str:
     return re.sub(r"\x1b\[\d+m", "", done.stdout + done.stderr)
 
 
+@pytest.mark.thorough
 def test_stopping_a_ray_job_of_rayml_run_cancels_its_run(head: Head, project: Path) -> None:
     store = project / "store"
     env = head.env | {"RAY_AUTH_MODE": "token"}

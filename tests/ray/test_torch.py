@@ -281,6 +281,7 @@ if os.environ.get("FAILS") == os.environ["RANK"]:
 """
 
 
+@pytest.mark.thorough
 def test_a_script_for_torchrun_runs_unchanged(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
     options: dict[str, Any] = {"engine": PAIR, "resources": HALF, "working_dir": tmp_path}
