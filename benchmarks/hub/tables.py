@@ -72,12 +72,7 @@ def late_flights(_: Path) -> pd.DataFrame:
 
 def air_times(_: Path) -> pd.DataFrame:
     """20,000 × 9, a number: minutes in the air."""
-    return some_air_times(_FLIGHTS)
-
-
-def some_air_times(rows: int) -> pd.DataFrame:
-    """So many of 327,346 rows × 9, a number: minutes in the air."""
-    flights = _flights().dropna(subset="air_time").sample(rows, random_state=1)
+    flights = _flights().dropna(subset="air_time").sample(_FLIGHTS, random_state=1)
     return _flight(flights).assign(**{TARGET: flights["air_time"]})
 
 
