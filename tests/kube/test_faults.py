@@ -313,3 +313,4 @@ def test_a_head_that_has_lost_its_rights_says_which(train: JobCluster) -> None:
         api.create(path, binding)
     assert "may not get rayclusters" in str(run.error)
     wait_for_state(train.submit(nap, resources=ONE), "succeeded", "failed", patience_s=240)
+    assert_nothing_is_held(train)
