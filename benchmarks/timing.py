@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+T = TypeVar("T")
 FLOORS = ("speed", "gain", "rate")
 _SCRATCH = Path(__file__).parent / ".bench"
 # Where rayml is installed, its bytecode is kept: new processes do not compile it each time.
@@ -109,8 +110,8 @@ def alone(
 
 
 def take_turns(
-    *measures: Callable[[], float], n: int, warm_ups: int = 1, rest_s: float = 0
-) -> list[list[float]]:
+    *measures: Callable[[], T], n: int, warm_ups: int = 1, rest_s: float = 0
+) -> list[list[T]]:
     """Call one measure after the other, `n` times over, every second time in the other order.
 
     Each one's results are returned in the order in which it gave them. The order changes because a
@@ -122,7 +123,7 @@ def take_turns(
         warm_ups: Rounds before them that do not.
         rest_s: Seconds between calls, for what a call leaves behind to go away.
     """
-    results: list[list[float]] = [[] for _ in measures]
+    results: list[list[T]] = [[] for _ in measures]
     turns = list(zip(measures, results, strict=True))
     for _ in range(warm_ups + n):
         for measure, series in turns:

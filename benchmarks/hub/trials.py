@@ -9,13 +9,14 @@ more has drawn other models, and has given more of them up: they would do other 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tables import TARGET, late_flights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import compare, report, scratch
+from timing import compare, report, scratch, take_turns
 
 import rayml
 
@@ -31,15 +32,13 @@ BUDGET_S = 600.0
 
 
 def main() -> None:
-    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     with scratch() as folder:
         table = late_flights(folder).head(ROWS)
-        for turn in range(TURNS):
-            for cores in (1, 2) if turn % 2 == 0 else (2, 1):
-                found[cores].append(searched(cores, table, folder))
+        on_one, on_two = (partial(searched, cores, table, folder) for cores in (1, 2))
+        found = take_turns(on_one, on_two, n=TURNS, warm_ups=0)
 
     def row(question: str, name: str, unit: str) -> Figure:
-        one, two = ([told[name] for told in found[cores]] for cores in (1, 2))
+        one, two = ([told[name] for told in turns] for turns in found)
         return compare(question, one, two, "gain", limit=1.7, unit=unit)
 
     report(
@@ -50,8 +49,8 @@ def main() -> None:
         ],
         trials=TRIALS,
         rows=ROWS,
-        folds=[told["folds"] for cores in (1, 2) for told in found[cores]],
-        seconds_in_trials=[told["total"] for cores in (1, 2) for told in found[cores]],
+        folds=[told["folds"] for turns in found for told in turns],
+        seconds_in_trials=[told["total"] for turns in found for told in turns],
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.ray.eventually import eventually
 
 _MAKE = """
-import sys, time
+import sys
 from rayml._ray.passing import make_passing_folder
 folder = make_passing_folder("rayml-test-")
 open(folder + "/file", "w").close()
