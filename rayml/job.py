@@ -120,10 +120,10 @@ def submit(  # noqa: PLR0913 - the contract: a job has many sides, all of them o
             `"package.module:function"`, or a hub function: `"hub://name"`, `"hub://name@1.0"`,
             what `rayml.hub.get` gives, or the path of its folder.
         params: Plain values for the function's parameters, by name; they arrive as they are.
-        inputs: Data for them: a path, a URI, an artifact or its URI, a DataFrame or Table. A
-            model's URI is resolved now: an alias that moves later does not change it. A parameter
-            annotated `pandas.DataFrame`, `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path`
-            gets its input in that form.
+        inputs: Data for them: a path, a URI, an artifact or its URI, a registered version, a
+            DataFrame or Table, what the run around was given. A model's URI is resolved now: an
+            alias that moves later does not change it. A parameter annotated `pandas.DataFrame`,
+            `pyarrow.Table`, `ray.data.Dataset` or `pathlib.Path` gets its input in that form.
         args: The command line of a script.
         name: For people; the function's name by default.
         experiment: What the run belongs to; `"default"` by default.
