@@ -354,13 +354,16 @@ def _vary_network(trial: optuna.Trial) -> Params:
 _STEADY = {"learning_rate": 0.05, "num_leaves": 31, "subsample": 0.8, "subsample_freq": 1}
 _SMALL = {"learning_rate": 0.05, "num_leaves": 8, "min_child_samples": 5, "colsample_bytree": 0.5}
 
+# Where columns tell something only together, as a month and a day do, a tree needs all of them.
+_LARGE = {"num_leaves": 63, "reg_lambda": 10.0}
+
 # In the order in which they are tried: what is good on most tables first.
 FAMILIES: dict[str, Family] = {
     "lightgbm": Family(
         "codes",
         _fit_lightgbm,
         _vary_lightgbm,
-        ({}, _STEADY | {"colsample_bytree": 0.7}, _SMALL | {"reg_lambda": 1.0}),
+        ({}, _LARGE, _STEADY | {"colsample_bytree": 0.7}, _SMALL | {"reg_lambda": 1.0}),
     ),
     "linear": Family("scaled", _fit_linear, _vary_linear),
     "extra_trees": Family("codes", _fit_extra_trees, _vary_forest("extra_trees")),
