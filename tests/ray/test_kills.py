@@ -1,4 +1,4 @@
-"""A hundred kill -9 of the tracker under load, on local disk and on S3.
+"""kill -9 of the tracker under load, many times, on local disk and on S3.
 
 What was acknowledged is in the store, and everything is there once.
 """
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.s3]
 
-KILLS = 100
 _WRITERS = 4
 _SIZE = 20
 
@@ -42,6 +41,7 @@ class Load:
     """Writers that append to a tracker, each to a run of its own, until they are to stop."""
 
     store: Store
+    kills: int
     stop: threading.Event = field(default_factory=threading.Event)
     acknowledged: dict[str, int] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Load:
 
     def kill(self, rng: random.Random) -> None:
         """Kill the tracker as soon as it has been back for a moment, and then once more."""
-        for _ in range(KILLS):
+        for _ in range(self.kills):
             before = sum(self.acknowledged.values())
             pid = tracker_pid(self.store)
             time.sleep(rng.uniform(0, 0.2))
@@ -90,10 +90,11 @@ def check(load: Load) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("kills", [25, pytest.param(100, marks=pytest.mark.thorough)])
 def test_what_was_acknowledged_survives_every_kill(
-    ray_address: str, tmp_path: Path, s3_store_uri: str
+    ray_address: str, tmp_path: Path, s3_store_uri: str, kills: int
 ) -> None:
-    loads = [Load(open_store(tmp_path / "store")), Load(open_store(s3_store_uri))]
+    loads = [Load(open_store(where), kills) for where in (tmp_path / "store", s3_store_uri)]
     rng = random.Random(os.environ.get("RAYML_TEST_SEED", "4"))
     try:
         with ThreadPoolExecutor(16) as pool:
