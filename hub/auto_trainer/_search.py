@@ -235,7 +235,7 @@ class Search:
         return float(np.median(own or all_s or [0.0]))
 
     def _search_end(self) -> float:
-        done = [one for one in self._tried if one.state == "complete"]
+        done = self._complete()
         if not done:
             return self._deadline - 0.1 * self._budget_s
         costs = [self._cost_of_all(one) for one in [*self._likely, done[0]]]
@@ -244,7 +244,7 @@ class Search:
 
     def _look(self) -> None:
         """See now and then what is likely to be chosen: what that costs to fit ends the search."""
-        done = [one for one in self._tried if one.state == "complete"]
+        done = self._complete()
         is_due = not self._likely or time.monotonic() > self._looked + _LOOK_EVERY_S
         if done and is_due:
             self._likely = [one for one, _ in self._choose(_best(done), _LOOK_ROWS)]
@@ -286,7 +286,7 @@ class Search:
         """Whether time is over, and yet goes on until there is one model at least."""
         long = max(self._started + _FIRST_S, self._deadline + _LATE_S)
         is_over = self._left() <= 0 and time.monotonic() < long
-        return is_over and all(one.state != "complete" for one in self._tried)
+        return is_over and not self._complete()
 
     def _start_next(self) -> None:
         family, params, asked = self._queue.pop(0)
@@ -378,11 +378,12 @@ class Search:
             values, state = (one.goodness, None) if is_whole else (None, states.PRUNED)
             self._study.tell(one.asked, values, state)
 
+    def _complete(self) -> list[Tried]:
+        return [one for one in self._tried if one.state == "complete"]
+
     def _to_beat(self) -> tuple[float, ...]:
         """Return below which mean a trial is given up, by how many folds it has been scored on."""
-        done = [
-            one.outcome.goodness for one in self._tried if one.outcome and one.state == "complete"
-        ]
+        done = [one.outcome.goodness for one in self._complete() if one.outcome]
         if len(done) < 5 or self._folds == 1:
             return ()
         known = np.nan_to_num(done)
@@ -412,7 +413,7 @@ class Search:
     # --- what comes out ---
 
     def _finish(self, search_s: float) -> Found:
-        done = [one for one in self._tried if one.state == "complete"]
+        done = self._complete()
         if not done:
             raise _nothing([one.error for one in self._tried])
         baseline = next((one for one in done if one.trial.number == 0), None)
