@@ -111,6 +111,7 @@ class _Worker:
     def __init__(self, scheduler: str, workers: Workers, secrets: bytes) -> None:
         os.environ.update(ray.get(ray.cloudpickle.loads(secrets)))
         logging.getLogger("distributed").setLevel(logging.WARNING)
+        logging.getLogger("distributed.worker").addFilter(_is_no_task_s)
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, name="dask", daemon=True).start()
         started = _start_worker(
@@ -122,6 +123,14 @@ class _Worker:
             dashboard=False,
         )
         self._worker = asyncio.run_coroutine_threadsafe(started, loop).result(_START_S)
+
+
+def _is_no_task_s(record: logging.LogRecord) -> bool:
+    """Tell whether what a worker says is not a task's error: that may hold a secret.
+
+    Ray writes it down as it is; the function gets the error itself.
+    """
+    return not str(record.msg).startswith("Compute Failed")
 
 
 async def _start_worker(scheduler: str, **options: object) -> Worker:

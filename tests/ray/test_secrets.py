@@ -19,6 +19,7 @@ import ray
 
 import rayml
 from rayml.logs import capture_path
+from tests.ray.eventually import eventually
 
 if TYPE_CHECKING:
     from rayml.store import Store
@@ -181,6 +182,59 @@ def test_they_are_hidden_in_what_children_log(submit: Submit, store: Store, secr
 
     run = submit(job, secrets={"A_TOKEN": secret}).wait()
     assert (run.params, run.metrics) == ({"token": "***"}, {"***": 1})
+    assert places_of(secret, store) == []
+
+
+@pytest.mark.slow
+def test_each_rank_sees_them_and_none_tells_them(
+    submit: Submit, store: Store, secret: str
+) -> None:
+    def job(context: rayml.Context) -> None:
+        import torch
+
+        value = os.environ["A_TOKEN"]
+        print(value, hashlib.sha256(value.encode()).hexdigest())
+        context.log_param(f"token of {context.rank}", value)
+        context.flush()
+        torch.distributed.barrier()
+        if context.rank == 1:
+            raise ValueError(value)
+
+    two = rayml.Torch(workers=2, timeout_s=60)
+    half = rayml.Resources(cpus=0.5)
+    run = submit(job, engine=two, resources=half, secrets={"A_TOKEN": secret})
+    with pytest.raises(rayml.JobFailed, match=r"rank 1: ValueError: \*\*\*"):
+        run.wait(120)
+    assert [run.logs(rank=rank) for rank in (0, 1)] == [f"*** {digest(secret)}\n"] * 2
+    assert run.params == {"token of 0": "***", "token of 1": "***"}
+    assert places_of(secret, store) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_each_worker_of_dask_sees_them_and_none_tells_them(
+    submit: Submit, store: Store, secret: str, work: Path, client: bool
+) -> None:
+    def job() -> None:
+        import dask
+
+        def look(_: int) -> str:
+            (work / f"worker-{os.getpid()}").touch()
+            eventually(lambda: len(list(work.glob("worker-*"))) == 2, 60)
+            return hashlib.sha256(os.environ["A_TOKEN"].encode()).hexdigest()
+
+        def fail() -> None:
+            raise ValueError(os.environ["A_TOKEN"])
+
+        print(*dask.compute(*[dask.delayed(look)(n) for n in range(2)]), sep="\n")
+        dask.delayed(fail)().compute()
+
+    two = rayml.Dask(workers=2, client=client)
+    half = rayml.Resources(cpus=0.5)
+    run = submit(job, engine=two, resources=half, secrets={"A_TOKEN": secret})
+    with pytest.raises(rayml.JobFailed, match=r"ValueError: \*\*\*"):
+        run.wait(120)
+    assert run.logs() == f"{digest(secret)}\n" * 2
     assert places_of(secret, store) == []
 
 
