@@ -335,6 +335,58 @@ def test_a_retry_starts_all_ranks_of_an_elastic_job_again(submit: Submit) -> Non
     assert (run.attempt, run.result) == (2, 2.0)
 
 
+def listen(context: rayml.Context, folder: str, stays: bool) -> None:
+    """Note the ports on which this rank listens, and where it has met the others."""
+    met = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT")
+    if met is not None:
+        import horovod.torch as hvd
+
+        hvd.init()
+    ports = {*ports_of(psutil.Process().net_connections("tcp")), *([int(met)] if met else [])}
+    noted = Path(folder, f"unfinished-{context.rank}")
+    noted.write_text(" ".join(map(str, ports)))
+    noted.rename(Path(folder, f"ports-{context.rank}"))
+    while stays:
+        time.sleep(0.05)
+
+
+def ports_of(connections: list[Any]) -> set[int]:
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize(
+    ("engine", "end", "state"),
+    [
+        pytest.param(engine, end, state, marks=[] if is_quick else pytest.mark.thorough)
+        for engine, end, state, is_quick in [
+            (PAIR, "returns", "succeeded", True),
+            (PAIR, "is cancelled", "cancelled", False),
+            (PAIR, "is late", "failed", False),
+            (rayml.Torch(workers=2), "returns", "succeeded", False),
+            (rayml.Torch(workers=2), "is cancelled", "cancelled", True),
+            (rayml.Torch(workers=2), "is late", "failed", False),
+        ]
+    ],
+)
+def test_no_port_stays_open_after_a_job(
+    submit: Submit, tmp_path: Path, engine: rayml.Horovod | rayml.Torch, end: str, state: str
+) -> None:
+    params = {"folder": str(tmp_path), "stays": end != "returns"}
+    timeout_s = 20 if end == "is late" else None  # all ranks are there by then
+    run = submit(listen, params=params, engine=engine, resources=HALF, timeout_s=timeout_s)
+    if end == "is cancelled":
+        eventually(lambda: len(list(tmp_path.glob("ports-*"))) == 2, 60)
+        run.cancel(grace_s=5)
+    with suppress(rayml.JobCancelled, rayml.JobTimeout):
+        run.wait(120)
+    assert run.state == state
+    first, second = (set(path.read_text().split()) for path in tmp_path.glob("ports-*"))
+    assert first
+    assert second
+    ports = set(map(int, first | second))
+    eventually(lambda: not ports & ports_of(psutil.net_connections("tcp")), 20)
+
+
 def marked(run: str) -> list[psutil.Process]:
     """Return a run's processes."""
     found = []
