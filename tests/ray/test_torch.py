@@ -344,6 +344,18 @@ def test_a_script_s_rank_that_fails_is_the_one_that_is_shown(submit: Submit, wor
     assert caught.value.traceback.startswith("Traceback (most recent call last):")
 
 
+def test_all_ranks_have_the_packages_of_their_job(submit: Submit) -> None:
+    def job() -> None:
+        import emoji  # type: ignore[import-not-found]
+        import torch
+
+        torch.distributed.barrier()
+        print(emoji.__version__)
+
+    run = submit(job, engine=PAIR, resources=HALF, requirements=["emoji==2.14.0"]).wait(200)
+    assert run.logs() == "[rank 0] 2.14.0\n[rank 1] 2.14.0\n"
+
+
 @pytest.mark.thorough
 def test_ray_train_s_own_helpers_work(submit: Submit) -> None:
     def job(context: rayml.Context) -> tuple[str, int]:
