@@ -41,10 +41,27 @@ def test_the_first_example_prints_what_it_says_and_the_second_reads_it(tmp_path:
     assert "succeeded {'depth': 4} {'loss': 0.01, 'accuracy': 0.875}" in read
 
 
+def _shown(words: str) -> str:
+    return next(block for block in _blocks("python") if words in block)
+
+
+@pytest.mark.slow
+def test_torch_trains_as_is_shown(tmp_path: Path) -> None:
+    told = _python(_shown("engine=rayml.Torch(workers=2), resources"), tmp_path)
+    assert re.search(r"^ +step +time +value$", told, re.MULTILINE)
+    assert re.findall(r"^\d +(\d) +\d{4}-", told, re.MULTILINE) == ["0", "1", "2"]
+
+
+@pytest.mark.slow
+def test_horovod_trains_as_is_shown(tmp_path: Path) -> None:
+    told = _python(_shown("engine=rayml.Horovod"), tmp_path)
+    assert re.fullmatch(r"-?\d\.\d+(e-\d+)?", told.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_dask_computes_what_is_shown(tmp_path: Path) -> None:
-    shown = next(block for block in _blocks("python") if "engine=rayml.Dask" in block)
-    assert "{'EWR-ORD': 2.0, 'JFK-LAX': 5.5}" in _python(shown, tmp_path)
+    told = _python(_shown("engine=rayml.Dask(workers=2), resources"), tmp_path)
+    assert "{'EWR-ORD': 2.0, 'JFK-LAX': 5.5}" in told
 
 
 def test_a_misspelt_parameter_is_answered_as_shown(tmp_path: Path) -> None:
