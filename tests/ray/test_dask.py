@@ -99,6 +99,27 @@ def test_tasks_find_the_job_s_variables_and_secrets(submit: Submit, engine: raym
     assert run.result == [(3, 14)]
 
 
+@pytest.mark.parametrize("engine", MOSTLY_TASKS, ids=["tasks", "client"])
+def test_all_workers_have_the_packages_of_their_job(
+    submit: Submit, work: Path, engine: rayml.Dask
+) -> None:
+    def job() -> list[str]:
+        import dask
+
+        def version(_: int) -> str:
+            import emoji  # type: ignore[import-not-found]
+
+            (work / f"worker-{os.getpid()}").touch()
+            eventually(lambda: len(list(work.glob("worker-*"))) == 2, 60)
+            return str(emoji.__version__)
+
+        return list(dask.compute(*[dask.delayed(version)(n) for n in range(2)]))
+
+    needed = ["emoji==2.14.0"]
+    run = submit(job, engine=engine, resources=HALF, requirements=needed).wait(200)
+    assert run.result == ["2.14.0", "2.14.0"]
+
+
 def test_what_tasks_print_is_in_the_log(submit: Submit) -> None:
     def job() -> None:
         import dask

@@ -59,6 +59,11 @@ def test_horovod_trains_as_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_spark_prepares_what_is_shown(tmp_path: Path) -> None:
+    assert _python(_shown("engine = rayml.Spark"), tmp_path).splitlines()[-1] == "1000000"
+
+
+@pytest.mark.slow
 def test_dask_computes_what_is_shown(tmp_path: Path) -> None:
     told = _python(_shown("engine=rayml.Dask(workers=2), resources"), tmp_path)
     assert "{'EWR-ORD': 2.0, 'JFK-LAX': 5.5}" in told

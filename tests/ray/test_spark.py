@@ -150,6 +150,48 @@ def test_another_engine_takes_over_on_the_same_workers(submit: Submit) -> None:
     assert 1001_000 - 2 * 1000 <= total <= 1001_000  # one row is left out, which one is open
 
 
+@pytest.mark.thorough
+def test_horovod_trains_on_what_spark_has_prepared_on_the_same_workers(submit: Submit) -> None:
+    def lead(context: rayml.Context) -> list[Any]:
+        import ray.data
+
+        frame = context.spark.range(1000, numPartitions=3).selectExpr("id % 2 AS x")
+        rows = ray.data.from_spark(frame.selectExpr("x", "3 * x AS y"))
+        run: Any = rayml.submit(
+            fit_line, inputs={"rows": rows}, engine=rayml.Horovod(), borrow=True
+        )
+        run.wait()
+        return [run.result, run.metrics["rows"], frame.count()]
+
+    # All CPUs are the job's: nothing may be asked of Ray beside them.
+    two = rayml.Spark(executors=2, conf=QUICK)
+    run = submit(lead, engine=two, resources=rayml.Resources(cpus=1)).wait()
+    result: Any = run.result
+    slope, rows, count = result
+    assert slope == pytest.approx(3, abs=0.01)
+    assert (rows, count) == (1000, 1000)
+
+
+def fit_line(rows: rayml.Input, *, context: rayml.Context) -> float:
+    """Learn how y follows from x, each rank from its own rows."""
+    import horovod.torch as hvd
+    import torch
+
+    hvd.init()
+    shard: Any = rows.shard().to_pandas()
+    context.log_metric("rows", len(shard), reduce="sum")
+    x, y = (torch.tensor(shard[name].to_numpy(), dtype=torch.float32) for name in ("x", "y"))
+    slope = torch.zeros(1, requires_grad=True)
+    sgd = torch.optim.SGD([slope], lr=1.0)
+    optimizer = hvd.DistributedOptimizer(sgd, [("slope", slope)])
+    for _ in range(20):
+        loss: Any = (slope * x - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return slope.item()
+
+
 @pytest.fixture
 def link_to_nothing() -> Iterator[None]:
     """What is called Ray's newest session is gone, as after one that was killed and cleared."""
