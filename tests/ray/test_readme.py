@@ -58,7 +58,7 @@ def test_horovod_trains_as_is_shown(tmp_path: Path) -> None:
     assert re.fullmatch(r"-?\d\.\d+(e-\d+)?", told.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_spark_prepares_what_is_shown(tmp_path: Path) -> None:
     assert _python(_shown("engine = rayml.Spark"), tmp_path).splitlines()[-1] == "1000000"
 
