@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 _MOST_FILES = 10_000
 _MOST_BYTES = 16 * 1024 * 1024
-_GIT = re.compile(r"(?:git\+)?(?P<url>.+?)(?:@(?P<rev>[^@:]+))?(?:#subdirectory=(?P<folder>.+))?")
+# What is before the path goes first: an @ there is a user's, not a revision's.
+_GIT = re.compile(
+    r"(?:git\+)?(?P<url>(?:\w+://[^/]*|[^@/]+@[^:/]+:)?[^#]*?)(?:@(?P<rev>[^@:#]+))?"
+    r"(?:#subdirectory=(?P<folder>.+))?"
+)
 _GIT_STARTS = ("git+", "git@", "ssh://")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PROTOCOLS = "file:git:http:https:ssh"
@@ -102,6 +106,26 @@ def is_git(url: str) -> bool:
     return url.startswith(_GIT_STARTS) or ".git@" in url or url.endswith(".git") or ".git#" in url
 
 
+def parse_git(url: str) -> tuple[str, str, str]:
+    """Return where a repository is, which revision of it is meant, and which folder.
+
+    >>> parse_git("git+ssh://git@host/ml/hub.git")
+    ('ssh://git@host/ml/hub.git', 'HEAD', '')
+    >>> parse_git("git@host:ml/hub.git@v2#subdirectory=hub")
+    ('git@host:ml/hub.git', 'v2', 'hub')
+
+    Raises:
+        SpecError: It is no such URL.
+    """
+    match = _GIT.fullmatch(url)
+    if match is None:
+        raise SpecError(
+            f"{_shown(url)!r} is no URL of git; write git+URL@REVISION, and after it "
+            "#subdirectory=FOLDER if the hub is not at its root"
+        )
+    return match["url"], match["rev"] or "HEAD", match["folder"] or ""
+
+
 def is_store(url: str) -> bool:
     """Tell whether a hub's place is object storage."""
     scheme = urlsplit(url).scheme
@@ -171,10 +195,10 @@ def _forget(copy: Path, keys: Mapping[str, object]) -> None:
 
 def _from_git(hub: Hub) -> Path:
     """Return a checkout of the revision that a hub's URL names, or of its newest commit."""
-    match = _GIT.fullmatch(hub.url)
-    if match is None:
-        raise SpecError(f"hub {hub.name!r}: {hub.url!r} is no URL of git; write git+URL@REVISION")
-    url, revision, inner = match["url"], match["rev"] or "HEAD", match["folder"] or ""
+    try:
+        url, revision, inner = parse_git(hub.url)
+    except SpecError as exc:
+        raise SpecError(f"hub {hub.name!r}: {exc}") from exc
     copies = cache_folder("git", url)
     commit = revision if _COMMIT.fullmatch(revision) else None
     if commit is None or not (copies / commit).is_dir():
@@ -196,7 +220,7 @@ def _checkout(hub: Hub, url: str, revision: str, copies: Path) -> str:
             words = exc.stderr.strip().splitlines()[-1:] or ["git failed"]
             raise SpecError(
                 f"hub {hub.name!r}: {_shown(url)} has no revision {revision!r} that can be "
-                f"fetched: {words[0]}; check its URL and your access to it"
+                f"fetched: {_shown(words[0])}; check its URL and your access to it"
             ) from exc
         _tell_offline(hub)
         return last.read_text()

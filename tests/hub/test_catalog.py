@@ -19,7 +19,7 @@ from rayml.hubs import find_function, list_functions
 from rayml.hubs.folder import CODE, SETTINGS
 from rayml.hubs.needs import words_to_install
 from rayml.hubs.publishing import check_folder, make_folder, publish
-from rayml.hubs.sources import cache_folder
+from rayml.hubs.sources import cache_folder, parse_git
 from rayml.store import open_store
 
 if TYPE_CHECKING:
@@ -241,11 +241,47 @@ class TestGit:
         assert find_function("score").version == "0.1.0"
         assert "hub team does not answer" in capsys.readouterr().err
 
+    def test_a_hub_may_be_a_folder_of_a_revision(
+        self, score: Path, know: Callable[..., None]
+    ) -> None:
+        root = score.parents[1]
+        git(root, "init", "--quiet", "-b", "main")
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "-m", "one")
+        git(root, "tag", "v1")
+
+        know(team=f"git+file://{root}@v1#subdirectory=mine")
+
+        assert find_function("team/score").version == "0.1.0"
+
+    @pytest.mark.parametrize(
+        ("url", "parts"),
+        [
+            ("ssh://git@host/ml/hub.git", ("ssh://git@host/ml/hub.git", "HEAD", "")),
+            ("git+ssh://git@host:22/hub@v1", ("ssh://git@host:22/hub", "v1", "")),
+            ("https://name:token@host/hub.git", ("https://name:token@host/hub.git", "HEAD", "")),
+            ("https://token@host/hub.git@a/b", ("https://token@host/hub.git", "a/b", "")),
+            ("git@host:ml/hub.git", ("git@host:ml/hub.git", "HEAD", "")),
+            ("git@host:ml/hub.git@v1", ("git@host:ml/hub.git", "v1", "")),
+            ("git+https://host/x#subdirectory=a/b", ("https://host/x", "HEAD", "a/b")),
+            ("git+../hubs/own@v1#subdirectory=a", ("../hubs/own", "v1", "a")),
+        ],
+    )
+    def test_a_user_in_a_url_is_no_revision(self, url: str, parts: tuple[str, str, str]) -> None:
+        assert parse_git(url) == parts
+
     def test_a_repository_that_is_not_there_is_told(self, know: Callable[..., None]) -> None:
         know(team="git+file:///nowhere/hub.git@v1")
 
         with pytest.raises(rayml.SpecError, match="has no revision 'v1' that can be fetched"):
             find_function("team/score")
+
+    def test_no_message_shows_a_password(self, know: Callable[..., None]) -> None:
+        for place in ("https://name:secret@127.0.0.1:9/hub.git", "git+https://n:secret@h/x#y=z"):
+            know(team=place)
+            with pytest.raises(rayml.SpecError) as refused:
+                find_function("team/score")
+            assert "secret" not in str(refused.value)
 
 
 @pytest.mark.s3
