@@ -224,18 +224,27 @@ def _settings(file: Path) -> Settings:
     return settings
 
 
-def _definition(file: Path, name: str) -> ast.FunctionDef:
+def public_functions(file: Path) -> dict[str, ast.FunctionDef]:
+    """Return the functions of a file whose names begin with no _.
+
+    Raises:
+        SpecError: There is no such file, or it is not Python.
+    """
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except FileNotFoundError as exc:
         raise SpecError(f"{file.parent} has no {CODE}; rayml hub new makes one") from exc
     except (SyntaxError, ValueError) as exc:
         raise SpecError(f"{file} is not valid Python: {exc}; mend it") from exc
-    public = {
+    return {
         node.name: node
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     }
+
+
+def _definition(file: Path, name: str) -> ast.FunctionDef:
+    public = public_functions(file)
     if name not in public:
         raise SpecError(f"{file} has no function {name!r}; {suggestion(name, public)}")
     return public[name]

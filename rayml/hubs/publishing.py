@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+import rayml
 from rayml.errors import NotFound, RaymlError, SpecError
 from rayml.hubs.folder import (
     CATEGORIES,
@@ -22,6 +23,7 @@ from rayml.hubs.folder import (
     HubFunction,
     files_of,
     is_name,
+    public_functions,
     read_folder,
 )
 from rayml.hubs.needs import missing_packages
@@ -190,6 +192,12 @@ def _wrong_in_text(function: HubFunction) -> Iterator[str]:
             yield f"its docstring says nothing of the parameter {name!r}; put it into Args:"
     for name in said.keys() - known.keys() - {"context"}:
         yield f"its docstring speaks of a parameter {name!r}, which it has not; leave it out"
+    others = [name for name in public_functions(function.folder / CODE) if name != function.name]
+    if others:
+        yield (
+            f"its {CODE} has the public functions {', '.join(others)} as well; begin their names "
+            "with _, or move them to a module beside it"
+        )
     if function.signature.takes_any_name:
         yield "its function takes any name (**…, or it is decorated); let it name what it takes"
 
@@ -214,12 +222,20 @@ def _wrong_imports(name: str, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
+            names = [node.module or "", *_not_public(node)]
         for module in names:
             if module.startswith("rayml.") and module != "rayml.hub":
                 yield f"its file {name} imports {module}; use what `import rayml` gives"
         if isinstance(node, ast.ImportFrom) and node.level > 1:
             yield f"its file {name} imports from outside of its folder; a function is on its own"
+
+
+def _not_public(node: ast.ImportFrom) -> list[str]:
+    """Return what is taken from rayml itself that is no part of its API, such as its modules."""
+    if node.module != "rayml":
+        return []
+    known = (*rayml.__all__, "*", "__version__", "marketplace")
+    return [f"rayml.{alias.name}" for alias in node.names if alias.name not in known]
 
 
 def _wrong_in_example(function: HubFunction) -> Iterator[str]:

@@ -350,7 +350,9 @@ class TestBroken:
 
     def test_a_check_names_what_its_users_would_miss(self, score: Path) -> None:
         (score / "function.py").write_text(
+            "from rayml import Context, _ray, registry\n"
             "from rayml.store import open_store\n"
+            "def read(): pass\n"
             "def score(context, table, column: str, **rest) -> None:\n"
             '    """Do.\n\n    Args:\n        column: It.\n        colour: Not there.\n    """\n'
         )
@@ -362,7 +364,10 @@ class TestBroken:
         assert "nothing of the parameter 'table'" in wrong
         assert "a parameter 'colour', which it has not" in wrong
         assert "takes any name" in wrong
-        assert "imports rayml.store" in wrong
+        for module in ("rayml.store", "rayml._ray", "rayml.registry"):
+            assert f"imports {module};" in wrong
+        assert "rayml.Context" not in wrong
+        assert "the public functions read as well" in wrong
         assert "no example.py" in wrong
 
     def test_a_requirement_that_is_none_is_told(self, score: Path) -> None:
