@@ -219,7 +219,10 @@ def _untyped(data: object) -> Any:  # noqa: ANN401
     array = np.empty(len(flat), object)
     array[:] = flat
     numeric = {*map(type, flat)} <= _NUMBERS | {type(None)}
-    return (array.astype(float) if numeric else array).reshape(shape)
+    try:
+        return (array.astype(float) if numeric else array).reshape(shape)
+    except (ValueError, OverflowError) as exc:  # a number too large, or lists too deep
+        raise Refused(422, f"the rows are no array: {_first_line(exc)}") from exc
 
 
 def _flat(data: list[Any]) -> tuple[list[Any], list[int]]:
@@ -270,7 +273,7 @@ def _kind(text: str) -> _Kind:  # noqa: PLR0911 - one line per kind of type
     """Return what a column of a dtype takes."""
     try:
         dtype: Any = pd.api.types.pandas_dtype("object" if text == "list" else text)
-    except TypeError:
+    except (TypeError, NotImplementedError):  # those of Arrow with parameters are the latter
         return _Kind("any value", _SCALARS, list)
     is_nullable = isinstance(dtype, pd.api.extensions.ExtensionDtype)
     null = _NULL if is_nullable else frozenset()

@@ -107,6 +107,27 @@ class TestColumns:
     ) -> None:
         assert words in refusal([ROW, ROW | {name: value}])
 
+    @pytest.mark.parametrize(
+        ("dtype", "value"),
+        [
+            ("date32[day][pyarrow]", 1.5),
+            ("timedelta64[ns]", "long"),
+            ("period[D]", "never"),
+            ("complex128", "i"),
+            ("datetime64[ns]", "9999-12-31"),
+            ("int8", 1000),
+            ("int64", 10**400),
+            ("float64", 10**400),
+            ("Int64", 2**70),
+        ],
+    )
+    def test_what_no_value_of_a_type_can_be_is_refused(self, dtype: str, value: object) -> None:
+        assert 'column "x" takes' in refusal([{"x": value}], signature({"x": dtype}))
+
+    def test_values_of_a_type_that_pandas_cannot_name_go_through(self) -> None:
+        frame = read([{"x": 1.5}], signature({"x": "decimal128(4, 2)[pyarrow]"}))
+        assert frame["x"].tolist() == [1.5]
+
     def test_a_missing_column_is_named_with_what_may_be_meant_for_it(self) -> None:
         wrong = {("agee" if name == "age" else name): value for name, value in ROW.items()}
         assert "row 0 lacks \"age\", which the model takes; is 'agee' meant for it?" in refusal(
@@ -180,3 +201,8 @@ class TestWithoutSignature:
         assert read(["a"], unknown).tolist() == ["a"]
         refusal([], unknown)
         refusal([[1], [1, 2]], unknown)
+        assert "no array" in refusal([10**400], unknown)
+        deep: Any = 1
+        for _ in range(100):
+            deep = [deep]
+        assert "no array" in refusal(deep, unknown)
