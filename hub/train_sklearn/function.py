@@ -17,6 +17,7 @@ import rayml
 from ._columns import as_kinds, check_columns, kinds_of
 from ._estimators import find_estimator, make_estimator, with_own_labels
 from ._importances import importances_of, importances_plot
+from ._leaks import warn_of_leaks
 from ._preparation import preparation
 from ._target import row_weights, split_rows, target_values
 
@@ -52,7 +53,8 @@ def train_sklearn(  # noqa: PLR0913, PLR0917 - what can be asked of a training, 
     part of the model: it takes rows with the columns and types of its signature, and is loaded
     without trust. Logs the artifact `model`, and what `evaluate` logs of the rows held out:
     metrics by their names with intervals, the plots of the task, tables; also the tables
-    `feature_importances`, with a plot, and `warnings`. Returns the model's URI, that of the
+    `feature_importances`, with a plot, and `warnings`, which names columns that look like the
+    target in disguise. Returns the model's URI, that of the
     registered version if there is one, and the metrics.
 
     Args:
@@ -97,6 +99,7 @@ def train_sklearn(  # noqa: PLR0913, PLR0917 - what can be asked of a training, 
     test = _checked(test, [target, *columns, *([weight] if weight else [])])
     kinds = kinds_of(table[columns], warnings) if preprocess else dict.fromkeys(columns)
     rows = as_kinds(table, kinds, warnings)
+    warnings += warn_of_leaks(rows, known, seed, is_number=not is_classifier(made))
     counts = row_weights(known, table[weight] if weight else None, class_weight)
     model = _made_for(made, rows, kinds, _values(known), seed)
     warnings += _fit(model, rows, _values(known), counts)

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 
 import rayml
 
+from ._leaks import warn_of_leaks
 from ._train import Rows
 
 _FEW = 20  # different whole numbers that are taken for classes
@@ -163,6 +164,17 @@ class Data:
     valid: pd.DataFrame
     test: pd.DataFrame
     is_own: bool
+
+    def warnings(self, seed: int) -> list[str]:
+        """Return what is to be known of the table, leaks of its target included."""
+        table = self.table
+        leaks = warn_of_leaks(
+            self.train[table.columns],
+            self.train[table.target],
+            seed,
+            is_number=table.classes is None,
+        )
+        return [*table.warnings, *leaks]
 
     def rows(self) -> tuple[Rows, Rows]:
         """Return what is trained on, and what tells when to stop."""

@@ -43,8 +43,9 @@ def train_torch(  # noqa: PLR0913, PLR0917 - what can be asked of a training, by
     Training stops when the loss on rows kept for that gets no better, ends with the best weights,
     and a later attempt of the run goes on from the last checkpoint. Logs the losses and the
     learning rate of each epoch (`train/loss`, `valid/loss`, `train/learning_rate`), the plot
-    `curves`, the table `warnings` and the artifact `model`, of which the metrics are those on the
-    test rows. Returns the model's URI, that of the registered version, and the metrics.
+    `curves`, the table `warnings`, which names columns that look like the target in disguise, and
+    the artifact `model`, of which the metrics are those on the test rows. Returns the model's URI,
+    that of the registered version, and the metrics.
 
     The built-in network is logged as the same network of scikit-learn's in a pipeline, which
     takes the table's own columns and loads without trust and PyTorch; `evaluate` logs its scores.
@@ -102,7 +103,7 @@ def train_torch(  # noqa: PLR0913, PLR0917 - what can be asked of a training, by
         context.log_metrics(found)
     else:
         found = rayml.hub.get("evaluate")(model=logged, table=data.test, target=target, seed=seed)
-    warn(context, [*data.table.warnings, *found.pop("warnings", [])])
+    warn(context, [*data.warnings(seed), *found.pop("warnings", [])])
     if register_as is not None:
         context.flush()
         found["version"] = rayml.register_model(logged, register_as).uri

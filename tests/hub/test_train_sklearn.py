@@ -249,6 +249,22 @@ def test_a_class_with_one_row_and_missing_targets_are_told(tracked: Tracked) -> 
     assert result["accuracy"] > 0.8
 
 
+@pytest.mark.parametrize("target", ["late", "size"])
+def test_columns_that_are_the_target_in_disguise_are_named(target: str, tracked: Tracked) -> None:
+    table = mixed().dropna(subset="size")
+    codes = pd.factorize(table[target])[0] if target == "late" else table["size"]
+    table = table.assign(paid=codes * -9.5, word=[f"w{c}" for c in codes], exact=np.exp(codes))
+    _, run = tracked(
+        "train_sklearn",
+        table=table,
+        target=target,
+        estimator="DecisionTreeClassifier" if target == "late" else "DecisionTreeRegressor",
+    )
+    told = [line for line in warnings_of(run).splitlines() if "alone tells" in line]
+    disguised = ["paid", "word", "exact"] if target == "late" else ["paid", "exact"]
+    assert [line.split("'")[1] for line in told] == disguised
+
+
 def test_what_pandas_has_of_types(tracked: Tracked) -> None:
     """Each of them is learned, and evaluated from the table as it came."""
     random = np.random.default_rng(0)

@@ -265,6 +265,21 @@ class TestRefusals:
             assert word in told
         assert run.artifact("model").load().classes_.tolist() == ["False", "True", "once"]
 
+    @pytest.mark.parametrize("classes", [True, False])
+    def test_columns_that_are_the_target_in_disguise_are_named(
+        self, classes: bool, tracked: Tracked
+    ) -> None:
+        table = mixed_table(400)
+        if classes:
+            table["y"] = np.where(table.y > table.y.median(), "high", "low")
+        codes = pd.factorize(table.y)[0] if classes else table.y
+        table = table.assign(paid=codes * -9.5, log=np.exp(codes))
+
+        _, run = tracked("train_torch", table=table, target="y", epochs=1, hidden=[4])
+
+        told = [said for said in run.artifact("warnings").to_pandas().warning if "alone" in said]
+        assert [said.split("'")[1] for said in told] == ["paid", "log"]
+
     def test_a_test_table_without_a_column(self, tracked: Tracked) -> None:
         table = mixed_table(100)
         with pytest.raises(rayml.SpecError, match="test table lacks 'town'"):
