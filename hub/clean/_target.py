@@ -67,7 +67,7 @@ class Target:
     def codes(self, rows: pd.DataFrame) -> Coded | None:
         """Return what categories can be coded by.
 
-        None if there is no target, it is constant, or it has too many classes.
+        None if there is no target, it is constant, or it has too many classes for the rows.
         """
         if self.name is None or len(rows) < _FOLDS:
             return None
@@ -76,9 +76,9 @@ class Target:
         if is_number and not pd.api.types.is_bool_dtype(column) and column.nunique() > _DISCRETE:
             return column.to_numpy(dtype=float), "continuous", _FOLDS
         codes, classes = pd.factorize(column.map(str))
-        if not 1 < len(classes) <= _MOST_CLASSES:
+        folds = min(_FOLDS, int(np.bincount(codes).max()))
+        if not 1 < len(classes) <= _MOST_CLASSES or folds < 2:
             return None
-        folds = max(2, min(_FOLDS, int(np.bincount(codes).max())))
         return codes, "binary" if len(classes) == 2 else "multiclass", folds
 
 

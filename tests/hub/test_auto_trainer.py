@@ -214,6 +214,14 @@ class TestBadInput:
             run.artifact("warnings").load()["warning"]
         )
 
+    @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true:UserWarning")
+    def test_classes_of_two_rows_each_are_learned(self, tracked: Tracked) -> None:
+        table = mixed(60).assign(bought=lambda t: [f"k{n // 2}" for n in range(len(t))])
+
+        result, _ = tracked("auto_trainer", table=table, target="bought", **ONE)
+
+        assert result["task"] == "multiclass"
+
     def test_mixed_types_infinities_and_gaps_are_taken_with_a_warning(
         self, tracked: Tracked
     ) -> None:
@@ -227,6 +235,16 @@ class TestBadInput:
         assert "'odd' mixes float and int and str" in warnings
         assert "'far' has infinities" in warnings
         assert "50 rows of the table have no target" in warnings
+
+    @pytest.mark.parametrize("dtype", ["string", "string[pyarrow]"])
+    def test_text_whose_gaps_are_pandas_own_is_taken(self, dtype: str, tracked: Tracked) -> None:
+        table = mixed().astype({"colour": dtype})
+        table["few"] = pd.array([1, None] * 200, dtype="Int64")
+        table["maybe"] = pd.array([True, None] * 200, dtype="boolean")
+
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
+
+        assert run.metrics["test/roc_auc"] > 0.8
 
     def test_fifty_thousand_categories(self, tracked: Tracked) -> None:
         rng = np.random.default_rng(0)

@@ -327,6 +327,14 @@ class TestRows:
         assert ("the same in all rows" in warnings_of(run)) == (kinds == ["a"] * ROWS)
 
 
+def test_a_class_for_each_of_a_few_rows_is_no_error(tracked: Tracked) -> None:
+    rows = pd.DataFrame({"word": list("aabbccdd"), "y": list("stuvwxyz")})
+
+    _, run = tracked("clean", table=rows, target="y", max_categories=2)
+
+    assert len(run.artifact("train").load()) == 8
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
