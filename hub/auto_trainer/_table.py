@@ -116,6 +116,11 @@ def _sort_in(found: Columns, name: str, column: pd.Series) -> None:
         found.times[name] = Calendar.of_type(column.dtype)
     elif pd.api.types.is_timedelta64_dtype(column.dtype) or _is_number(column):
         found.numbers.append(name)
+    elif isinstance(column.dtype, pd.PeriodDtype):
+        found.warnings.append(
+            f"column {name!r} holds periods, which no encoder takes: it was left out; make "
+            "timestamps of them by .dt.to_timestamp()"
+        )
     elif isinstance(column.dtype, pd.CategoricalDtype):
         (found.few if distinct <= _FEW else found.many).append(name)
     else:

@@ -56,7 +56,7 @@ def check(
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.reset_index(drop=True).rename(columns=str)
+    table = table.set_axis([str(name) for name in table.columns], axis=1).reset_index(drop=True)
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()][0]
         raise rayml.SpecError(f"the table has two columns called {twice!r}; rename one of them")

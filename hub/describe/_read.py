@@ -161,6 +161,8 @@ def frame_table(frame: pd.DataFrame) -> pa.Table:
 
 def _arrow(name: str, series: pd.Series[Any], notes: dict[str, str]) -> pa.ChunkedArray:
     """Return a column as Arrow; one of mixed types as text, which is noted."""
+    if isinstance(getattr(series.dtype, "categories", None), pd.IntervalIndex):
+        series = series.astype(object).map(str, na_action="ignore")  # as pandas shows them
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

@@ -14,6 +14,8 @@ import rayml
 
 _NESTED = (list, dict, tuple, set, np.ndarray, bytes)
 _IDENTIFIERS = 50
+# Squares of larger ones are no numbers any more.
+_LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def _measures(column: pd.Series) -> np.ndarray:
     elif pd.api.types.is_timedelta64_dtype(column.dtype):
         found = column.dt.total_seconds().to_frame()
     else:
-        found = column.astype(float).replace([np.inf, -np.inf], np.nan).to_frame()
+        amounts = column.astype(float)
+        found = amounts.where(amounts.abs() <= _LARGEST).to_frame()
     return found.fillna(found.median()).fillna(0).to_numpy(dtype=float)
 
 

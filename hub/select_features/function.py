@@ -140,6 +140,7 @@ def _goal(column: pd.Series, known: pd.Series, warnings: list[str]) -> np.ndarra
         )
     if left_out := len(column) - len(known):
         warnings.append(f"{left_out} rows without a value of target {column.name!r} do not count.")
+    _check_types(known)
     labels = known.astype(str)
     distinct = len(labels.unique())
     if distinct == 1:
@@ -160,6 +161,14 @@ def _goal(column: pd.Series, known: pd.Series, warnings: list[str]) -> np.ndarra
         )
     codes: np.ndarray = pd.factorize(labels, sort=True)[0]
     return codes
+
+
+def _check_types(known: pd.Series) -> None:
+    kinds = sorted({type(value).__name__ for value in known}) if known.dtype == object else []
+    if len(kinds) > 1:
+        raise rayml.SpecError(
+            f"target {known.name!r} mixes {' and '.join(kinds)}; convert it to one of them"
+        )
 
 
 def _coded(rows: pd.DataFrame, goal: np.ndarray, seed: int) -> tuple[Coded, Coded]:

@@ -28,7 +28,7 @@ def check(table: pd.DataFrame, named: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         SpecError: One of them is not, two have the same name, or there are no rows.
     """
-    table = table.rename(columns=str)
+    table = table.set_axis([str(name) for name in table.columns], axis=1)
     is_new = all(name is not None and name not in table.columns for name in table.index.names)
     table = table.reset_index(drop=not is_new).rename(columns=str)
     if not len(table):
@@ -46,7 +46,18 @@ def check(table: pd.DataFrame, named: Mapping[str, str]) -> pd.DataFrame:
             raise rayml.SpecError(
                 f"column {name!r} ({what}) has no value in any row; name another, or fill it"
             )
+        _check_values(table[name], what)
     return table
+
+
+def _check_values(column: pd.Series, what: str) -> None:
+    try:
+        column.nunique()
+    except TypeError as exc:
+        raise rayml.SpecError(
+            f"column {column.name!r} ({what}) holds lists or dicts, which are no groups or "
+            "classes; make text or numbers of them"
+        ) from exc
 
 
 def plain(table: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:

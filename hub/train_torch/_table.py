@@ -246,6 +246,11 @@ def look_at(frame: pd.DataFrame, target: str, task: str) -> Table:
     if len(known[target].unique()) == 1:
         raise rayml.SpecError(f"target {target!r} is the same in all rows; choose another column")
     table = Table(target, _classes(known[target], task), [], [], [])
+    if table.classes is not None and known[target].is_unique:
+        raise rayml.SpecError(
+            f"target {target!r} has another class in each row, of which nothing is learnt; choose "
+            "another column"
+        )
     if len(known) < len(frame):
         table.warnings.append(f"{len(frame) - len(known):,} rows have no {target!r}: left out")
     for name in frame.columns:

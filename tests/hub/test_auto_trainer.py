@@ -184,6 +184,16 @@ class TestBadInput:
         with pytest.raises(rayml.SpecError, match=said):
             tracked("auto_trainer", **given)
 
+    def test_periods_are_left_out_with_a_way_to_keep_them(self, tracked: Tracked) -> None:
+        table = mixed()
+        table["day"] = pd.period_range("2024-01-01", periods=len(table), freq="D")
+
+        _, run = tracked("auto_trainer", table=table, target="bought", **ONE)
+
+        assert any(
+            ".dt.to_timestamp()" in text for text in run.artifact("warnings").load()["warning"]
+        )
+
     def test_columns_that_are_the_target_in_disguise_are_named(self, tracked: Tracked) -> None:
         table = mixed()
         is_yes = table["bought"] == "yes"

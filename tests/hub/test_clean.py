@@ -360,6 +360,14 @@ def test_bad_input_is_refused_with_a_way_out(
     assert said in str(refused.value)
 
 
+def test_several_levels_of_names_become_one(table: pd.DataFrame, tracked: Tracked) -> None:
+    levels = pd.MultiIndex.from_tuples([("all", name) for name in table])
+
+    _, run = tracked("clean", table=table.set_axis(levels, axis=1))
+
+    assert "('all', 'price')" in set(run.artifact("columns").load()["column"])
+
+
 def test_no_rows_and_a_test_without_a_column_are_refused(
     table: pd.DataFrame, tracked: Tracked
 ) -> None:

@@ -170,6 +170,13 @@ def test_few_different_numbers_are_classes(tracked: Tracked, random: np.random.G
     assert "classes" not in run.artifacts
 
 
+def test_intervals_are_told_as_text(tracked: Tracked) -> None:
+    table = pd.DataFrame({"age": pd.cut(np.arange(100.0), 4)})
+    _, run = tracked("describe", table=table)
+    columns = run.artifact("columns").load().set_index("column")
+    assert columns.loc["age", "distinct"] == 4
+
+
 def test_odd_columns_are_flagged(tracked: Tracked, random: np.random.Generator) -> None:
     number, twin = random.normal(size=(2, ROWS))
     table = pd.DataFrame(

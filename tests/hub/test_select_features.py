@@ -120,6 +120,12 @@ def test_chance_alone_leaves_one_column_and_says_so(tracked: Tracked) -> None:
     assert "the best one stays" in run.artifact("warnings").load()["warning"][0]
 
 
+def test_numbers_near_the_largest_count_as_missing(tracked: Tracked) -> None:
+    table = told().assign(huge=lambda t: np.where(t.index % 2, 1e308, -1e308))
+    result, _ = tracked("select_features", table=table, target="late", filters=["anova"])
+    assert "huge" not in result["selected"]
+
+
 @pytest.mark.parametrize(
     ("change", "values", "message"),
     [
@@ -135,6 +141,7 @@ def test_chance_alone_leaves_one_column_and_says_so(tracked: Tracked) -> None:
         (lambda t: t.assign(late=None), {}, "in 0 of 600 rows"),
         (lambda t: t.iloc[:0], {}, "in 0 of 0 rows"),
         (lambda t: t.assign(late=[f"n{n}" for n in range(len(t))]), {}, "600 different values"),
+        (lambda t: t.assign(late=[1, "yes"] * (len(t) // 2)), {}, "mixes int and str"),
         (lambda t: t[["late"]], {}, "no column is left"),
         (lambda t: t.assign(tags=[["a"]] * len(t)), {}, "holds lists"),
         (lambda t: t, {"test": pd.DataFrame({"x": [1]}), "models": []}, "the test has no column"),

@@ -243,6 +243,7 @@ class TestBadInput:
             ({"by": "group", "group": "one"}, "1 group, too few for 2 parts"),
             ({"by": "time", "time": "one"}, "different times"),
             ({"target": "empty"}, "no value in any row"),
+            ({"by": "stratified", "target": "lists"}, "holds lists or dicts"),
             ({"test_size": 1.5}, "test_size=1.5 is no share"),
             ({"test_size": 0.6, "validation_size": 0.4}, "leaves nothing to train with"),
         ],
@@ -250,8 +251,9 @@ class TestBadInput:
     def test_it_is_refused_with_a_way_out(
         self, values: dict[str, Any], said: str, table: pd.DataFrame, tracked: Tracked
     ) -> None:
+        lists = pd.Series([[1], [2]] * (ROWS // 2))
         with pytest.raises(rayml.SpecError) as refused:
-            tracked("split", table=table.assign(one=1, empty=None), **values)
+            tracked("split", table=table.assign(one=1, empty=None, lists=lists), **values)
 
         assert said in str(refused.value)
 
@@ -267,6 +269,15 @@ class TestBadInput:
     ) -> None:
         with pytest.raises(rayml.SpecError, match="two columns called 'row'"):
             tracked("split", table=pd.concat([table, table[["row"]]], axis=1))
+
+    def test_several_levels_of_names_become_one(
+        self, table: pd.DataFrame, tracked: Tracked
+    ) -> None:
+        levels = pd.MultiIndex.from_tuples([("all", name) for name in table])
+
+        _, run = tracked("split", table=table.set_axis(levels, axis=1))
+
+        assert list(parts_of(run)["train"]) == [str(names) for names in levels]
 
     def test_mixed_types_become_text_and_a_constant_target_is_told(
         self, table: pd.DataFrame, tracked: Tracked

@@ -228,6 +228,7 @@ class TestRefusals:
             (lambda rows: rows.assign(m=[1, "x"] * 50), {}, "mixes int and str"),
             (lambda rows: rows.assign(m=[[1]] * 100), {}, "holds lists"),
             (lambda rows: rows.assign(y=[1, "x"] * 50), {}, "mixes types"),
+            (lambda rows: rows.assign(y=rows.index.map("row {}".format)), {}, "in each row"),
             (lambda rows: rows.assign(y=rows.town), {"task": "regression"}, "no number"),
             (lambda rows: rows, {"task": "guess"}, "task is 'guess'"),
             (lambda rows: rows, {"epochs": 0}, "epochs is 0"),
