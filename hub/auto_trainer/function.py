@@ -89,7 +89,8 @@ def auto_trainer(  # noqa: PLR0913 - a search has many sides, all but the table'
         models: Which to try, of lightgbm, xgboost, hist, forest, extra_trees, linear and network;
             by default all.
         memory: What the search may take, all processes together, such as "4Gi"; by default 60 % of
-            what is free. More rows than fit are left out, and a trial that takes more is ended.
+            what is free. More rows than fit are left out, and in a job a trial that takes more
+            is ended.
         drop: Columns not to learn from.
         test_size: The share of rows that is kept back, of each class the same.
         seed: Of all that is random.

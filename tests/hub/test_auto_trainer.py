@@ -95,6 +95,8 @@ class TestResult:
         assert run.metrics["test/roc_auc"] > 0.9
         importances = run.artifact("importances").load()
         assert set(importances["column"].head(2)) == {"size", "colour"}
+        plots = {name for name, artifact in run.artifacts.items() if artifact.kind == "plot"}
+        assert plots >= {"search", "importance", "effects/size", "effects/colour"}
         warnings = " ".join(run.artifact("warnings").load()["warning"])
         assert "'same' is constant" in warnings
         assert "'nothing' is all missing" in warnings

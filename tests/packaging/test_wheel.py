@@ -165,6 +165,36 @@ def test_the_hub_is_in_it_and_its_functions_have_the_digests_of_the_checkout(
     assert all(Path(path).is_relative_to(clean_python.parents[1]) for path in found.values())
 
 
+OFFLINE = """
+import socket
+
+def refuse(sock, address):
+    if sock.family != socket.AF_UNIX:
+        raise OSError(f"there is no network to {address}")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+
+import pandas
+import rayml
+
+with rayml.start_run("split", store="store"):
+    print(rayml.hub.get("split@1.0.0")(table=pandas.DataFrame({"x": range(100)})))
+"""
+
+
+def test_a_hub_function_runs_without_a_network(clean_python: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [clean_python, "-I", "-c", OFFLINE],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == {"train": 80, "test": 20}
+
+
 def test_its_command_is_there_to_be_called(wheel: Path) -> None:
     (name,) = (n for n in names_in(wheel) if n.endswith(".dist-info/entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
