@@ -225,6 +225,15 @@ class Artifact:
         where = f" at {self.reference}" if self.reference else ""
         return f"{self.format}, {size}{where}"
 
+    def _page(self) -> str:
+        """Return a plot's page with the library that lies beside it, which plotly's has."""
+        page = load_file(self._store, self.record, 1).decode()
+        for place, file in enumerate(self.record.files):
+            if file.path.endswith(".js"):
+                library = load_file(self._store, self.record, place).decode()
+                page = page.replace(f' src="{file.path}">', f">{library}")
+        return page
+
     def _repr_html_(self) -> str:
         head = f"<p><b>{escape(self.name)}</b> ({self.kind}): {escape(self._summary())}</p>"
         if self.kind in ("dataset", "table"):
@@ -233,7 +242,7 @@ class Artifact:
             image = base64.b64encode(load_file(self._store, self.record)).decode()
             return head + f'<img style="max-width:100%" src="data:image/png;base64,{image}">'
         if self.kind == "plot" and len(self.record.files) > 1:
-            page = escape(load_file(self._store, self.record, 1).decode())
+            page = escape(self._page())
             # Of its own origin: whatever a page of somebody else's does, it does in there.
             frame = 'sandbox="allow-scripts" style="width:100%;height:480px;border:0"'
             return head + f'<iframe {frame} srcdoc="{page}"></iframe>'
