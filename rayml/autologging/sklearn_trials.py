@@ -34,6 +34,10 @@ def log_trials(context: Context, fit: Fit, search: Any) -> None:  # noqa: ANN401
     name = f"search{fit.suffix}"
     if hasattr(search, "best_score_"):
         context.log_metric(f"{name}/best_score", search.best_score_)
+    own = {
+        key: value for key, value in search.get_params(deep=False).items() if key != "estimator"
+    }
+    context.log_params({f"{name}/{key}": value for key, value in shown(own).items()})
     if not fit.is_kept:
         return
     log_table_at_end(context, f"{name}/trials", trials_of(search))

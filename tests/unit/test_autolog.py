@@ -227,6 +227,9 @@ def test_a_search(track: Any) -> None:
     assert run.metrics["search/best_score"] == pytest.approx(search.best_score_)
     assert run.params["model/C"] == search.best_params_["C"]
     assert run.params["model/class"] == "GridSearchCV"
+    assert run.params["search/param_grid"]["C"] == [0.1, 10.0]
+    assert run.params["search/cv"] is None
+    assert "search/estimator" not in run.params  # its parameters are model/…
     trials = run.artifact("search/trials").to_pandas()
     assert trials["param_C"].tolist() == [0.1, 0.1, 10.0, 10.0]
     assert trials["mean_test_score"].max() == pytest.approx(search.best_score_)
