@@ -71,7 +71,8 @@ def _plain_column(column: pd.Series) -> pd.Series:
     kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else ""
     if kind == "f":
         return column.where(column.abs() <= _LARGEST)
-    if getattr(column.dtype, "na_value", None) is pd.NA and _is_text(column):
+    has_own_gaps = getattr(column.dtype, "na_value", None) is pd.NA
+    if has_own_gaps and pd.api.types.is_string_dtype(column.dtype):
         return column.astype(object).where(column.notna(), None)
     if kind != "O":
         return column
@@ -82,10 +83,6 @@ def _plain_column(column: pd.Series) -> pd.Series:
     if (numbers.notna() == column.notna()).all():
         return numbers.astype(float)
     return column.map(str, na_action="ignore").where(column.notna(), None)
-
-
-def _is_text(column: pd.Series) -> bool:
-    return pd.api.types.is_string_dtype(column.dtype)
 
 
 def find_columns(table: pd.DataFrame, raw: pd.DataFrame) -> Columns:

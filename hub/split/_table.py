@@ -46,7 +46,8 @@ def check(table: pd.DataFrame, named: Mapping[str, str]) -> pd.DataFrame:
             raise rayml.SpecError(
                 f"column {name!r} ({what}) has no value in any row; name another, or fill it"
             )
-        _check_values(table[name], what)
+        if pd.api.types.is_object_dtype(table[name]):
+            _check_values(table[name], what)
     return table
 
 

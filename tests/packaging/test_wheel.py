@@ -131,36 +131,34 @@ def test_the_sdist_carries_the_linked_packages_and_the_license(built: Path) -> N
     assert {"rayml/cluster/__init__.py", "rayml/hub/__init__.py", "rayml/py.typed"} <= files
 
 
-@pytest.mark.parametrize("module", ["rayml", "rayml.cluster", "rayml.hub", "rayml.cli"])
-def test_it_imports_in_a_clean_environment(
-    clean_python: Path, tmp_path: Path, module: str
-) -> None:
+def run_alone(clean_python: Path, code: str, folder: Path) -> str:
+    """Return what code prints there, without the checkout, variables and the user's packages."""
     done = subprocess.run(
-        [clean_python, "-I", "-c", f"import {module}; print({module}.__file__)"],
-        cwd=tmp_path,
+        [clean_python, "-I", "-c", code],
+        cwd=folder,
         capture_output=True,
         check=False,
         text=True,
     )
-
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).is_relative_to(clean_python.parents[1])
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["rayml", "rayml.cluster", "rayml.hub", "rayml.cli"])
+def test_it_imports_in_a_clean_environment(
+    clean_python: Path, tmp_path: Path, module: str
+) -> None:
+    file = run_alone(clean_python, f"import {module}; print({module}.__file__)", tmp_path)
+
+    assert Path(file.strip()).is_relative_to(clean_python.parents[1])
 
 
 def test_the_hub_is_in_it_and_its_functions_have_the_digests_of_the_checkout(
     clean_python: Path, tmp_path: Path
 ) -> None:
     code = "import rayml; print({f.pinned: str(f.folder) for f in rayml.hub.list()})"
-    done = subprocess.run(
-        [clean_python, "-I", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+    found = ast.literal_eval(run_alone(clean_python, code, tmp_path))
 
-    assert done.returncode == 0, done.stderr
-    found = ast.literal_eval(done.stdout)
     assert set(found) == {function.pinned for function in rayml.hub.list()}
     assert all(Path(path).is_relative_to(clean_python.parents[1]) for path in found.values())
 
@@ -183,16 +181,9 @@ with rayml.start_run("split", store="store"):
 
 
 def test_a_hub_function_runs_without_a_network(clean_python: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [clean_python, "-I", "-c", OFFLINE],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+    *_, last = run_alone(clean_python, OFFLINE, tmp_path).splitlines()
 
-    assert done.returncode == 0, done.stderr
-    assert ast.literal_eval(done.stdout.splitlines()[-1]) == {"train": 80, "test": 20}
+    assert ast.literal_eval(last) == {"train": 80, "test": 20}
 
 
 def test_its_command_is_there_to_be_called(wheel: Path) -> None:
